@@ -1,0 +1,18 @@
+import { defineConfig, type Options } from "tsup"
+
+/** One build recipe for every package: ESM for Node 20, with types and source maps. */
+export function packageBuild(entry: Record<string, string>, extra: Options = {}) {
+  return defineConfig({
+    entry,
+    format: ["esm"],
+    dts: true,
+    sourcemap: true,
+    target: "node20",
+    platform: "node",
+    clean: true,
+    // Shared chunks, so that a class exported by two entries is one class.
+    splitting: true,
+    tsconfig: "../../tsconfig.base.json",
+    ...extra,
+  })
+}
