@@ -1,0 +1,92 @@
+import { createRequire } from "node:module"
+import { builtFile } from "./built-file.js"
+import { SysError } from "./errors.js"
+
+/** A mapping as native code sees it; {@link Mapping} is its public face. */
+export interface NativeMapping {
+  readonly size: number
+  readonly hostAddress: bigint
+  readonly sealed: boolean
+  readonly inMemory: boolean
+  readonly fd: number
+  readonly buffer: ArrayBuffer
+  readonly faulted: boolean
+  readonly inFlight: number
+  close(): void
+}
+
+/** A uv_poll handle. */
+export interface NativePoller {
+  readonly closed: boolean
+  setEvents(events: number): void
+  ref(): void
+  unref(): void
+  close(): void
+}
+
+/** What the addon exports. Every function checks its arguments itself. */
+export interface NativeAddon {
+  setErrorClass(errorClass: typeof SysError): void
+  createMapping(name: string, size: number, guard: boolean): NativeMapping
+  mapFile(
+    fd: number,
+    offset: number,
+    size: number,
+    writable: boolean,
+    guard: boolean,
+    inMemory: boolean,
+  ): NativeMapping
+  eventFd(initial: number): number
+  pipe(): [number, number]
+  signal(fd: number, isEventFd: boolean): boolean
+  drain(fd: number): number
+  closeFd(fd: number): void
+  duplicateFd(fd: number): number
+  setNonBlocking(fd: number, on: boolean): void
+  fdStat(fd: number): [mode: number, size: number, dev: bigint, ino: bigint, flags: number, seals: number]
+  getSeals(fd: number): number
+  ioctl(fd: number, request: number, arg: ArrayBufferView | bigint | number): number
+  pollReadable(fd: number, timeoutUs: number): boolean
+  lockFile(fd: number, type: number): boolean
+  Poller: new (fd: number, events: number, callback: (events: number) => void) => NativePoller
+  unixListen(path: string, mode: number, backlog: number): number
+  unixAccept(fd: number): number | undefined
+  unixConnect(path: string): number
+  socketPair(): [number, number]
+  peerCredentials(fd: number): [pid: number, uid: number, gid: number]
+  sendMessage(fd: number, bytes: ArrayBufferView, fds: readonly number[]): number | undefined
+  receiveMessage(fd: number, into: ArrayBufferView, maxFds: number, fds: number[]): number
+  runSync(
+    rows: ArrayBuffer,
+    capacity: number,
+    segmentCapacity: number,
+    regions: readonly ArrayBuffer[],
+    count: number,
+    flags: number,
+  ): void
+  runAsync(
+    rows: ArrayBuffer,
+    capacity: number,
+    segmentCapacity: number,
+    regions: readonly ArrayBuffer[],
+    indexes: readonly number[],
+    callback: (index: number, result: number) => void,
+  ): void
+}
+
+function load(): NativeAddon {
+  const path = builtFile("tsvmm_native.node")
+  let loaded: NativeAddon
+  try {
+    loaded = createRequire(import.meta.url)(path) as NativeAddon
+  } catch (cause) {
+    throw new Error(`the native addon of @ts-vmm/native cannot be loaded from ${path}: run "npm run build"`, {
+      cause,
+    })
+  }
+  loaded.setErrorClass(SysError)
+  return loaded
+}
+
+/** The addon, one instance per isolate. */
+export const addon: NativeAddon = load()

@@ -1,0 +1,27 @@
+#include "check.h"
+
+namespace tsvmm {
+namespace {
+
+Napi::Value SetErrorClass(const Napi::CallbackInfo& info) {
+  auto* instance = info.Env().GetInstanceData<Instance>();
+  instance->error_class = Napi::Persistent(CheckFunction(info[0], "errorClass"));
+  return info.Env().Undefined();
+}
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Instance());
+  Export<SetErrorClass>(env, exports, "setErrorClass");
+  RegisterFds(env, exports);
+  RegisterMapping(env, exports);
+  RegisterPoller(env, exports);
+  RegisterSockets(env, exports);
+  RegisterIo(env, exports);
+  return exports;
+}
+
+}  // namespace
+}  // namespace tsvmm
+
+static Napi::Object InitAddon(Napi::Env env, Napi::Object exports) { return tsvmm::Init(env, exports); }
+NODE_API_MODULE(tsvmm_native, InitAddon)

@@ -1,0 +1,146 @@
+import { addon, type NativeMapping } from "./addon.js"
+import type { IoBatch } from "./io.js"
+
+/** Largest mapping: the largest `ArrayBuffer` of Node 20. */
+export const MAX_MAPPING_SIZE = 2 ** 32
+
+/** What {@link Mapping.create} makes. */
+export interface CreateMappingOptions {
+  /** Name of the memfd as /proc shows it, at most 200 bytes; for humans only. */
+  readonly name: string
+  /** Bytes, 1 to {@link MAX_MAPPING_SIZE}. */
+  readonly size: number
+  /** Inaccessible pages (64 KiB) directly before and after the mapping. Default false. */
+  readonly guard?: boolean
+}
+
+/** What {@link Mapping.map} maps. */
+export interface MapOptions {
+  /** A regular file (memfd, tmpfs, hugetlbfs, …). Duplicated: the caller keeps, and closes, its own. */
+  readonly fd: number
+  /** Where in the file to start, a multiple of 4096. */
+  readonly offset: number
+  /** Bytes, 1 to {@link MAX_MAPPING_SIZE}. `offset + size` must not exceed the file's size. */
+  readonly size: number
+  /**
+   * Default true: writes reach the file. False: writes land in a private copy of the page and never in the
+   * file (an `ArrayBuffer` cannot be read-only, and a write into read-only pages would kill the process).
+   */
+  readonly writable?: boolean
+  /** As in {@link CreateMappingOptions}. */
+  readonly guard?: boolean
+  /**
+   * Refuse a file that is not plain memory, before any call that its file system could make wait. For fds from a peer
+   * that is not trusted. Default false.
+   */
+  readonly inMemory?: boolean
+}
+
+/**
+ * Memory shared between this process and whoever has the fd, visible as an `ArrayBuffer`.
+ *
+ * ```
+ *   create/map ---> open --- close() ---> closed: buffer detached (length 0, reads give undefined), fd closed,
+ *                    |                    memory unmapped once no asynchronous I/O uses it any more
+ *                    '- collected by GC: the same, once neither the Mapping nor a view of it is reachable
+ * ```
+ *
+ * - The buffer belongs to this isolate. A Worker maps the same memory again with
+ *   `Mapping.map({ fd: mapping.fd, offset: 0, size })`: fd numbers are valid in every thread. Never put the
+ *   buffer into `postMessage`: it would be copied in silence.
+ * - Do not hand views to `fs.read`, `socket.write` and other asynchronous calls of Node: they keep only an
+ *   address, and `close()` does not know of them. {@link IoBatch.runAsync} does it right.
+ * - A peer that shrinks the file turns accesses beyond its new end into SIGBUS. That does not kill the
+ *   process: from the faulting page to the end the mapping becomes private zero pages, and {@link faulted}
+ *   is set from then on.
+ *
+ * At most 4096 mappings are open in one process at a time.
+ *
+ * @example
+ * ```ts
+ * using memory = Mapping.create({ name: "guest-ram", size: 128 * 2 ** 20, guard: true })
+ * new Uint8Array(memory.buffer)[0] = 1
+ * ```
+ */
+export class Mapping implements Disposable {
+  readonly #native: NativeMapping
+  /** Length in bytes. */
+  readonly size: number
+  /**
+   * Address of the first byte in this process. Opaque: only ever passed back to the kernel (a KVM memory
+   * slot). Stale once closed.
+   */
+  readonly hostAddress: bigint
+  /** The file cannot shrink any more (`F_SEAL_SHRINK`), so {@link faulted} stays false. */
+  readonly sealed: boolean
+  /**
+   * The file is plain memory: tmpfs, memfd or hugetlbfs. A page fault on any other file may wait for a disk, or
+   * for a peer that serves the file through FUSE.
+   */
+  readonly inMemory: boolean
+  /** All of the memory; detached (length 0) once closed. */
+  readonly buffer: ArrayBuffer
+
+  private constructor(native: NativeMapping) {
+    this.#native = native
+    this.size = native.size
+    this.hostAddress = native.hostAddress
+    this.sealed = native.sealed
+    this.inMemory = native.inMemory
+    this.buffer = native.buffer
+  }
+
+  /**
+   * New zeroed memory: a memfd of exactly `size` bytes that is sealed against resizing by anybody.
+   *
+   * @throws {@link SysError} `ENOMEM`, `EMFILE`, …
+   * @throws RangeError for a size outside 1 … {@link MAX_MAPPING_SIZE}
+   * @see memfd_create(2), fcntl(2) F_ADD_SEALS
+   */
+  static create(options: CreateMappingOptions): Mapping {
+    const { name, size, guard = false } = options
+    return new Mapping(addon.createMapping(name, size, guard))
+  }
+
+  /**
+   * Maps a part of a file that somebody else made.
+   *
+   * @throws {@link SysError} `EBADF`; `EACCES` (fd not opened for this); `EINVAL` (not a regular file,
+   *   or `inMemory` and it is not);
+   *   `EOVERFLOW` (`offset + size` beyond the end of the file); `ENOMEM`
+   * @throws RangeError for an unaligned offset or a size outside 1 … {@link MAX_MAPPING_SIZE}
+   */
+  static map(options: MapOptions): Mapping {
+    const { fd, offset, size, writable = true, guard = false, inMemory = false } = options
+    return new Mapping(addon.mapFile(fd, offset, size, writable, guard, inMemory))
+  }
+
+  /** The mapping's own fd, close-on-exec; -1 once closed. */
+  get fd(): number {
+    return this.#native.fd
+  }
+
+  /** True after {@link close}. */
+  get closed(): boolean {
+    return this.#native.fd === -1
+  }
+
+  /** True once an access hit pages that the file no longer has: contents from there on are zeroes of our own. */
+  get faulted(): boolean {
+    return this.#native.faulted
+  }
+
+  /** Number of {@link IoBatch.runAsync} calls under way that use the memory and keep it mapped. */
+  get inFlight(): number {
+    return this.#native.inFlight
+  }
+
+  /** Detaches the buffer, closes the fd, and unmaps as soon as no asynchronous I/O uses the memory. Idempotent. */
+  close(): void {
+    this.#native.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
