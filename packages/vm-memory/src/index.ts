@@ -1,0 +1,11 @@
+export { addAddress, addressFromBigInt, addressFromWords, isAligned } from "./address.js"
+export { ArrayBufferMemory, arrayBufferMemory, type RegionRequest } from "./array-buffer.js"
+export { MemoryError, type MemoryErrorCode } from "./errors.js"
+export type { GuestAddress, GuestMemory, GuestRegion } from "./guest-memory.js"
+export {
+  MAX_GUEST_ADDRESS,
+  MAX_REGION_SIZE,
+  REGION_ALIGNMENT,
+  RegionTable,
+  type RegionSource,
+} from "./region-table.js"

@@ -1,0 +1,84 @@
+import { Mapping } from "@ts-vmm/native"
+import type { RegionRequest } from "./array-buffer.js"
+import { MemoryError } from "./errors.js"
+import type { GuestAddress } from "./guest-memory.js"
+import { MAX_REGION_SIZE, RegionTable } from "./region-table.js"
+
+/** A mapping and where the guest sees it. */
+export interface MappedRegion {
+  /** First guest physical address. */
+  readonly start: GuestAddress
+  /** The whole region. */
+  readonly mapping: Mapping
+}
+
+/** How `mmapMemory` makes its regions. */
+export interface MmapOptions {
+  /** Inaccessible pages directly before and after every region. Default true: they cost address space only. */
+  readonly guard?: boolean
+  /** Name of the memfds as /proc shows them. Default "guest-ram". */
+  readonly name?: string
+}
+
+/** Guest memory in mappings that other processes and the kernel can share. */
+export class MappedMemory extends RegionTable implements Disposable {
+  /** One per region, in the order of `regions`: the fd to send, the host address for KVM. */
+  readonly mappings: readonly Mapping[]
+
+  /**
+   * Over mappings that exist; they belong to this object from here on.
+   * @throws MemoryError `no-regions`, `region-size`, `region-address`, `region-overlap`, `misaligned`; the
+   * mappings stay the caller's then
+   */
+  constructor(regions: readonly MappedRegion[]) {
+    super(regions.map(({ start, mapping }) => ({ start, bytes: new Uint8Array(mapping.buffer) })))
+    this.mappings = [...regions].sort((a, b) => a.start - b.start).map(region => region.mapping)
+  }
+
+  /** Detaches every view, then unmaps as soon as nothing is in flight. Idempotent. */
+  close(): void {
+    for (const mapping of this.mappings) mapping.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+/**
+ * Zeroed guest memory, one sealed memfd per region. Pages take memory when they are first touched.
+ *
+ * @throws MemoryError `no-regions`, `region-size`, `region-address`, `region-overlap`, `misaligned`
+ * @throws SysError `ENOMEM`, `EMFILE`, …
+ *
+ * @example
+ * ```ts
+ * using memory = mmapMemory([{ start: 0, size: 128 * 2 ** 20 }])
+ * memory.regions.forEach((r, i) => vm.setUserMemoryRegion({ slot: i, guestAddress: r.start, size: r.size, hostAddress: memory.mappings[i].hostAddress }))
+ * ```
+ */
+export function mmapMemory(regions: readonly RegionRequest[], options: MmapOptions = {}): MappedMemory {
+  const { guard = true, name = "guest-ram" } = options
+  const mapped: MappedRegion[] = []
+  try {
+    for (const { start, size } of regions) {
+      if (!(Number.isSafeInteger(size) && size > 0 && size <= MAX_REGION_SIZE))
+        throw new MemoryError("region-size", start, size)
+      mapped.push({ start, mapping: Mapping.create({ name, size, guard }) })
+    }
+    return new MappedMemory(mapped)
+  } catch (error) {
+    for (const { mapping } of mapped) mapping.close()
+    throw error
+  }
+}
+
+/**
+ * Guest memory over mappings that exist already, such as those of a vhost-user memory table. The result owns
+ * them: its `close` closes them.
+ *
+ * @throws MemoryError as the constructor of `MappedMemory`
+ */
+export function mappingMemory(regions: readonly MappedRegion[]): MappedMemory {
+  return new MappedMemory(regions)
+}
