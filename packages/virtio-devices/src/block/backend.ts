@@ -1,0 +1,54 @@
+/** Pseudo fd of an extent that holds no data and reads as zeroes. */
+export const ZERO_EXTENT = -1
+
+/**
+ * Where a piece of a disk lies: one row per run of bytes in one file. Used again for every request, so
+ * that locating costs no allocation.
+ */
+export class ExtentList {
+  /** Number of rows in use. */
+  count = 0
+  /** File descriptor of each row, or {@link ZERO_EXTENT}. */
+  readonly fds: number[] = []
+  /** Position in that file, bytes. */
+  readonly offsets: number[] = []
+  /** Bytes. */
+  readonly lengths: number[] = []
+
+  clear(): void {
+    this.count = 0
+  }
+
+  add(fd: number, offset: number, length: number): void {
+    const row = this.count++
+    this.fds[row] = fd
+    this.offsets[row] = offset
+    this.lengths[row] = length
+  }
+}
+
+/**
+ * What a block device stands on: it says where bytes lie, and the device moves them between there and guest
+ * memory natively, many requests per call. A backend does no I/O of its own and never looks into the data.
+ */
+export interface BlockBackend {
+  /** Bytes. The device offers `floor(size / 512)` sectors. */
+  readonly size: number
+  /** No write gets past the device, nor, because its fds are opened for reading only, past the kernel. */
+  readonly readOnly: boolean
+  /** All of it is memory (tmpfs, memfd): I/O never waits for a disk and is done at once. */
+  readonly inMemory: boolean
+  /** Ranges can be given back to the host; DISCARD and WRITE_ZEROES are offered. */
+  readonly discard: boolean
+  /** Fds that a flush has to reach. */
+  readonly flushFds: readonly number[]
+  /**
+   * Appends where `[offset, offset + length)` lies, in order, to `into`; the lengths add up to `length`. The
+   * range was checked to be inside `size`.
+   */
+  locate(offset: number, length: number, into: ExtentList): void
+  /** Looks at the size again, after the image was grown or shrunk. */
+  refresh?(): void
+  /** Closes every fd and gives up the lock. I/O in flight ends first, on duplicates. Idempotent. */
+  close(): void
+}

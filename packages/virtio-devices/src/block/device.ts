@@ -1,0 +1,278 @@
+import { constants } from "node:os"
+import { IO_FDATASYNC, IO_PUNCH_HOLE, IO_READ, IO_WRITE, IO_ZERO_RANGE } from "@ts-vmm/native"
+import type { DeviceContext, VirtioDevice } from "../device.js"
+import { hasFeature } from "../features.js"
+import { VIRTIO_ID } from "../ids.js"
+import type { DescriptorChain } from "../queue/chain.js"
+import type { BlockBackend } from "./backend.js"
+import { BlockIo, type IoTask } from "./block-io.js"
+import * as defs from "./defs.js"
+import {
+  type DiskLimits,
+  MAX_DISCARD_SECTORS,
+  MAX_DISCARD_SEGMENTS,
+  RequestParser,
+  type SectorRange,
+} from "./request.js"
+
+/** How a {@link BlockDevice} presents its disk. */
+export interface BlockDeviceOptions {
+  /** What GET_ID answers, at most 20 bytes of ASCII; Linux shows it as `/sys/block/vdX/serial`. Default empty. */
+  readonly serial?: string
+  /** Number of request queues, 1 to 64; default 1. */
+  readonly queues?: number
+  /** Size of each queue in descriptors; default 256. */
+  readonly queueSize?: number
+  /** Logical block size offered, 512 to 4096; default 512. */
+  readonly blockSize?: number
+}
+
+/** What a device has done so far. */
+export interface BlockCounters {
+  reads: number
+  writes: number
+  flushes: number
+  /** Discards and write-zeroes. */
+  discards: number
+  /** Requests that did not end in VIRTIO_BLK_S_OK. */
+  failed: number
+  bytesRead: number
+  bytesWritten: number
+}
+
+const STATUS = [0, 1, 2].map(status => Uint8Array.of(status))
+const { EOPNOTSUPP } = constants.errno
+const MAX_QUEUES = 64
+
+/** A request on its way. */
+interface BlockTask extends IoTask {
+  readonly queue: number
+  readonly chain: DescriptorChain
+  /** A write on a device whose driver does not flush is durable before it completes. */
+  durable: boolean
+}
+
+/**
+ * A virtio block device over a {@link BlockBackend}: read, write, flush, get-id, discard, write-zeroes, several
+ * queues, capacity change.
+ *
+ * @see virtio 1.3, section 5.2
+ *
+ * @example
+ * ```ts
+ * const device = new BlockDevice(openFileBackend("disk.img"), { serial: "root" })
+ * const server = serveVhostUser(device, { socketPath: "disk.sock" })
+ * ```
+ */
+export class BlockDevice implements VirtioDevice {
+  readonly type = VIRTIO_ID.block
+  readonly queueSizes: readonly number[]
+  readonly features: bigint
+  readonly counters: BlockCounters = {
+    reads: 0,
+    writes: 0,
+    flushes: 0,
+    discards: 0,
+    failed: 0,
+    bytesRead: 0,
+    bytesWritten: 0,
+  }
+  readonly #backend: BlockBackend
+  readonly #serial = new Uint8Array(defs.VIRTIO_BLK_ID_BYTES)
+  readonly #config = new DataView(new ArrayBuffer(defs.CONFIG_SIZE))
+  readonly #parser = new RequestParser()
+  readonly #disk: { -readonly [K in keyof DiskLimits]: DiskLimits[K] }
+  #session: Session | undefined
+
+  /** @throws RangeError for an option out of its range */
+  constructor(backend: BlockBackend, options: BlockDeviceOptions = {}) {
+    const { serial = "", queues = 1, queueSize = 256, blockSize = 512 } = options
+    checkOptions(serial, queues, blockSize)
+    this.#backend = backend
+    this.queueSizes = new Array<number>(queues).fill(queueSize)
+    this.features = featuresOf(backend, queues)
+    this.#disk = { sectors: 0, readOnly: backend.readOnly, discard: false }
+    new TextEncoder().encodeInto(serial, this.#serial)
+    this.#writeFixedConfig(queues, queueSize, blockSize)
+    this.#setCapacity()
+  }
+
+  /** Capacity in bytes, as the driver sees it. */
+  get capacity(): number {
+    return this.#disk.sectors * defs.SECTOR_SIZE
+  }
+
+  readConfig(offset: number, into: Uint8Array): void {
+    const config = new Uint8Array(this.#config.buffer).subarray(offset)
+    into.fill(0)
+    into.set(config.subarray(0, into.length))
+  }
+
+  /** Takes over a new size of the image: requests are held against it at once, and the driver is told. */
+  updateCapacity(): void {
+    this.#backend.refresh?.()
+    const before = this.#disk.sectors
+    this.#setCapacity()
+    if (this.#disk.sectors !== before) this.#session?.ctx.configChanged()
+  }
+
+  activate(ctx: DeviceContext): void {
+    this.#disk.discard =
+      hasFeature(ctx.features, defs.VIRTIO_BLK_F_DISCARD) || hasFeature(ctx.features, defs.VIRTIO_BLK_F_WRITE_ZEROES)
+    const session: Session = {
+      ctx,
+      flushes: hasFeature(ctx.features, defs.VIRTIO_BLK_F_FLUSH),
+      io: new BlockIo<BlockTask>(this.#backend, ctx.memory, task => {
+        this.#finish(session, task)
+      }),
+    }
+    this.#session = session
+  }
+
+  reset(): void {
+    this.#session = undefined
+  }
+
+  notify(index: number): void {
+    const session = this.#session
+    if (!session) return
+    session.ctx.drain(index, chain => this.#serve(session, index, chain))
+    session.io.submit()
+  }
+
+  /** @returns bytes written when the request has ended already, undefined when I/O is under way */
+  #serve(session: Session, queue: number, chain: DescriptorChain): number | undefined {
+    // Without room for a status byte nothing can be said, and so nothing is done.
+    if (chain.writableLength === 0) return this.#end(chain, defs.VIRTIO_BLK_S_IOERR)
+    const parser = this.#parser
+    switch (parser.parse(chain, this.#disk)) {
+      case "read":
+        return this.#start(session, queue, chain, IO_READ)
+      case "write":
+        return this.#start(session, queue, chain, IO_WRITE)
+      case "flush":
+        return this.#flush(session, { queue, chain, pending: 1, error: 0, durable: true })
+      case "get-id":
+        chain.write(0, this.#serial.subarray(0, Math.min(parser.length, defs.VIRTIO_BLK_ID_BYTES)))
+        return this.#end(chain, defs.VIRTIO_BLK_S_OK)
+      case "discard":
+      case "write-zeroes":
+        return this.#discard(session, queue, chain)
+      default:
+        return this.#end(chain, parser.status)
+    }
+  }
+
+  #start(session: Session, queue: number, chain: DescriptorChain, opcode: number): undefined {
+    const { sector, length } = this.#parser
+    const read = opcode === IO_READ
+    const task: BlockTask = { queue, chain, pending: 1, error: 0, durable: read || session.flushes }
+    if (read) {
+      this.counters.reads++
+      this.counters.bytesRead += length
+    } else {
+      this.counters.writes++
+      this.counters.bytesWritten += length
+    }
+    const skip = read ? 0 : defs.REQUEST_HEADER_SIZE
+    session.io.addData(task, opcode, chain, skip, sector * defs.SECTOR_SIZE, length)
+    session.io.settle(task)
+  }
+
+  #flush(session: Session, task: BlockTask): undefined {
+    this.counters.flushes++
+    this.#addFlush(session, task)
+  }
+
+  #addFlush(session: Session, task: BlockTask): undefined {
+    for (const fd of this.#backend.flushFds) session.io.addRange(task, IO_FDATASYNC, fd, 0, 0)
+    session.io.settle(task)
+  }
+
+  #discard(session: Session, queue: number, chain: DescriptorChain): number | undefined {
+    const ranges = this.#parser.ranges(chain, this.#disk)
+    if (!ranges) return this.#end(chain, this.#parser.status)
+    this.counters.discards++
+    const task: BlockTask = { queue, chain, pending: 1, error: 0, durable: session.flushes }
+    for (const range of ranges) this.#addRange(session, task, range)
+    session.io.settle(task)
+    return undefined
+  }
+
+  #addRange(session: Session, task: BlockTask, { sector, sectors, unmap }: SectorRange): void {
+    // A punched range reads as zeroes too; tmpfs has nothing else.
+    const opcode = unmap || this.#backend.inMemory ? IO_PUNCH_HOLE : IO_ZERO_RANGE
+    session.io.addDiskRange(task, opcode, sector * defs.SECTOR_SIZE, sectors * defs.SECTOR_SIZE)
+  }
+
+  /** All operations of `task` have ended. */
+  #finish(session: Session, task: BlockTask): void {
+    if (task.error === 0 && !task.durable) {
+      task.durable = true
+      task.pending = 1
+      this.#addFlush(session, task)
+      return
+    }
+    const written = this.#end(task.chain, statusOf(task.error))
+    session.ctx.complete(task.queue, task.chain, written)
+  }
+
+  /** Writes the status byte, the last writable one. @returns bytes of the chain that count as written */
+  #end(chain: DescriptorChain, status: number): number {
+    if (status !== defs.VIRTIO_BLK_S_OK) this.counters.failed++
+    chain.write(chain.writableLength - 1, STATUS[status]!)
+    return chain.writableLength
+  }
+
+  #setCapacity(): void {
+    this.#disk.sectors = Math.floor(this.#backend.size / defs.SECTOR_SIZE)
+    this.#config.setBigUint64(defs.CONFIG.capacity, BigInt(this.#disk.sectors), true)
+  }
+
+  #writeFixedConfig(queues: number, queueSize: number, blockSize: number): void {
+    const config = this.#config
+    // Header and status take two descriptors of a chain.
+    config.setUint32(defs.CONFIG.segMax, Math.max(1, queueSize - 2), true)
+    config.setUint32(defs.CONFIG.blkSize, blockSize, true)
+    // The host's page is the unit that costs no read-modify-write.
+    config.setUint8(defs.CONFIG.physicalBlockExp, Math.log2(4096 / blockSize))
+    config.setUint16(defs.CONFIG.minIoSize, 4096 / blockSize, true)
+    config.setUint16(defs.CONFIG.numQueues, queues, true)
+    if (!this.#backend.discard) return
+    config.setUint32(defs.CONFIG.maxDiscardSectors, MAX_DISCARD_SECTORS, true)
+    config.setUint32(defs.CONFIG.maxDiscardSeg, MAX_DISCARD_SEGMENTS, true)
+    config.setUint32(defs.CONFIG.discardSectorAlignment, 4096 / defs.SECTOR_SIZE, true)
+    config.setUint32(defs.CONFIG.maxWriteZeroesSectors, MAX_DISCARD_SECTORS, true)
+    config.setUint32(defs.CONFIG.maxWriteZeroesSeg, MAX_DISCARD_SEGMENTS, true)
+    config.setUint8(defs.CONFIG.writeZeroesMayUnmap, 1)
+  }
+}
+
+/** What lives from `activate` to `reset`; late completions keep theirs, whose context is dead by then. */
+interface Session {
+  readonly ctx: DeviceContext
+  readonly io: BlockIo<BlockTask>
+  /** The driver flushes; otherwise every write is made durable (5.2.6.2). */
+  readonly flushes: boolean
+}
+
+function statusOf(error: number): number {
+  if (error === 0) return defs.VIRTIO_BLK_S_OK
+  return error === -EOPNOTSUPP ? defs.VIRTIO_BLK_S_UNSUPP : defs.VIRTIO_BLK_S_IOERR
+}
+
+function featuresOf(backend: BlockBackend, queues: number): bigint {
+  let features = defs.VIRTIO_BLK_F_SEG_MAX | defs.VIRTIO_BLK_F_BLK_SIZE | defs.VIRTIO_BLK_F_TOPOLOGY
+  features |= backend.readOnly ? defs.VIRTIO_BLK_F_RO : defs.VIRTIO_BLK_F_FLUSH
+  if (queues > 1) features |= defs.VIRTIO_BLK_F_MQ
+  if (backend.discard) features |= defs.VIRTIO_BLK_F_DISCARD | defs.VIRTIO_BLK_F_WRITE_ZEROES
+  return features
+}
+
+function checkOptions(serial: string, queues: number, blockSize: number): void {
+  if (!/^[\x20-\x7e]{0,20}$/.test(serial)) throw new RangeError("serial must be at most 20 ASCII characters")
+  if (!(Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUES)) {
+    throw new RangeError(`queues must be an integer from 1 to ${MAX_QUEUES}`)
+  }
+  if (![512, 1024, 2048, 4096].includes(blockSize)) throw new RangeError("blockSize must be 512, 1024, 2048 or 4096")
+}

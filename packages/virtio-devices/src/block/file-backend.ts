@@ -1,0 +1,109 @@
+import { constants, openSync, statfsSync } from "node:fs"
+import { closeFd, fdStat, IO_PUNCH_HOLE, IoBatch, ioctl, lockFile } from "@ts-vmm/native"
+import type { BlockBackend, ExtentList } from "./backend.js"
+import { BlockError } from "./errors.js"
+
+/** How {@link openFileBackend} opens. */
+export interface FileBackendOptions {
+  /** Open for reading only; default false. */
+  readonly readOnly?: boolean
+  /**
+   * Lock the image, exclusively for writing or shared for reading, so that a second writer is refused; default
+   * true. The lock goes with the fd, however the process ends.
+   */
+  readonly lock?: boolean
+}
+
+/** `f_type` of tmpfs, linux/magic.h. */
+const TMPFS_MAGIC = 0x01021994
+/** `_IOR(0x12, 114, size_t)`: bytes of a block device, linux/fs.h. */
+const BLKGETSIZE64 = 0x80081272
+
+/**
+ * A raw disk image, or a host block device. The bytes are the disk, whatever they look like: no format is
+ * ever guessed.
+ *
+ * @param path a regular file or a block device
+ * @throws BlockError `open`, `not-a-disk`, `locked`, `size` (smaller than one sector)
+ *
+ * @example
+ * ```ts
+ * const disk = new BlockDevice(openFileBackend("disk.img", { readOnly: true }))
+ * ```
+ */
+export function openFileBackend(path: string, options: FileBackendOptions = {}): BlockBackend {
+  const { readOnly = false } = options
+  let fd: number
+  try {
+    // O_NONBLOCK: a path that turns out to be a FIFO must not hold up the process.
+    fd = openSync(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK)
+  } catch (cause) {
+    throw new BlockError("open", `disk image ${path} cannot be opened: ${(cause as Error).message}`, { cause })
+  }
+  try {
+    return new FileBackend(fd, path, { readOnly, ...options })
+  } catch (error) {
+    closeFd(fd)
+    throw error
+  }
+}
+
+class FileBackend implements BlockBackend {
+  readonly readOnly: boolean
+  readonly inMemory: boolean
+  readonly discard: boolean
+  readonly flushFds: readonly number[]
+  readonly #fd: number
+  readonly #name: string
+  #size: number
+  #closed = false
+
+  constructor(fd: number, name: string, { readOnly = false, lock = true }: FileBackendOptions) {
+    this.#fd = fd
+    this.#name = name
+    this.readOnly = readOnly
+    this.#size = diskSize(fd, name)
+    if (lock && !lockFile(fd, readOnly ? "shared" : "exclusive")) {
+      throw new BlockError("locked", `disk image ${name} is in use by somebody else`)
+    }
+    this.inMemory = statfsSync(`/proc/self/fd/${fd}`).type === TMPFS_MAGIC
+    this.discard = !readOnly && canPunchHoles(fd, this.#size)
+    this.flushFds = readOnly ? [] : [fd]
+  }
+
+  get size(): number {
+    return this.#size
+  }
+
+  locate(offset: number, length: number, into: ExtentList): void {
+    into.add(this.#fd, offset, length)
+  }
+
+  refresh(): void {
+    this.#size = diskSize(this.#fd, this.#name)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    closeFd(this.#fd)
+  }
+}
+
+function diskSize(fd: number, name: string): number {
+  const { kind, size } = fdStat(fd)
+  if (kind === "file") return size
+  if (kind !== "block") throw new BlockError("not-a-disk", `${name} is a ${kind}, not a disk image`)
+  const bytes = new BigUint64Array(1)
+  ioctl(fd, BLKGETSIZE64, bytes)
+  return Number(bytes[0])
+}
+
+/** Tries on a range after the end, which changes nothing. Block devices refuse it there and lose the feature. */
+function canPunchHoles(fd: number, size: number): boolean {
+  const batch = new IoBatch(1, 1)
+  batch.setSegment(0, 0, 0, 4096)
+  batch.setOp(0, IO_PUNCH_HOLE, fd, Math.ceil(size / 4096) * 4096, 0, 1)
+  batch.runSync([new ArrayBuffer(1)], 1)
+  return batch.results[0]! >= 0
+}

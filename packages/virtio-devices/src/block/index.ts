@@ -1,0 +1,13 @@
+/**
+ * The virtio block device and the disks it can stand on.
+ *
+ * @see virtio 1.3, section 5.2
+ * @packageDocumentation
+ */
+export { type BlockBackend, ExtentList, ZERO_EXTENT } from "./backend.js"
+export { type ConcatPart, concatBackend, MAX_PARTS } from "./concat-backend.js"
+export * from "./defs.js"
+export { type BlockCounters, BlockDevice, type BlockDeviceOptions } from "./device.js"
+export { BlockError, type BlockErrorCode } from "./errors.js"
+export { type FileBackendOptions, openFileBackend } from "./file-backend.js"
+export { type MemoryBackend, memoryBackend } from "./memory-backend.js"

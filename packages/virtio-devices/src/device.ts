@@ -1,0 +1,69 @@
+import type { GuestMemory } from "@ts-vmm/vm-memory"
+import type { DescriptorChain } from "./queue/chain.js"
+
+/**
+ * The contract a virtio device is written against, once, for every transport.
+ *
+ * ```
+ *            construct            activate(ctx)                notify(queue) *
+ *  (idle) ------------> inactive --------------> active ------------------------.
+ *                          ^                       |  ^__________________________|
+ *                          |        reset()        |
+ *                          '-----------------------'   ctx.signal aborts first: late completions are dropped
+ * ```
+ *
+ * The transport owns negotiation and rings. It moves the queues in at `activate`, takes them back at
+ * `reset`, and turns every guest fault into DEVICE_NEEDS_RESET: nothing a guest does throws past it.
+ *
+ * @see virtio 1.3, section 2 and 3
+ */
+export interface VirtioDevice {
+  /** Device type number (virtio 1.3, section 5), one of `VIRTIO_ID`. */
+  readonly type: number
+  /** Largest size of each queue, in descriptors; powers of two. Its length is the number of queues. */
+  readonly queueSizes: readonly number[]
+  /** Device-specific features offered (bits 0-23 and 50-127). Transports add the ring features. */
+  readonly features: bigint
+  /** Reads `into.length` bytes of config space from `offset`; bytes past its end read as zero. */
+  readConfig?(offset: number, into: Uint8Array): void
+  /** The driver wrote config space. Bytes that are not writable are ignored. */
+  writeConfig?(offset: number, from: Uint8Array): void
+  /** DRIVER_OK: queues are ready. The device keeps `ctx` until `reset`. */
+  activate(ctx: DeviceContext): void
+  /** The driver made buffers available on queue `index`. Spurious calls are legal. */
+  notify(index: number): void
+  /** Back to inactive. Called after `ctx.signal` aborted; must not touch guest memory afterwards. */
+  reset(): void
+}
+
+/** What an active device may do; made by the transport, dead after `reset`. */
+export interface DeviceContext {
+  readonly memory: GuestMemory
+  /** Negotiated features, ring features included. */
+  readonly features: bigint
+  /** Aborts before `reset`: ends in-flight work. */
+  readonly signal: AbortSignal
+  /** Number of queues the driver enabled may be smaller than offered; true when `index` can be used. */
+  hasQueue(index: number): boolean
+  /**
+   * The one drain loop: disables notifications, hands every available chain to `handler`, enables them
+   * again, looks once more, and interrupts the driver at most once at the end if something completed.
+   * `handler` returns the bytes it wrote, which completes the chain, or `undefined` when it keeps the chain
+   * and will call `complete` later.
+   */
+  drain(index: number, handler: (chain: DescriptorChain) => number | undefined): void
+  /** Takes one available chain, for devices that send (console input, vsock receive), or undefined. */
+  pop(index: number): DescriptorChain | undefined
+  /** Gives `chain` back unused, to be popped again first (a receive buffer that was not needed). */
+  unpop(index: number, chain: DescriptorChain): void
+  /**
+   * Puts `chain` on the used ring with `written` bytes. Exactly once per chain; after `signal` aborted a
+   * no-op. The interrupt follows at the end of the running `drain`, or in a microtask outside of one, so
+   * that a batch of completions costs one interrupt.
+   */
+  complete(index: number, chain: DescriptorChain, written: number): void
+  /** Config space changed: raises the configuration interrupt. */
+  configChanged(): void
+  /** The guest broke the protocol: queue stops, DEVICE_NEEDS_RESET, counter. */
+  fail(reason: Error): void
+}

@@ -1,0 +1,70 @@
+import { afterEach, describe, expect, test } from "vitest"
+import { deviceConformance, direct, MockDriver } from "../testing/index.js"
+import { MAX_REQUEST_SIZE, RNG_QUEUE, RngDevice } from "./index.js"
+
+const pattern = (): RngDevice => new RngDevice({ fill: into => into.fill(0xa5) })
+const drivers: MockDriver[] = []
+afterEach(async () => {
+  for (const driver of drivers.splice(0)) await driver[Symbol.asyncDispose]()
+})
+
+describe.each([{ packed: false }, { packed: true }])("entropy device, packed: $packed", ({ packed }) => {
+  async function attach(device = pattern()): Promise<MockDriver> {
+    const driver = await MockDriver.attach(device, direct, { packed })
+    drivers.push(driver)
+    return driver
+  }
+
+  test("fills every writable byte, reports the length, interrupts once", async () => {
+    const driver = await attach()
+    const buffer = driver.writable(48)
+    const used = await driver.send(RNG_QUEUE, [buffer])
+    expect(used.length).toBe(48)
+    expect(buffer.bytes()).toEqual(new Uint8Array(48).fill(0xa5))
+    expect(driver.interrupts(RNG_QUEUE)).toBe(1)
+  })
+
+  test("serves many requests over several rounds of the ring", async () => {
+    const driver = await attach()
+    for (let i = 0; i < 100; i++) {
+      const parts = [driver.writable(3), driver.writable(5), driver.writable(i + 1)]
+      expect((await driver.send(RNG_QUEUE, parts)).length).toBe(9 + i)
+      expect(parts.every(part => part.bytes().every(byte => byte === 0xa5))).toBe(true)
+    }
+  })
+
+  test("C5: a chain of 1 GiB gets no more than one request's share", async () => {
+    const driver = await attach()
+    const indirectTable = driver.alloc(1024 * 16)
+    const whole = Array.from({ length: 1024 }, () => driver.writable(2 ** 20, 0))
+    const { length } = await driver.send(RNG_QUEUE, whole, { indirectTable })
+    expect(length).toBe(MAX_REQUEST_SIZE)
+  })
+
+  test("C5: a flood of large requests is spread over turns of the event loop", async () => {
+    let filled = 0
+    const driver = await attach(new RngDevice({ fill: into => void (filled += into.length) }))
+    const big = driver.writable(MAX_REQUEST_SIZE)
+    const queue = driver.queue(RNG_QUEUE)
+    for (let i = 0; i < 16; i++) queue.post([big])
+    driver.port.kick(RNG_QUEUE)
+    expect(filled).toBe(16 * MAX_REQUEST_SIZE)
+    for (let i = 0; i < 16; i++) expect(queue.poll()?.length).toBe(MAX_REQUEST_SIZE)
+  })
+
+  test("uses nothing of a device-readable chain", async () => {
+    const driver = await attach()
+    const buffer = driver.readable(Uint8Array.of(1, 2, 3))
+    expect((await driver.send(RNG_QUEUE, [buffer])).length).toBe(0)
+    expect(buffer.bytes()).toEqual(Uint8Array.of(1, 2, 3))
+  })
+})
+
+describe.each([direct])("entropy device over $name", over => {
+  const works = async (driver: MockDriver) => {
+    const buffer = driver.writable(7)
+    expect((await driver.send(RNG_QUEUE, [buffer])).length).toBe(7)
+    expect(buffer.bytes()).toEqual(new Uint8Array(7).fill(0xa5))
+  }
+  test.each(deviceConformance({ makeDevice: pattern, over, works }))("$name", ({ run }) => run())
+})

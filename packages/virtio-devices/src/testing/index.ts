@@ -1,0 +1,16 @@
+export { type ConformanceCase, type ConformanceSubject, deviceConformance } from "./conformance.js"
+export { DirectPort, direct } from "./direct.js"
+export {
+  type DriverBuffer,
+  type DriverQueue,
+  type PostOptions,
+  type RawDescriptor,
+  type UsedBuffer,
+  writeDescriptor,
+} from "./driver-queue.js"
+export type { DriverPort, FrontDoor, FrontDoorOptions, MemoryRequest } from "./front-door.js"
+export { DEFAULT_REGIONS, MockDriver, type MockDriverOptions } from "./mock-driver.js"
+export { PackedDriver } from "./packed-driver.js"
+export { SplitDriver } from "./split-driver.js"
+export { BROKEN_CHAINS, type HostileChain, ODD_CHAINS } from "./hostile.js"
+export { type RandomSource, randomSource, writeRandomRing } from "./random-ring.js"

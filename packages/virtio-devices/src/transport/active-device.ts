@@ -1,0 +1,265 @@
+import type { GuestMemory } from "@ts-vmm/vm-memory"
+import type { DeviceContext, VirtioDevice } from "../device.js"
+import type { DescriptorChain } from "../queue/chain.js"
+import type { VirtQueue } from "../queue/virt-queue.js"
+import type { TransportCounters } from "./counters.js"
+
+/** What one activation needs from the transport around it. */
+export interface ActivationHost {
+  readonly device: VirtioDevice
+  readonly counters: TransportCounters
+  interrupt(index: number): void
+  configInterrupt(): void
+  /** The device broke, for the first time in this activation. */
+  broke(reason: Error): void
+}
+
+interface QueueSlot {
+  readonly queue: VirtQueue
+  /** Something was pushed and not yet published. */
+  pending: boolean
+  /** Nothing is taken from the queue meanwhile. */
+  suspended: boolean
+  /** A turn of the event loop was asked for to go on draining. */
+  resuming: boolean
+  /** `unpop` was called since the running drain took its last chain. */
+  stalled: boolean
+  /** Called when nothing is in flight any more. */
+  idle: (() => void)[]
+}
+
+/**
+ * One activation of a device: its `DeviceContext`. Between `activate` and `reset` there is exactly one, and
+ * after `end` every call on it is a no-op, whatever the device still has running.
+ */
+export class ActiveDevice implements DeviceContext {
+  readonly memory: GuestMemory
+  readonly features: bigint
+  readonly #host: ActivationHost
+  readonly #abort = new AbortController()
+  readonly #slots = new Map<number, QueueSlot>()
+  #broken = false
+  #draining = 0
+  #flushScheduled = false
+
+  constructor(host: ActivationHost, memory: GuestMemory, features: bigint) {
+    this.#host = host
+    this.memory = memory
+    this.features = features
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
+  }
+
+  /** True until the device broke or was reset. */
+  get alive(): boolean {
+    return !this.#broken && !this.#abort.signal.aborted
+  }
+
+  hasQueue(index: number): boolean {
+    return this.#slots.has(index)
+  }
+
+  drain(index: number, handler: (chain: DescriptorChain) => number | undefined): void {
+    const slot = this.#usable(index)
+    if (!slot) return
+    this.#draining++
+    try {
+      this.#drainSlot(index, slot, handler)
+    } catch (error) {
+      this.fail(asError(error))
+    } finally {
+      this.#draining--
+      if (this.#draining === 0) this.#flush()
+    }
+  }
+
+  pop(index: number): DescriptorChain | undefined {
+    const slot = this.#usable(index)
+    if (!slot) return undefined
+    try {
+      // Found empty, the queue must ask for the next notification before it is looked at a last time.
+      return slot.queue.pop() ?? (slot.queue.enableNotifications() ? slot.queue.pop() : undefined)
+    } catch (error) {
+      this.fail(asError(error))
+      return undefined
+    }
+  }
+
+  unpop(index: number, chain: DescriptorChain): void {
+    const slot = this.#slots.get(index)
+    if (!slot || !this.alive || chain.revoked) return
+    slot.queue.unpop(chain)
+    slot.stalled = true
+    this.#checkIdle(slot)
+  }
+
+  complete(index: number, chain: DescriptorChain, written: number): void {
+    const slot = this.#slots.get(index)
+    if (!slot || !this.alive || chain.revoked) {
+      this.#host.counters.lateCompletions++
+      return
+    }
+    slot.queue.push(chain, written)
+    slot.pending = true
+    this.#checkIdle(slot)
+    if (this.#draining === 0) this.#scheduleFlush()
+  }
+
+  configChanged(): void {
+    if (this.alive) this.#host.configInterrupt()
+  }
+
+  fail(reason: Error): void {
+    if (!this.alive) return
+    this.#broken = true
+    this.#host.broke(reason)
+  }
+
+  // What follows is the transport's side.
+
+  /** Adds a ready queue. */
+  add(index: number, queue: VirtQueue): void {
+    this.#slots.set(index, {
+      queue,
+      pending: false,
+      suspended: false,
+      resuming: false,
+      stalled: false,
+      idle: [],
+    })
+  }
+
+  /** The queue behind `index`. */
+  queue(index: number): VirtQueue | undefined {
+    return this.#slots.get(index)?.queue
+  }
+
+  /** Indexes of the queues in use. */
+  get queueIndexes(): number[] {
+    return [...this.#slots.keys()]
+  }
+
+  /** True when a notification of `index` should reach the device. */
+  accepts(index: number): boolean {
+    const slot = this.#slots.get(index)
+    return slot !== undefined && this.alive && !slot.suspended
+  }
+
+  /** Shows what was completed and takes the queue away; chains it handed out are revoked. */
+  remove(index: number): VirtQueue | undefined {
+    const slot = this.#slots.get(index)
+    if (!slot) return undefined
+    this.#publish(index, slot)
+    this.#slots.delete(index)
+    slot.queue.stop()
+    for (const resolve of slot.idle) resolve()
+    return slot.queue
+  }
+
+  /** Takes nothing more from the queue; resolves when nothing of it is in flight. */
+  suspend(index: number): Promise<void> {
+    const slot = this.#slots.get(index)
+    if (!slot) return Promise.resolve()
+    slot.suspended = true
+    if (slot.queue.inFlight === 0) return Promise.resolve()
+    return new Promise(resolve => slot.idle.push(resolve))
+  }
+
+  /** Undoes `suspend`. */
+  resume(index: number): void {
+    const slot = this.#slots.get(index)
+    if (slot) slot.suspended = false
+  }
+
+  /** Reset: aborts, then revokes everything. */
+  end(): void {
+    this.#abort.abort()
+    for (const { queue, idle } of this.#slots.values()) {
+      queue.stop()
+      for (const resolve of idle) resolve()
+    }
+    this.#slots.clear()
+  }
+
+  #usable(index: number): QueueSlot | undefined {
+    const slot = this.#slots.get(index)
+    return slot && this.alive && !slot.suspended ? slot : undefined
+  }
+
+  #drainSlot(index: number, slot: QueueSlot, handler: (chain: DescriptorChain) => number | undefined): void {
+    const { queue } = slot
+    // One ring's worth per turn: a driver that never stops cannot keep the event loop from others.
+    let budget = queue.size
+    queue.disableNotifications()
+    do {
+      for (let chain = queue.pop(); chain !== undefined; chain = queue.pop()) {
+        slot.stalled = false
+        const written = handler(chain)
+        if (!this.alive || this.#slots.get(index) !== slot) return
+        if (written !== undefined) {
+          queue.push(chain, written)
+          slot.pending = true
+        } else if (slot.stalled) {
+          return
+        }
+        if (--budget === 0) {
+          this.#resumeLater(index, slot)
+          return
+        }
+      }
+    } while (queue.enableNotifications())
+  }
+
+  #resumeLater(index: number, slot: QueueSlot): void {
+    if (slot.resuming) return
+    slot.resuming = true
+    setImmediate(() => {
+      slot.resuming = false
+      if (this.#slots.get(index) === slot && this.accepts(index)) this.notify(index)
+    })
+  }
+
+  /** Calls the device; what it throws breaks it. */
+  notify(index: number): void {
+    try {
+      this.#host.device.notify(index)
+    } catch (error) {
+      this.fail(asError(error))
+    }
+  }
+
+  #scheduleFlush(): void {
+    if (this.#flushScheduled) return
+    this.#flushScheduled = true
+    queueMicrotask(() => {
+      this.#flushScheduled = false
+      this.#flush()
+    })
+  }
+
+  #flush(): void {
+    if (!this.alive) return
+    for (const [index, slot] of this.#slots) this.#publish(index, slot)
+  }
+
+  #publish(index: number, slot: QueueSlot): void {
+    if (!slot.pending || !this.alive) return
+    slot.pending = false
+    try {
+      if (slot.queue.publish()) this.#host.interrupt(index)
+    } catch (error) {
+      this.fail(asError(error))
+    }
+  }
+
+  #checkIdle(slot: QueueSlot): void {
+    if (slot.idle.length === 0 || slot.queue.inFlight > 0) return
+    for (const resolve of slot.idle.splice(0)) resolve()
+  }
+}
+
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown))
+}

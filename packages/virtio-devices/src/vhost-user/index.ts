@@ -1,0 +1,26 @@
+/**
+ * Serving virtio devices to other processes, and using devices of other processes, over vhost-user.
+ *
+ * @see https://qemu-project.gitlab.io/qemu/interop/vhost-user.html
+ * @packageDocumentation
+ */
+export type { BackendOptions } from "./backend.js"
+export * from "./defs.js"
+export { VhostUserError, type VhostUserErrorCode, type VhostUserErrorFields } from "./errors.js"
+export {
+  type FrontendOptions,
+  PACKED_INITIAL_BASE,
+  type RingSetup,
+  type SharedRegion,
+  VhostUserFrontend,
+} from "./frontend.js"
+export type { MemoryPolicy } from "./memory-table.js"
+export type { InflightArea } from "./message.js"
+export { overVhostUser, VhostUserPort } from "./over-vhost-user.js"
+export {
+  ServerCounters,
+  type ServeOptions,
+  serveVhostUser,
+  VhostUserServer,
+  type VhostUserServerEvents,
+} from "./server.js"

@@ -1,0 +1,154 @@
+import { closeFd, drain, fdStat, Poller, signal } from "@ts-vmm/native"
+import type { GuestAddress } from "@ts-vmm/vm-memory"
+import { VhostUserError } from "./errors.js"
+import type { VringAddr } from "./message.js"
+
+/** How often a ring without a kick fd is looked at. */
+const POLL_INTERVAL_MS = 1
+
+/** Ring parts as guest addresses. */
+export interface RingAddresses {
+  readonly desc: GuestAddress
+  readonly driver: GuestAddress
+  readonly device: GuestAddress
+}
+
+/**
+ * What a front end has said about one ring so far, and the fds it sent for it.
+ *
+ * ```
+ *             KICK, ENABLE 1                       (a queue exists)
+ *   stopped ------------------> running <------------.
+ *      ^                          |  ENABLE 0        | ENABLE 1
+ *      |       GET_VRING_BASE     '------> disabled -'
+ *      '-------------------------------------'
+ * ```
+ */
+export class Vring {
+  readonly index: number
+  /** Descriptors; 0 until SET_VRING_NUM. */
+  size = 0
+  /** Next available index; packed: with wrap counters, see {@link encodeBase}. */
+  base = 0
+  addr: VringAddr | undefined
+  enabled = false
+  /** SET_VRING_CALL came, with or without an fd. */
+  callKnown = false
+  /** SET_VRING_KICK came, with or without an fd. */
+  kickKnown = false
+  readonly #onKick: () => void
+  #poller: Poller | undefined
+  #pollTimer: NodeJS.Timeout | undefined
+  #kickFd = -1
+  #callFd = -1
+  #errFd = -1
+
+  constructor(index: number, onKick: () => void) {
+    this.index = index
+    this.#onKick = onKick
+  }
+
+  /** Everything that a ring needs to run has been said. */
+  get complete(): boolean {
+    return this.size > 0 && this.addr !== undefined && this.kickKnown
+  }
+
+  /** @param fd owned from here on; -1: the ring is polled */
+  setKick(fd: number): void {
+    checkSignalFd(fd, this.index)
+    const listening = this.#poller !== undefined || this.#pollTimer !== undefined
+    this.forgetKick()
+    this.#kickFd = fd
+    this.kickKnown = true
+    if (listening) this.listen()
+  }
+
+  /** @param fd owned from here on; -1: no interrupts */
+  setCall(fd: number): void {
+    checkSignalFd(fd, this.index)
+    if (this.#callFd >= 0) closeFd(this.#callFd)
+    this.#callFd = fd
+    this.callKnown = true
+  }
+
+  /** @param fd owned from here on; -1: none */
+  setErr(fd: number): void {
+    checkSignalFd(fd, this.index)
+    if (this.#errFd >= 0) closeFd(this.#errFd)
+    this.#errFd = fd
+  }
+
+  /** Starts to hear kicks. */
+  listen(): void {
+    if (this.#poller || this.#pollTimer) return
+    if (this.#kickFd < 0) {
+      this.#pollTimer = setInterval(this.#onKick, POLL_INTERVAL_MS)
+      return
+    }
+    const fd = this.#kickFd
+    this.#poller = new Poller(fd, "readable", () => {
+      // At the end of a pipe it would fire for ever.
+      if (drain(fd) < 0) this.unlisten()
+      this.#onKick()
+    })
+  }
+
+  /** Stops hearing kicks; they stay pending. */
+  unlisten(): void {
+    this.#poller?.close()
+    this.#poller = undefined
+    clearInterval(this.#pollTimer)
+    this.#pollTimer = undefined
+  }
+
+  /** Used-buffer interrupt. A peer that is gone is found out on the socket. */
+  interrupt(): void {
+    this.#callFd = signalOrClose(this.#callFd)
+  }
+
+  /** Tells the front end that the ring broke. */
+  raiseError(): void {
+    this.#errFd = signalOrClose(this.#errFd)
+  }
+
+  /** Forgets everything and closes every fd. */
+  close(): void {
+    this.forgetKick()
+    this.setCall(-1)
+    this.setErr(-1)
+    this.callKnown = false
+    this.addr = undefined
+    this.size = 0
+    this.base = 0
+    this.enabled = false
+  }
+
+  /** Closes the kick fd: a new one has to come before the ring runs again. */
+  forgetKick(): void {
+    this.unlisten()
+    if (this.#kickFd >= 0) closeFd(this.#kickFd)
+    this.#kickFd = -1
+    this.kickKnown = false
+  }
+}
+
+function signalOrClose(fd: number): number {
+  if (fd < 0) return fd
+  try {
+    signal(fd)
+    return fd
+  } catch {
+    // The reader is gone: nobody is left to tell.
+    closeFd(fd)
+    return -1
+  }
+}
+
+/** @throws VhostUserError `protocol`; `fd` is closed then */
+function checkSignalFd(fd: number, queue: number): void {
+  if (fd < 0) return
+  const { kind } = fdStat(fd)
+  if (kind === "eventfd" || kind === "fifo" || kind === "socket") return
+  closeFd(fd)
+  throw new VhostUserError("protocol", `ring ${queue} cannot be signalled through a ${kind}`, { queue })
+}
