@@ -1,0 +1,179 @@
+import { Duplex } from "node:stream"
+import { CONNECTION_CLOSED, CONNECTION_OPEN, CONNECTION_SENT, type Connection } from "./connection.js"
+import { VIRTIO_VSOCK_SHUTDOWN_SEND } from "./defs.js"
+import { VsockError, type VsockErrorCode } from "./errors.js"
+
+/** Bytes a stream buffers before it holds its producer back; what one vsock packet carries at most. */
+const HIGH_WATER_MARK = 64 * 1024
+
+type Done = (error?: Error | null) => void
+
+/**
+ * One vsock connection as an ordinary Node stream.
+ *
+ * `end()` shuts the way to the guest down and leaves the other one open (`allowHalfOpen`); the guest's end
+ * of stream shows as `"end"`. When both ways are over the stream closes itself; `destroy()` before that
+ * sends an RST. Bytes that arrived are delivered before any end or error that came after them.
+ *
+ * Back-pressure is the protocol's own: a write is done when its last byte lies in guest memory, and the
+ * guest's credit grows by what was really read from the stream.
+ *
+ * Errors: `VsockError` `connection-reset`, `broken-pipe`, `device-reset`, `protocol-violation`, `closed`.
+ *
+ * @example
+ * ```ts
+ * const stream = await vsock.connect(1024)
+ * stream.end("hello\n")
+ * for await (const chunk of stream) process.stdout.write(chunk)
+ * ```
+ */
+export class VsockStream extends Duplex {
+  /** Context id of the guest. */
+  readonly remoteCid: number
+  /** Port in the guest. */
+  readonly remotePort: number
+  /** Port on the host. */
+  readonly localPort: number
+  readonly #connection: Connection
+  #wanted = false
+  #endPushed = false
+  #written: Done | undefined
+  #opened: (() => void) | undefined
+  #failure: VsockErrorCode | undefined
+
+  /** Made by `VsockDevice.connect` and by listeners. `onOpen` is called once the guest has answered. */
+  constructor(connection: Connection, remoteCid: number, onOpen?: () => void) {
+    super({ highWaterMark: HIGH_WATER_MARK })
+    this.remoteCid = remoteCid
+    this.remotePort = connection.guestPort
+    this.localPort = connection.hostPort
+    this.#connection = connection
+    this.#opened = onOpen
+    connection.consumer = { onEvents: events => this.#onEvents(events) }
+  }
+
+  /** Takes bytes out of the stream's buffer, and with that gives the guest credit. */
+  // biome-ignore lint/suspicious/noExplicitAny: the type of Readable.read
+  override read(size?: number): any {
+    const chunk = super.read(size)
+    if (chunk !== null) this.#account()
+    return chunk
+  }
+
+  override _read(): void {
+    this.#wanted = true
+    this.#deliver()
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
+    this.#written = done
+    this.#connection.write(chunk)
+    this.#afterWrite()
+  }
+
+  override _writev(parts: { chunk: Buffer }[], done: Done): void {
+    this.#written = done
+    for (const { chunk } of parts) this.#connection.write(chunk)
+    this.#afterWrite()
+  }
+
+  override _final(done: Done): void {
+    this.#connection.shutdownSend()
+    done()
+  }
+
+  override _destroy(error: Error | null, done: Done): void {
+    // Both ways over is an orderly end; anything less is an abort.
+    if (error === null && this.writableFinished && this.readableEnded) this.#connection.close()
+    else this.#connection.reset()
+    this.#connection.incoming.clear()
+    done(error)
+    this.#finishWrite(error ?? new VsockError("closed", this.remotePort))
+  }
+
+  #onEvents(events: number): void {
+    if (events & CONNECTION_OPEN) this.#open()
+    if (events & CONNECTION_SENT && this.#connection.outgoing.length === 0) this.#finishWrite()
+    this.#deliver()
+    if (!this.#connection.writable && this.#written !== undefined) this.#fail("broken-pipe")
+    if (events & CONNECTION_CLOSED) this.#close(this.#connection.closeReason)
+  }
+
+  #open(): void {
+    this.#opened?.()
+    this.#opened = undefined
+  }
+
+  #deliver(): void {
+    const { incoming } = this.#connection
+    while (this.#wanted && !this.destroyed) {
+      const chunk = incoming.take()
+      if (chunk === undefined) break
+      this.#wanted = this.push(chunk)
+    }
+    if (this.destroyed) return
+    this.#account()
+    if (incoming.length === 0 && this.#connection.ended && this.#endIsOrderly()) this.#pushEnd()
+  }
+
+  /** A connection that broke before the guest's end of stream ends in an error, not in an end. */
+  #endIsOrderly(): boolean {
+    const shut = (this.#connection.peerShutdown & VIRTIO_VSOCK_SHUTDOWN_SEND) !== 0
+    return shut || this.#connection.closeReason === undefined
+  }
+
+  #pushEnd(): void {
+    if (this.#endPushed) return
+    this.#endPushed = true
+    this.once("end", () => this.#atRest())
+    this.push(null)
+    // Lets "end" come also when nobody has asked for data and there is none.
+    super.read(0)
+  }
+
+  #account(): void {
+    const unread = this.#connection.incoming.length + this.readableLength
+    this.#connection.readUpTo(unread)
+    if (this.#failure !== undefined) this.#atRest()
+  }
+
+  /** Empty writes are done at once; others when the last byte has gone, see `CONNECTION_SENT`. */
+  #afterWrite(): void {
+    if (!this.#connection.writable) this.#fail("broken-pipe")
+    else if (this.#connection.outgoing.length === 0) this.#finishWrite()
+  }
+
+  #finishWrite(error?: Error): void {
+    const done = this.#written
+    this.#written = undefined
+    done?.(error)
+  }
+
+  #close(reason: VsockErrorCode | undefined): void {
+    if (this.destroyed) return
+    if (!this.#endPushed && reason !== undefined) this.#fail(reason)
+    else if (this.readableEnded) this.#atRest()
+  }
+
+  /** Ends in an error, once everything that arrived before has been read. */
+  #fail(code: VsockErrorCode): void {
+    this.#failure ??= code
+    this.#atRest()
+  }
+
+  /** If nothing more can be read: carries out what waited for that. */
+  #atRest(): void {
+    if (this.destroyed || !this.#isReadOut()) return
+    if (this.#failure !== undefined) {
+      const failure = new VsockError(this.#failure, this.remotePort)
+      // Not from inside `read`, whose caller has yet to see its chunk.
+      process.nextTick(() => this.destroy(failure))
+    } else if (this.#connection.state === "closed" && !this.writableEnded) this.end()
+  }
+
+  #isReadOut(): boolean {
+    const nobodyReads = this.readableFlowing === null && this.listenerCount("readable") === 0
+    if (nobodyReads || this.readableEnded) return true
+    return !this.#endPushed && this.#connection.incoming.length + this.readableLength === 0
+  }
+}
