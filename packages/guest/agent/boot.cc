@@ -1,0 +1,115 @@
+#include "boot.h"
+
+#include <fcntl.h>
+#include <linux/vm_sockets.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "agent.h"
+#include "paths.h"
+
+namespace agent {
+
+namespace {
+
+constexpr unsigned kDefaultPort = 1024;
+constexpr int kConnectTries = 2000;
+constexpr int kConnectPauseUs = 5000;
+
+struct BootMount {
+  const char* type;
+  const char* target;
+  unsigned long flags;
+  const char* data;
+};
+constexpr BootMount kBootMounts[] = {
+    {"proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""},
+    {"sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""},
+    {"devtmpfs", "/dev", MS_NOSUID | MS_NOEXEC, "mode=0755"},
+    {"tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=0755"},
+    {"cgroup2", kCgroupDir, MS_NOSUID | MS_NODEV | MS_NOEXEC, "nsdelegate,memory_recursiveprot"},
+};
+
+// pivot_root refuses to leave the initial root, which has no mount below it. So a bind mount of it is put
+// over it.
+void leave_initial_root() {
+  mkdir("/newroot", 0755);
+  if (mount("/", "/newroot", nullptr, MS_BIND, nullptr) != 0 || chdir("/newroot") != 0 ||
+      mount(".", "/", nullptr, MS_MOVE, nullptr) != 0 || chroot(".") != 0 || chdir("/") != 0)
+    log("new root: %s", strerror(errno));
+}
+
+unsigned host_port() {
+  const std::string line = read_file("/proc/cmdline", 4096);
+  constexpr std::string_view key = "tsvmm.port=";
+  for (const auto word : split(std::string_view(line).substr(0, line.find('\n')), ' ')) {
+    uint64_t port;
+    if (word.substr(0, key.size()) == key && parse_number(word.substr(key.size()), port) && port < ~0u)
+      return static_cast<unsigned>(port);
+  }
+  return kDefaultPort;
+}
+
+}  // namespace
+
+void boot() {
+  leave_initial_root();
+  for (const auto& entry : kBootMounts) {
+    mkdir(entry.target, 0755);
+    if (mount(entry.type, entry.target, entry.type, entry.flags, entry.data) != 0)
+      log("mount %s: %s", entry.target, strerror(errno));
+  }
+  loopback_up();
+}
+
+void enable_controllers() {
+  const std::string dir = kCgroupDir;
+  const std::string have = read_file(dir + "/cgroup.controllers", 4096);
+  for (const auto name : split(std::string_view(have).substr(0, have.find('\n')), ' '))
+    if (!name.empty()) write_file(dir + "/cgroup.subtree_control", "+" + std::string(name));
+}
+
+void loopback_up() {
+  const Fd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  strcpy(request.ifr_name, "lo");
+  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  if (fd) ioctl(fd.get(), SIOCSIFFLAGS, &request);
+}
+
+Fd vsock_connect(unsigned port, bool wait) {
+  Fd fd(socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | (wait ? 0 : SOCK_NONBLOCK), 0));
+  sockaddr_vm address{};
+  address.svm_family = AF_VSOCK;
+  address.svm_cid = VMADDR_CID_HOST;
+  address.svm_port = port;
+  if (fd && connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 && errno != EINPROGRESS) fd.reset();
+  return fd;
+}
+
+Fd connect_host() {
+  const unsigned port = host_port();
+  for (int left = kConnectTries; left > 0; left--) {
+    Fd fd = vsock_connect(port, true);
+    if (fd) return fd;
+    usleep(kConnectPauseUs);
+  }
+  log("no answer from the host on vsock port %u: %s", port, strerror(errno));
+  return {};
+}
+
+void power_off() {
+  sync();
+  reboot(RB_POWER_OFF);
+  for (;;) pause();
+}
+
+}  // namespace agent

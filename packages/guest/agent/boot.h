@@ -1,0 +1,20 @@
+// What the agent does once, as the first process of the guest.
+#pragma once
+
+#include "fd.h"
+
+namespace agent {
+
+// Mounts what a guest needs; the root becomes one that containers can pivot away from.
+void boot();
+// Cgroup controllers for the containers.
+void enable_controllers();
+void loopback_up();
+// Connects to the host, trying until its side is there. Not open when it never was.
+Fd connect_host();
+[[noreturn]] void power_off();
+
+// A connection to a port of the host; `wait` makes it block until there is one.
+Fd vsock_connect(unsigned port, bool wait);
+
+}  // namespace agent

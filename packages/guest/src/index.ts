@@ -1,0 +1,22 @@
+export { AgentClient, type GuestDetails, type ProcessRef } from "./agent-client.js"
+export type { ContainerStats, MemoryUse } from "./agent-replies.js"
+export { GuestError, type GuestErrorCode, type GuestErrorDetails } from "./errors.js"
+export * from "./gen/agent_pb.js"
+export * from "./gen/health_pb.js"
+export * from "./gen/oci_pb.js"
+export { type CallOptions, TtrpcClient, type TtrpcClientOptions } from "./ttrpc/client.js"
+export * from "./ttrpc/frame.js"
+export { RpcStatusError, type ServiceHandlers, TtrpcServer } from "./ttrpc/server.js"
+export { GRPC_STATUS } from "./ttrpc/status.js"
+export {
+  type ContainerSpecOptions,
+  containerSpec,
+  DEFAULT_CAPABILITIES,
+  DEFAULT_MASKED_PATHS,
+  DEFAULT_MOUNTS,
+  DEFAULT_READONLY_PATHS,
+  type ProcessOptions,
+  processSpec,
+} from "./oci-defaults.js"
+export { type GuestArtifacts, guestArtifacts } from "./artifacts.js"
+export { type InitramfsEntry, writeInitramfs } from "./initramfs.js"
