@@ -1,0 +1,27 @@
+/**
+ * OCI images as read-only EROFS disks: layers are read as streams and never unpacked on the host.
+ *
+ * @packageDocumentation
+ */
+
+export { type Digest, digestHex, digestOf, parseDigest } from "./digest.js"
+export { ImageError, type ImageErrorCode, type ImageErrorFields, isImageError } from "./errors.js"
+export { DEFAULT_LIMITS, type ImageLimits } from "./limits.js"
+export type { PackFile } from "./pack/items.js"
+export { type LayerInput, type PackedImage, type PackOptions, packImage } from "./pack/pack-image.js"
+export { formatReference, normalizeName, parseReference, type Reference } from "./references.js"
+export { type BlobRequest, type BlobSource, VerifiedBlob } from "./sources/blob.js"
+export { type OpenedSource, openSource, parseSource, type SourceSpec } from "./sources/open.js"
+export type { FoundImage, ImageSource, ResolveOptions } from "./sources/source.js"
+export type { ImageConfig } from "./spec/config.js"
+export type { Descriptor, LayerDescriptor, Manifest } from "./spec/manifest.js"
+export type { Compression } from "./spec/media-types.js"
+export { formatPlatform, hostPlatform, type Platform } from "./spec/platform.js"
+export {
+  type ImageEntry,
+  ImageStore,
+  type LoadOptions,
+  type LoadProgress,
+  type StoreOptions,
+} from "./store/store.js"
+export { type ImageDisk, StoredImage } from "./store/stored-image.js"

@@ -1,0 +1,102 @@
+/** Writes little-endian values and text into a buffer that grows. Text is bytes (latin1). */
+export class ByteWriter {
+  #buffer = Buffer.allocUnsafe(64 * 1024)
+  #size = 0
+
+  view(): Buffer {
+    return this.#buffer.subarray(0, this.#size)
+  }
+
+  u8(value: number): void {
+    const at = this.#grow(1)
+    this.#buffer.writeUInt8(value, at)
+  }
+
+  u16(value: number): void {
+    const at = this.#grow(2)
+    this.#buffer.writeUInt16LE(value, at)
+  }
+
+  u32(value: number): void {
+    const at = this.#grow(4)
+    this.#buffer.writeUInt32LE(value, at)
+  }
+
+  f64(value: number): void {
+    const at = this.#grow(8)
+    this.#buffer.writeDoubleLE(value, at)
+  }
+
+  text(value: string): void {
+    const at = this.#grow(value.length)
+    this.#buffer.write(value, at, "latin1")
+  }
+
+  bytes(value: Buffer): void {
+    const at = this.#grow(value.length)
+    value.copy(this.#buffer, at)
+  }
+
+  patchU32(at: number, value: number): void {
+    this.#buffer.writeUInt32LE(value, at)
+  }
+
+  #grow(size: number): number {
+    const at = this.#size
+    this.#size += size
+    if (this.#size > this.#buffer.length) {
+      const larger = Buffer.allocUnsafe(Math.max(this.#size, 2 * this.#buffer.length))
+      this.#buffer.copy(larger, 0, 0, at)
+      this.#buffer = larger
+    }
+    return at
+  }
+}
+
+/** Reads what {@link ByteWriter} wrote. @throws RangeError beyond the end */
+export class ByteReader {
+  readonly #buffer: Buffer
+  #at: number
+
+  constructor(buffer: Buffer, at: number) {
+    this.#buffer = buffer
+    this.#at = at
+  }
+
+  get left(): number {
+    return this.#buffer.length - this.#at
+  }
+
+  u8(): number {
+    return this.#buffer.readUInt8(this.#take(1))
+  }
+
+  u16(): number {
+    return this.#buffer.readUInt16LE(this.#take(2))
+  }
+
+  u32(): number {
+    return this.#buffer.readUInt32LE(this.#take(4))
+  }
+
+  f64(): number {
+    return this.#buffer.readDoubleLE(this.#take(8))
+  }
+
+  text(size: number): string {
+    const at = this.#take(size)
+    return this.#buffer.toString("latin1", at, at + size)
+  }
+
+  bytes(size: number): Buffer {
+    const at = this.#take(size)
+    return this.#buffer.subarray(at, at + size)
+  }
+
+  #take(size: number): number {
+    if (size > this.left) throw new RangeError("ends too early")
+    const at = this.#at
+    this.#at += size
+    return at
+  }
+}

@@ -1,0 +1,133 @@
+import { pipeline, Readable, type Transform } from "node:stream"
+import zlib from "node:zlib"
+import { ImageError } from "../errors.js"
+import { checkLimit, type ImageLimits } from "../limits.js"
+import type { Compression } from "../spec/media-types.js"
+import { ZstdDecoder } from "./zstd.js"
+
+const OUTPUT_CHUNK = 256 * 1024
+const MAGIC_SIZE = 4
+const GZIP_MAGIC = 0x1f8b
+const ZSTD_MAGIC = 0x28b52ffd
+const ZSTD_SKIPPABLE = /^5[0-9a-f]2a4d18/
+
+/** Bytes as they come in; `bytesRead` counts them. */
+export interface CompressedInput {
+  readonly bytesRead: number
+  next(): Promise<Buffer | undefined>
+}
+
+/**
+ * Unpacks a layer blob while it is read. The compression must be the one its media type names: a blob that two
+ * readers could take for two things is refused. Output is bounded by size and by ratio.
+ *
+ * @throws ImageError `compression-invalid`, `media-type`, `limit`, and what the input throws
+ */
+export async function* decompress(
+  input: CompressedInput,
+  compression: Compression,
+  limits: ImageLimits,
+): AsyncGenerator<Buffer> {
+  let size = 0
+  for await (const chunk of decoded(input, compression, limits)) {
+    size += chunk.length
+    checkLimit("layerBytes", size, limits.layerBytes, "size of the unpacked layer")
+    if (size > limits.ratioFloor) {
+      checkLimit(
+        "ratio",
+        Math.ceil(size / Math.max(1, input.bytesRead)),
+        limits.ratio,
+        "compression ratio of the layer",
+      )
+    }
+    yield chunk
+  }
+}
+
+async function* decoded(
+  input: CompressedInput,
+  compression: Compression,
+  limits: ImageLimits,
+): AsyncGenerator<Buffer> {
+  const chunks = withHead(input, head => checkMagic(head, compression))
+  switch (compression) {
+    case "none":
+      yield* chunks
+      return
+    case "gzip":
+      yield* through(chunks, zlib.createGunzip({ chunkSize: OUTPUT_CHUNK }), "gzip")
+      return
+    case "zstd": {
+      const decoder = new ZstdDecoder(limits)
+      for await (const chunk of chunks) yield* decoder.push(chunk)
+      decoder.end()
+    }
+  }
+}
+
+/** Passes chunks on, the first of them long enough to recognise a format, after `check` has seen it. */
+async function* withHead(input: CompressedInput, check: (head: Buffer) => void): AsyncGenerator<Buffer> {
+  let head: Buffer = Buffer.alloc(0)
+  for (let chunk = await input.next(); chunk; chunk = await input.next()) {
+    head = head.length === 0 ? chunk : Buffer.concat([head, chunk])
+    if (head.length >= MAGIC_SIZE) break
+  }
+  check(head)
+  if (head.length > 0) yield head
+  for (let chunk = await input.next(); chunk; chunk = await input.next()) yield chunk
+}
+
+/** Recognises a compression by its first bytes. */
+export function sniffCompression(head: Buffer): Compression {
+  if (head.length >= 2 && head.readUInt16BE(0) === GZIP_MAGIC) return "gzip"
+  if (head.length < MAGIC_SIZE) return "none"
+  return head.readUInt32BE(0) === ZSTD_MAGIC || ZSTD_SKIPPABLE.test(head.toString("hex", 0, 4))
+    ? "zstd"
+    : "none"
+}
+
+function checkMagic(head: Buffer, declared: Compression): void {
+  const actual = sniffCompression(head)
+  if (actual === declared) return
+  throw new ImageError(
+    "media-type",
+    `layer is declared as compression ${declared}, its content looks like ${actual}`,
+    {
+      declared,
+      actual,
+    },
+  )
+}
+
+/**
+ * Runs chunks through one of Node's streams, with back-pressure. Errors of the source keep their identity.
+ */
+async function* through(
+  chunks: AsyncIterable<Buffer>,
+  stream: Transform,
+  name: string,
+): AsyncGenerator<Buffer> {
+  let sourceError: unknown
+  const source = async function* () {
+    try {
+      yield* chunks
+    } catch (error) {
+      sourceError = error
+      throw error
+    }
+  }
+  pipeline(Readable.from(source(), { highWaterMark: 1 }), stream, () => undefined)
+  try {
+    for await (const chunk of stream) yield chunk as Buffer
+  } catch (cause) {
+    if (sourceError) throw sourceError
+    throw new ImageError(
+      "compression-invalid",
+      `wrong ${name} stream: ${(cause as Error).message}`,
+      {},
+      { cause },
+    )
+  } finally {
+    stream.destroy()
+  }
+}

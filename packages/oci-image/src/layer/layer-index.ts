@@ -1,0 +1,241 @@
+import { createHash } from "node:crypto"
+import { type Digest, digestHex } from "../digest.js"
+import { ImageError } from "../errors.js"
+import { ByteReader, ByteWriter } from "./bytes.js"
+import { type NodeKind, sortedNames, TreeNode } from "./tree.js"
+
+/**
+ * The index of a data part: the layer's tree, as compact binary. Little endian.
+ *
+ * ```
+ * header   magic[8] diffId[32] dataSize:f64 records:u32
+ * record   depth:u16 kind:u8 flags:u8 nameLength:u8 name  then by kind:
+ *            sameAs      number:u32 (of an earlier record that is no directory)
+ *            others      mode:u16 uid:u32 gid:u32 mtime:f64 nsec:u32 [xattrs] and
+ *              directory [whiteouts]    file  size:f64 block:u32    device  major:u32 minor:u32
+ *              symlink, link  length:u16 text
+ * trailer  sha256[32] of everything before
+ * ```
+ */
+const MAGIC = "TSVMLYR1"
+const HEADER_SIZE = 8 + 32 + 8 + 4
+const CHECKSUM_SIZE = 32
+const KINDS: readonly (NodeKind | "same")[] = [
+  "directory",
+  "file",
+  "symlink",
+  "char",
+  "block",
+  "fifo",
+  "link",
+  "same",
+]
+const SAME = KINDS.indexOf("same")
+const FLAG_IMPLICIT = 1
+const FLAG_OPAQUE = 2
+const FLAG_XATTRS = 4
+const FLAG_WHITEOUTS = 8
+
+/** A layer as it is stored: its tree, and what the tree's blocks point into. */
+export interface LayerIndex {
+  readonly diffId: Digest
+  /** Bytes of the data part: a multiple of 4096. */
+  readonly dataSize: number
+  readonly root: TreeNode
+}
+
+/** Encodes an index. Equal layers give equal bytes. Uses the nodes' `slot`. */
+export function encodeLayerIndex(index: LayerIndex): Buffer {
+  const out = new ByteWriter()
+  out.text(MAGIC)
+  out.bytes(Buffer.from(digestHex(index.diffId), "hex"))
+  out.f64(index.dataSize)
+  out.u32(0)
+  const count = new RecordEncoder(out).encode(index.root)
+  out.patchU32(HEADER_SIZE - 4, count)
+  out.bytes(createHash("sha256").update(out.view()).digest())
+  return out.view()
+}
+
+/**
+ * Decodes an index; everything is bounded by the buffer's length.
+ *
+ * @throws ImageError `index-corrupt`
+ */
+export function decodeLayerIndex(bytes: Buffer): LayerIndex {
+  const end = bytes.length - CHECKSUM_SIZE
+  if (end < HEADER_SIZE || bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
+    throw corrupt("not a layer index")
+  const checksum = createHash("sha256").update(bytes.subarray(0, end)).digest()
+  if (!checksum.equals(bytes.subarray(end))) throw corrupt("wrong checksum")
+  const input = new ByteReader(bytes.subarray(0, end), MAGIC.length)
+  try {
+    const diffId: Digest = `sha256:${input.bytes(32).toString("hex")}`
+    const dataSize = input.f64()
+    return { diffId, dataSize, root: decodeRecords(input, input.u32()) }
+  } catch (error) {
+    if (error instanceof RangeError) throw corrupt(error.message)
+    throw error
+  }
+}
+
+class RecordEncoder {
+  readonly #out: ByteWriter
+  #records = 0
+  #numbered = 0
+
+  constructor(out: ByteWriter) {
+    this.#out = out
+  }
+
+  encode(root: TreeNode): number {
+    this.#node("", root, 0)
+    return this.#records
+  }
+
+  #node(name: string, node: TreeNode, depth: number): void {
+    this.#records++
+    if (node.kind !== "directory" && node.slot >= 0) {
+      this.#head(name, depth, SAME, 0)
+      this.#out.u32(node.slot)
+      return
+    }
+    this.#head(name, depth, KINDS.indexOf(node.kind), flagsOf(node))
+    this.#metadata(node)
+    if (node.kind !== "directory") {
+      node.slot = this.#numbered++
+      return
+    }
+    for (const child of sortedNames(node)) this.#node(child, node.children?.get(child) as TreeNode, depth + 1)
+  }
+
+  #head(name: string, depth: number, kind: number, flags: number): void {
+    this.#out.u16(depth)
+    this.#out.u8(kind)
+    this.#out.u8(flags)
+    this.#out.u8(name.length)
+    this.#out.text(name)
+  }
+
+  #metadata(node: TreeNode): void {
+    const out = this.#out
+    out.u16(node.mode)
+    out.u32(node.uid)
+    out.u32(node.gid)
+    out.f64(node.mtime)
+    out.u32(node.mtimeNsec)
+    if (node.xattrs) this.#xattrs(node.xattrs)
+    if (node.whiteouts) this.#names([...node.whiteouts].sort())
+    switch (node.kind) {
+      case "file":
+        out.f64(node.size)
+        out.u32(node.block)
+        break
+      case "char":
+      case "block":
+        out.u32(node.major)
+        out.u32(node.minor)
+        break
+      case "symlink":
+      case "link":
+        out.u16(node.target.length)
+        out.text(node.target)
+        break
+    }
+  }
+
+  #xattrs(xattrs: ReadonlyMap<string, Buffer>): void {
+    this.#out.u16(xattrs.size)
+    for (const [name, value] of xattrs) {
+      this.#out.u8(name.length)
+      this.#out.text(name)
+      this.#out.u16(value.length)
+      this.#out.bytes(value)
+    }
+  }
+
+  #names(names: readonly string[]): void {
+    this.#out.u32(names.length)
+    for (const name of names) {
+      this.#out.u8(name.length)
+      this.#out.text(name)
+    }
+  }
+}
+
+function flagsOf(node: TreeNode): number {
+  return (
+    (node.implicit ? FLAG_IMPLICIT : 0) |
+    (node.opaque ? FLAG_OPAQUE : 0) |
+    (node.xattrs ? FLAG_XATTRS : 0) |
+    (node.whiteouts ? FLAG_WHITEOUTS : 0)
+  )
+}
+
+function decodeRecords(input: ByteReader, records: number): TreeNode {
+  const open: TreeNode[] = []
+  const numbered: TreeNode[] = []
+  for (let i = 0; i < records; i++) {
+    const depth = input.u16()
+    const kind = input.u8()
+    const flags = input.u8()
+    const name = input.text(input.u8())
+    const node = kind === SAME ? numbered[input.u32()] : decodeNode(input, kind, flags)
+    const parent = depth === 0 ? undefined : open[depth - 1]
+    const misplaced = depth === 0 ? i !== 0 || node?.kind !== "directory" : depth > open.length || name === ""
+    if (!node || misplaced) throw corrupt("misplaced record")
+    parent?.children?.set(name, node)
+    open.length = depth
+    if (node.kind === "directory") open.push(node)
+    else if (kind !== SAME) numbered.push(node)
+  }
+  if (!open[0] || input.left !== 0) throw corrupt("wrong number of records")
+  return open[0]
+}
+
+function decodeNode(input: ByteReader, kindNumber: number, flags: number): TreeNode {
+  const kind = KINDS[kindNumber]
+  if (kind === undefined || kind === "same") throw corrupt("unknown kind of record")
+  const node = new TreeNode(kind)
+  node.implicit = (flags & FLAG_IMPLICIT) !== 0
+  node.opaque = (flags & FLAG_OPAQUE) !== 0
+  node.mode = input.u16()
+  node.uid = input.u32()
+  node.gid = input.u32()
+  node.mtime = input.f64()
+  node.mtimeNsec = input.u32()
+  if (flags & FLAG_XATTRS) node.xattrs = decodeXattrs(input)
+  if (flags & FLAG_WHITEOUTS) node.whiteouts = decodeNames(input)
+  switch (kind) {
+    case "file":
+      node.size = input.f64()
+      node.block = input.u32()
+      break
+    case "char":
+    case "block":
+      node.major = input.u32()
+      node.minor = input.u32()
+      break
+    case "symlink":
+    case "link":
+      node.target = input.text(input.u16())
+      break
+  }
+  return node
+}
+
+function decodeXattrs(input: ByteReader): Map<string, Buffer> {
+  const xattrs = new Map<string, Buffer>()
+  for (let left = input.u16(); left > 0; left--) xattrs.set(input.text(input.u8()), input.bytes(input.u16()))
+  return xattrs
+}
+
+function decodeNames(input: ByteReader): Set<string> {
+  const names = new Set<string>()
+  for (let left = input.u32(); left > 0; left--) names.add(input.text(input.u8()))
+  return names
+}
+
+function corrupt(why: string): ImageError {
+  return new ImageError("index-corrupt", `stored layer index is damaged: ${why}`)
+}

@@ -1,0 +1,118 @@
+import { createHash } from "node:crypto"
+import { checkDigest, type Digest, finishDigest } from "../digest.js"
+import { ImageError } from "../errors.js"
+import { checkLimit } from "../limits.js"
+
+/** What is asked of a {@link BlobSource}: a digest, and the size its descriptor declares. */
+export interface BlobRequest {
+  readonly digest: Digest
+  readonly size: number
+}
+
+/**
+ * Where content comes from: a folder, an archive, later a registry. It is not trusted: whoever reads from it
+ * checks size and digest ({@link VerifiedBlob}). Every chunk is a fresh buffer that the reader may keep.
+ */
+export interface BlobSource {
+  /**
+   * Opens content for reading from its start.
+   *
+   * @throws ImageError `blob-missing` (at the first read at the latest), `io`
+   */
+  open(request: BlobRequest, signal?: AbortSignal): AsyncIterable<Buffer>
+}
+
+/**
+ * Reads a blob and proves it: not a byte more than declared is handed out, and the end is only reached when
+ * size and digest are right.
+ */
+export class VerifiedBlob {
+  readonly #request: BlobRequest
+  readonly #what: string
+  readonly #chunks: AsyncIterator<Buffer>
+  readonly #hash = createHash("sha256")
+  readonly #signal: AbortSignal | undefined
+  #ended = false
+  /** Bytes handed out so far. */
+  bytesRead = 0
+
+  /**
+   * @param what - names the content in messages, e.g. `layer`
+   */
+  constructor(source: BlobSource, request: BlobRequest, what: string, signal?: AbortSignal) {
+    this.#request = request
+    this.#what = `${what} ${request.digest}`
+    this.#signal = signal
+    this.#chunks = source.open(request, signal)[Symbol.asyncIterator]()
+  }
+
+  /**
+   * The next chunk, or undefined at the proven end.
+   *
+   * @throws ImageError `size-mismatch`, `digest-mismatch`, and what the source throws
+   */
+  async next(): Promise<Buffer | undefined> {
+    if (this.#ended) return undefined
+    this.#signal?.throwIfAborted()
+    const { done, value } = await this.#chunks.next()
+    if (done) return this.#finish()
+    this.bytesRead += value.length
+    if (this.bytesRead > this.#request.size) throw this.#wrongSize(this.bytesRead)
+    this.#hash.update(value)
+    return value
+  }
+
+  /** Reads and checks the rest without handing it out. */
+  async drain(): Promise<void> {
+    while (await this.next());
+  }
+
+  /** Lets the source close its file; needed when reading stops early. */
+  async close(): Promise<void> {
+    await this.#chunks.return?.()
+  }
+
+  #finish(): undefined {
+    if (this.bytesRead !== this.#request.size) throw this.#wrongSize(this.bytesRead)
+    this.#ended = true
+    checkDigest(this.#what, this.#request.digest, finishDigest(this.#hash))
+  }
+
+  #wrongSize(actual: number): ImageError {
+    const expected = this.#request.size
+    const got = actual > expected ? "more" : `${actual}`
+    return new ImageError(
+      "size-mismatch",
+      `size mismatch for ${this.#what}: expected ${expected} bytes, got ${got}`,
+      {
+        digest: this.#request.digest,
+        expected,
+        actual,
+      },
+    )
+  }
+}
+
+/**
+ * Reads a whole document (manifest, index, config) into memory and proves it.
+ *
+ * @param max - largest size that is read at all
+ * @throws ImageError `limit`, `size-mismatch`, `digest-mismatch`, `blob-missing`, `io`
+ */
+export async function readDocument(
+  source: BlobSource,
+  request: BlobRequest,
+  what: string,
+  max: number,
+  signal?: AbortSignal,
+): Promise<Buffer> {
+  checkLimit("documentBytes", request.size, max, `size of ${what}`)
+  const blob = new VerifiedBlob(source, request, what, signal)
+  try {
+    const chunks: Buffer[] = []
+    for (let chunk = await blob.next(); chunk; chunk = await blob.next()) chunks.push(chunk)
+    return Buffer.concat(chunks)
+  } finally {
+    await blob.close()
+  }
+}

@@ -1,0 +1,50 @@
+import { createHash } from "node:crypto"
+import { readFile, realpath } from "node:fs/promises"
+import { join } from "node:path"
+import { type Digest, parseDigest } from "../digest.js"
+import { ImageError, ioError, printable } from "../errors.js"
+import { type FolderFingerprint, fingerprintFolder } from "../pack/fingerprint.js"
+import { Fields, parseJsonObject } from "../spec/json.js"
+import { formatPlatform, type Platform } from "../spec/platform.js"
+import type { StoreFolder } from "./folder.js"
+
+/** Remembers which image a root folder was packed into, so that an unchanged folder is not packed again. */
+export class FolderCache {
+  readonly #folder: StoreFolder
+  readonly #file: string
+  readonly #now: FolderFingerprint
+
+  private constructor(folder: StoreFolder, file: string, now: FolderFingerprint) {
+    this.#folder = folder
+    this.#file = file
+    this.#now = now
+  }
+
+  /**
+   * Looks at a root folder.
+   *
+   * @throws ImageError `source-missing`, and what walking the folder throws
+   */
+  static async look(folder: StoreFolder, rootfs: string, platform: Platform): Promise<FolderCache> {
+    const path = await realpath(rootfs).catch(error => {
+      if (error.code === "ENOENT") throw new ImageError("source-missing", `no such folder: ${printable(rootfs)}`, { path: rootfs })
+      throw ioError(error, `cannot open ${printable(rootfs)}`)
+    })
+    const key = createHash("sha256").update(`${formatPlatform(platform)}\0${path}`).digest("hex")
+    return new FolderCache(folder, join(folder.top("folders"), key), await fingerprintFolder(path))
+  }
+
+  /** The manifest digest of the image made of the folder as it is now, if there was one. */
+  async get(): Promise<Digest | undefined> {
+    const bytes = await readFile(this.#file).catch(() => undefined)
+    if (!bytes) return undefined
+    const fields = new Fields(parseJsonObject(bytes, "stored folder"), "stored folder", "store-corrupt")
+    return fields.raw("fingerprint") === this.#now.digest ? parseDigest(fields.raw("digest")) : undefined
+  }
+
+  /** Remembers what the folder, as it was looked at, was packed into. */
+  async set(digest: Digest): Promise<void> {
+    if (!this.#now.settled) return
+    await this.#folder.replaceFile(this.#file, JSON.stringify({ fingerprint: this.#now.digest, digest }))
+  }
+}

@@ -1,0 +1,131 @@
+import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import { type Digest, digestHex } from "../digest.js"
+import { ioError } from "../errors.js"
+import { isOwnerAlive, ownedName } from "./owner.js"
+
+/** The folders of a store. */
+const FOLDERS = ["blobs/sha256", "parts", "images", "refs", "folders", "tmp", "leases"]
+
+/**
+ * The files of a store and how they come to be. Everything but temporary files is content-addressed or
+ * replaced whole: written under `tmp/`, synced, renamed. So a process may die at any point.
+ *
+ * ```
+ * oci-layout  index.json          an OCI image layout, readable by other tools
+ * blobs/sha256/HEX                manifests, configs, and layers if they are kept
+ * parts/HEX/{data,index}          one layer as EROFS data part, by the digest of its blob
+ * images/HEX/{metadata,image.json} one image, by the digest of its manifest
+ * refs/HEX                        one name, by its hash: {"name","digest"}
+ * folders/HEX                     which image a root folder was packed into
+ * tmp/OWNER-*  leases/*-OWNER-*   of running processes
+ * ```
+ */
+export class StoreFolder {
+  readonly path: string
+
+  constructor(path: string) {
+    this.path = path
+  }
+
+  blob(digest: Digest): string {
+    return join(this.path, "blobs/sha256", digestHex(digest))
+  }
+
+  part(digest: Digest, file: "data" | "index" | "" = ""): string {
+    return join(this.path, "parts", digestHex(digest), file)
+  }
+
+  image(digest: Digest, file: "metadata" | "image.json" | "" = ""): string {
+    return join(this.path, "images", digestHex(digest), file)
+  }
+
+  top(name: string): string {
+    return join(this.path, name)
+  }
+
+  /** Makes missing folders and removes what dead processes left behind. */
+  async prepare(): Promise<void> {
+    for (const folder of FOLDERS) await mkdir(this.top(folder), { recursive: true, mode: 0o700 })
+    for (const folder of ["tmp", "leases"]) await this.#removeStale(folder)
+  }
+
+  async #removeStale(folder: string): Promise<void> {
+    for (const name of await readdir(this.top(folder))) {
+      const path = join(this.top(folder), name)
+      const found = await stat(path).catch(() => undefined)
+      if (found && !isOwnerAlive(name, found.mtimeMs)) await rm(path, { recursive: true, force: true })
+    }
+  }
+
+  /** A new name under `tmp/`. */
+  temporary(): string {
+    return join(this.path, "tmp", ownedName())
+  }
+
+  /** Replaces a file whole. */
+  async replaceFile(target: string, content: string | Uint8Array): Promise<void> {
+    const temporary = this.temporary()
+    try {
+      await writeSynced(temporary, content)
+      await rename(temporary, target)
+      await syncFolder(dirname(target))
+    } catch (error) {
+      await rm(temporary, { force: true })
+      throw ioError(error, "cannot write to the image store")
+    }
+  }
+
+  /**
+   * Moves a finished folder, whose files are synced, to its content-addressed place. When another process was
+   * faster, its result stays: it is the same.
+   */
+  async publishFolder(temporary: string, target: string): Promise<void> {
+    try {
+      await syncFolder(temporary)
+      await rename(temporary, target)
+      await syncFolder(dirname(target))
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code !== "ENOTEMPTY" && code !== "EEXIST") throw ioError(error, "cannot write to the image store")
+      await rm(temporary, { recursive: true, force: true })
+    }
+  }
+
+  /** Takes a folder out of its place in one step, then deletes it. */
+  async removeFolder(target: string): Promise<void> {
+    const grave = this.temporary()
+    const gone = await rename(target, grave).then(
+      () => true,
+      error => {
+        if (error.code === "ENOENT") return false
+        throw ioError(error, "cannot remove from the image store")
+      },
+    )
+    if (gone) await rm(grave, { recursive: true, force: true })
+  }
+}
+
+/** Creates a file, writes it and waits until it is on the disk. */
+export async function writeSynced(
+  path: string,
+  content: string | Uint8Array | Iterable<Uint8Array>,
+): Promise<void> {
+  const file = await open(path, "wx", 0o600)
+  try {
+    if (typeof content === "string" || content instanceof Uint8Array) await file.writeFile(content)
+    else for (const piece of content) await file.writeFile(piece)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, "r")
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}

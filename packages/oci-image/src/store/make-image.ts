@@ -1,0 +1,100 @@
+import { mkdir, rm } from "node:fs/promises"
+import { join } from "node:path"
+import { type Digest, digestHex } from "../digest.js"
+import { writeMetadata } from "../erofs/write.js"
+import { ImageError, ioError } from "../errors.js"
+import { type MergeLayer, mergeLayers } from "../layer/merge.js"
+import type { ImageLimits } from "../limits.js"
+import type { FoundImage } from "../sources/source.js"
+import type { ConfigDocument } from "../spec/config.js"
+import { type StoreFolder, writeSynced } from "./folder.js"
+import { readPartIndex } from "./make-part.js"
+import type { ImageRecord } from "./stored-image.js"
+
+/**
+ * Makes an image of layers whose parts are in the store: merges their trees, writes the metadata part and the
+ * record, and publishes both in one step.
+ */
+export async function makeImage(
+  folder: StoreFolder,
+  image: FoundImage,
+  document: ConfigDocument,
+  limits: ImageLimits,
+): Promise<ImageRecord> {
+  const { layers, parts } = await readLayers(folder, image, document)
+  const root = mergeLayers(layers, limits)
+  const temporary = folder.temporary()
+  try {
+    await mkdir(temporary, { mode: 0o700 })
+    const counted = new CountedPieces(
+      writeMetadata({
+        root,
+        partSizes: parts.map(part => part.size),
+        uuid: Buffer.from(digestHex(image.digest).slice(0, 32), "hex"),
+      }),
+    )
+    await writeSynced(join(temporary, "metadata"), counted)
+    const record = recordOf(image, document, parts, counted.size)
+    await writeSynced(join(temporary, "image.json"), JSON.stringify(record))
+    await folder.publishFolder(temporary, folder.image(image.digest))
+    return record
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true })
+    throw (error as NodeJS.ErrnoException).syscall ? ioError(error, "cannot write to the image store") : error
+  }
+}
+
+type Part = ImageRecord["parts"][number]
+
+/** Reads every layer's tree; a layer that occurs twice has one part. */
+async function readLayers(
+  folder: StoreFolder,
+  image: FoundImage,
+  document: ConfigDocument,
+): Promise<{ layers: MergeLayer[]; parts: Part[] }> {
+  const parts: Part[] = []
+  const layers: MergeLayer[] = []
+  for (const [i, { digest }] of image.manifest.layers.entries()) {
+    const index = await readPartIndex(folder, digest, document.diffIds[i] as Digest)
+    if (!index) throw new ImageError("store-corrupt", `data part of layer ${digest} is gone`, { digest })
+    const known = parts.findIndex(part => part.digest === digest)
+    if (known < 0 && index.dataSize > 0) parts.push({ digest, size: index.dataSize })
+    layers.push({ root: index.root, part: known < 0 ? parts.length - 1 : known })
+  }
+  return { layers, parts }
+}
+
+function recordOf(
+  image: FoundImage,
+  document: ConfigDocument,
+  parts: readonly Part[],
+  metadataSize: number,
+): ImageRecord {
+  return {
+    version: 1,
+    digest: image.digest,
+    mediaType: image.mediaType,
+    manifestSize: image.document.length,
+    configDigest: image.manifest.config.digest,
+    config: document.config,
+    layers: image.manifest.layers.map(layer => layer.digest),
+    parts,
+    metadataSize,
+  }
+}
+
+class CountedPieces implements Iterable<Buffer> {
+  readonly #pieces: Iterable<Buffer>
+  size = 0
+
+  constructor(pieces: Iterable<Buffer>) {
+    this.#pieces = pieces
+  }
+
+  *[Symbol.iterator](): Generator<Buffer> {
+    for (const piece of this.#pieces) {
+      this.size += piece.length
+      yield piece
+    }
+  }
+}

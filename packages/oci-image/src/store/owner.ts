@@ -1,0 +1,45 @@
+import { randomBytes } from "node:crypto"
+import { readFileSync, readlinkSync } from "node:fs"
+
+/** A file of another process id namespace cannot be asked about; after this long its owner counts as dead. */
+const FOREIGN_LIFETIME_MS = 24 * 60 * 60 * 1000
+const STAT_STARTTIME = 22
+/** Names of owned files end in the owner's tag and a random number. */
+const OWNED_NAME = /(\d+)-(\d+)-(\d+)-[0-9a-f]{16}$/
+
+/**
+ * A new file name that says which running process it belongs to, beyond reuse of process ids:
+ * `PID-STARTTIME-NAMESPACE-RANDOM`.
+ */
+export function ownedName(): string {
+  return `${process.pid}-${startTime(process.pid)}-${pidNamespace()}-${randomBytes(8).toString("hex")}`
+}
+
+/**
+ * Whether the process in the name of a file is still there.
+ *
+ * @param name - a file name that ends in a name of {@link ownedName}
+ * @param modifiedMs - when the file was last written, used where the process cannot be seen from here
+ */
+export function isOwnerAlive(name: string, modifiedMs: number): boolean {
+  const [, pid, start, namespace] = OWNED_NAME.exec(name) ?? []
+  if (pid === undefined) return false
+  if (namespace !== pidNamespace()) return Date.now() - modifiedMs < FOREIGN_LIFETIME_MS
+  return startTime(Number(pid)) === start
+}
+
+/** Start time in clock ticks since boot, or "0" without such a process. @see proc(5), /proc/pid/stat field 22 */
+function startTime(pid: number): string {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
+    // Field 2 is the program's name in parentheses and may hold anything.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+    return fields[STAT_STARTTIME - 3] ?? "0"
+  } catch {
+    return "0"
+  }
+}
+
+function pidNamespace(): string {
+  return /\d+/.exec(readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0"
+}
