@@ -1,0 +1,103 @@
+import { AgentClient, guestArtifacts } from "@ts-vmm/guest"
+import type { StoredImage } from "@ts-vmm/oci-image"
+import { type BlockBackend, BlockDevice, concatBackend } from "@ts-vmm/virtio-devices/block"
+import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
+import type { ConsoleLog } from "./console-log.js"
+import { sandboxStorages } from "./container/rootfs.js"
+import { deferred } from "./deadline.js"
+import { SandboxError } from "./errors.js"
+import { fromGuestError } from "./guest-errors.js"
+import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
+
+/** Context id of every guest: one guest a vsock device, so it needs no number of its own. */
+const GUEST_CID = 3
+/** Host port to which the agent connects when it is up. */
+const AGENT_PORT = 1024
+
+/** What a booted machine consists of. */
+export interface BootedGuest {
+  readonly machine: Machine
+  readonly vsock: VsockDevice
+  readonly agent: AgentClient
+}
+
+/** What booting needs. */
+export interface BootRequest {
+  readonly hypervisor: Hypervisor
+  readonly directory: string
+  readonly image: StoredImage
+  readonly memoryMiB: number
+  readonly cpus: number
+  readonly hostname: string
+  readonly sandboxId: string
+  readonly console: ConsoleLog
+  /** A device stopped: the guest broke its protocol. */
+  onDeviceError(error: Error): void
+  /** Called as soon as there is a machine to end. */
+  onMachine(machine: Machine): void
+}
+
+/**
+ * Starts a machine and waits until its agent has mounted the image. The agent's connection is the sign that
+ * it is up: nobody polls.
+ *
+ * @throws SandboxError `boot-failed` with the end of the console when the guest ends before that
+ */
+export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
+  const { hypervisor, directory, image, memoryMiB, cpus } = request
+  const vsock = new VsockDevice({ guestCid: GUEST_CID })
+  const connected = acceptAgent(vsock)
+  const disk = new BlockDevice(imageDisk(image))
+  const machine = await hypervisor.start({
+    directory,
+    initramfs: guestArtifacts().initramfs,
+    memoryMiB,
+    cpus,
+    devices: [disk, vsock],
+    kernelArguments: [],
+    onDeviceError: request.onDeviceError,
+  })
+  request.onMachine(machine)
+  machine.onConsole(chunk => request.console.push(chunk))
+  const died = machine.exited.then(exit => {
+    throw bootFailed(exit.signal ?? `code ${exit.code}`, request.console)
+  })
+  died.catch(() => undefined)
+  const agent = new AgentClient(await Promise.race([connected, died]))
+  await Promise.race([prepareSandbox(agent, request), died])
+  return { machine, vsock, agent }
+}
+
+function imageDisk(image: StoredImage): BlockBackend {
+  return concatBackend(image.disk().parts.map(({ path, size }) => ({ source: path, size })))
+}
+
+/** The first connection is the agent's; it comes before any container can exist. */
+function acceptAgent(vsock: VsockDevice): Promise<VsockStream> {
+  const { promise, resolve } = deferred<VsockStream>()
+  const listener = vsock.listen(AGENT_PORT, stream => {
+    listener.close()
+    resolve(stream)
+  })
+  return promise
+}
+
+async function prepareSandbox(agent: AgentClient, request: BootRequest): Promise<void> {
+  try {
+    await agent.createSandbox({
+      sandboxId: request.sandboxId,
+      hostname: request.hostname,
+      storages: sandboxStorages(),
+    })
+  } catch (error) {
+    throw fromGuestError(error)
+  }
+}
+
+function bootFailed(how: string, log: ConsoleLog): SandboxError {
+  const last = log.lastLines(3)
+  return new SandboxError(
+    "boot-failed",
+    `the guest ended (${how}) before its agent was up${last ? `; its last words: ${last}` : ""}`,
+  )
+}

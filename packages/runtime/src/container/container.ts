@@ -1,0 +1,200 @@
+import type { MessageInitShape } from "@bufbuild/protobuf"
+import type { AgentClient, CreateContainerRequestSchema } from "@ts-vmm/guest"
+import type { ImageConfig } from "@ts-vmm/oci-image"
+import type { VsockDevice } from "@ts-vmm/vsock"
+import type { WaitOptions } from "../deadline.js"
+import { ExecError } from "../errors.js"
+import { fromGuestError } from "../guest-errors.js"
+import { type ProcessExit, SandboxProcess } from "./process.js"
+import { containerRoot, containerStorages } from "./rootfs.js"
+import { containerSpec, type ProcessOptions, processSpec, resolveCommand } from "./spec.js"
+import { StdioListeners } from "./stdio.js"
+
+/** What a container needs of the sandbox that holds it. */
+export interface ContainerHost {
+  readonly agent: AgentClient
+  readonly vsock: VsockDevice
+  readonly image: ImageConfig
+}
+
+/** Options of `Sandbox.createContainer`. */
+export interface ContainerOptions extends ProcessOptions, WaitOptions {
+  /** Default: the image's cmd. */
+  readonly command?: readonly string[]
+  /** Default: the image's entrypoint. An empty array means none. */
+  readonly entrypoint?: readonly string[]
+  /** Connects stdin. Without it the program reads from the null device. */
+  readonly stdin?: boolean
+  /** Default: the sandbox's hostname. */
+  readonly hostname?: string
+  /** Makes the root file system read-only. */
+  readonly readOnlyRoot?: boolean
+}
+
+/** Options of `spawn`. */
+export interface SpawnOptions extends ProcessOptions, WaitOptions {
+  /** Connects stdin. Default true. */
+  readonly stdin?: boolean
+}
+
+/** Options of `exec` and `shell`. */
+export interface ExecOptions extends ProcessOptions, WaitOptions {
+  /** Given to the program's stdin, which then ends. */
+  readonly input?: string | Uint8Array
+  /** Throws `ExecError` for a non-zero exit code. */
+  readonly check?: boolean
+  /** Most bytes kept of stdout and of stderr. Default 64 MiB. */
+  readonly maxOutputBytes?: number
+}
+
+/** How an `exec` ended, with all it wrote. */
+export interface ExecResult extends ProcessExit {
+  readonly stdout: string
+  readonly stderr: string
+}
+
+const DEFAULT_MAX_OUTPUT_BYTES = 64 * 1024 * 1024
+
+/**
+ * A container in a sandbox: a root file system of its own, namespaces of its own, and a first program whose
+ * end is the container's end.
+ *
+ * @example
+ * ```ts
+ * const container = await sandbox.createContainer({ command: ["sleep", "60"] })
+ * const { stdout } = await container.exec("cat", ["/etc/os-release"])
+ * await container.remove()
+ * ```
+ */
+export class Container {
+  readonly id: string
+  /** The container's first program. */
+  readonly init: SandboxProcess
+  readonly #host: ContainerHost
+  readonly #defaults: ProcessOptions
+  #execCount = 0
+
+  private constructor(host: ContainerHost, id: string, init: SandboxProcess, defaults: ProcessOptions) {
+    this.#host = host
+    this.id = id
+    this.init = init
+    this.#defaults = defaults
+  }
+
+  /** Makes a container and starts its program. `command` is final; an empty one only waits. */
+  static async start(
+    host: ContainerHost,
+    id: string,
+    command: readonly string[],
+    hostname: string,
+    options: ContainerOptions,
+  ): Promise<Container> {
+    const stdio = new StdioListeners(host.vsock, { stdin: options.stdin ?? false, tty: Boolean(options.tty) })
+    const address = { containerId: id, execId: id }
+    const request: MessageInitShape<typeof CreateContainerRequestSchema> = {
+      ...address,
+      ...stdio.ports,
+      storages: containerStorages(id),
+      OCI: containerSpec(host.image, {
+        ...options,
+        command,
+        hostname,
+        readOnlyRoot: options.readOnlyRoot ?? false,
+        rootPath: containerRoot(id),
+      }),
+    }
+    try {
+      // Sent in one go and done in order: two round trips less before the program runs.
+      const created = host.agent.createContainer(request, options)
+      const started = host.agent.startContainer({ containerId: id }, options)
+      const ended = host.agent.waitProcess(address)
+      ended.catch(() => undefined)
+      await created.catch(error => {
+        started.catch(() => undefined)
+        throw error
+      })
+      const streams = stdio.connected()
+      await started
+      return new Container(host, id, new SandboxProcess(host.agent, address, streams, ended), options)
+    } catch (error) {
+      host.agent.removeContainer({ containerId: id }).catch(() => undefined)
+      throw fromGuestError(error)
+    } finally {
+      stdio.close()
+    }
+  }
+
+  /**
+   * Starts one more program in the container.
+   *
+   * @throws SandboxError `command-not-found`, `command-not-executable`, `guest-died`, `timeout`, `aborted`
+   */
+  async spawn(
+    command: string,
+    args: readonly string[] = [],
+    options: SpawnOptions = {},
+  ): Promise<SandboxProcess> {
+    const { agent, vsock, image } = this.#host
+    const stdio = new StdioListeners(vsock, { stdin: options.stdin ?? true, tty: Boolean(options.tty) })
+    this.#execCount += 1
+    const address = { containerId: this.id, execId: `exec-${this.#execCount}` }
+    try {
+      const process = processSpec(image, [command, ...args], { ...this.#defaults, tty: false, ...options })
+      await agent.execProcess({ ...address, ...stdio.ports, process }, options)
+      return new SandboxProcess(agent, address, stdio.connected(), agent.waitProcess(address))
+    } catch (error) {
+      throw fromGuestError(error)
+    } finally {
+      stdio.close()
+    }
+  }
+
+  /**
+   * Runs a program to its end. A non-zero exit code is a result, not an error, unless `check` is set.
+   *
+   * @throws ExecError with `check`; SandboxError as for {@link Container.spawn}
+   */
+  async exec(command: string, args: readonly string[] = [], options: ExecOptions = {}): Promise<ExecResult> {
+    const { input, check, maxOutputBytes = DEFAULT_MAX_OUTPUT_BYTES, ...rest } = options
+    const process = await this.spawn(command, args, { ...rest, stdin: input !== undefined })
+    try {
+      if (input !== undefined) process.stdin.end(input)
+      const output = await process.collect(maxOutputBytes, rest)
+      const result = {
+        ...output,
+        stdout: output.stdout.toString("utf8"),
+        stderr: output.stderr.toString("utf8"),
+      }
+      if (check && result.exitCode !== 0) throw new ExecError([command, ...args], result)
+      return result
+    } catch (error) {
+      // Out of time, aborted, or too much output: a program nobody waits for must not run on.
+      await process.kill("SIGKILL", { timeoutMs: 1_000 }).catch(() => undefined)
+      throw error
+    }
+  }
+
+  /** Runs `script` with the image's /bin/sh. */
+  shell(script: string, options: ExecOptions = {}): Promise<ExecResult> {
+    return this.exec("/bin/sh", ["-c", script], options)
+  }
+
+  /** Waits for the container's first program. */
+  wait(options: WaitOptions = {}): Promise<ProcessExit> {
+    return this.init.wait(options)
+  }
+
+  /** Sends a signal to the container's first program. */
+  kill(signal: NodeJS.Signals | number = "SIGKILL", options: WaitOptions = {}): Promise<void> {
+    return this.init.kill(signal, options)
+  }
+
+  /** Kills what runs in the container and removes its file system. */
+  async remove(options: WaitOptions = {}): Promise<void> {
+    await this.#host.agent.removeContainer({ containerId: this.id }, options).catch(error => {
+      throw fromGuestError(error)
+    })
+  }
+}
+
+export { resolveCommand }

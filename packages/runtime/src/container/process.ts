@@ -1,0 +1,207 @@
+import { constants } from "node:os"
+import type { Readable, Writable } from "node:stream"
+import type { AgentClient } from "@ts-vmm/guest"
+import { type WaitOptions, withDeadline } from "../deadline.js"
+import { SandboxError } from "../errors.js"
+import { fromGuestError } from "../guest-errors.js"
+import type { TerminalSize } from "./spec.js"
+import type { ProcessStreams } from "./stdio.js"
+
+/** How a program ended. */
+export interface ProcessExit {
+  /** As a shell reports it: the program's own code, or 128 + n for signal n. */
+  readonly exitCode: number
+  /** Name of the signal that ended it, when its code says so. */
+  readonly signal: NodeJS.Signals | undefined
+  /** From its start to its end, in milliseconds. */
+  readonly durationMs: number
+}
+
+/** A piece of output, or the end. */
+export type ProcessEvent =
+  | { readonly kind: "stdout" | "stderr"; readonly data: Buffer }
+  | ({ readonly kind: "exit" } & ProcessExit)
+
+/** Where a process is in the guest. */
+export interface ProcessAddress {
+  readonly containerId: string
+  readonly execId: string
+}
+
+/** Bytes the wait for a guest's last output may take after the program's end. */
+const OUTPUT_GRACE_MS = 5_000
+
+/**
+ * A program in a container. Its streams are there from its first byte on; output nobody reads holds the
+ * program back, as a full pipe does.
+ *
+ * @example
+ * ```ts
+ * const process = await sandbox.spawn("python3", ["-u", "agent.py"])
+ * for await (const event of process) {
+ *   if (event.kind === "stdout") console.log(event.data.toString())
+ * }
+ * ```
+ */
+export class SandboxProcess {
+  readonly stdin: Writable
+  readonly stdout: Readable
+  readonly stderr: Readable
+  readonly #agent: AgentClient
+  readonly #address: ProcessAddress
+  readonly #exit: Promise<ProcessExit>
+
+  /** Made by `Container`; `ended` resolves with the agent's word on how the program ended. */
+  constructor(agent: AgentClient, address: ProcessAddress, streams: ProcessStreams, ended: Promise<number>) {
+    this.#agent = agent
+    this.#address = address
+    this.stdin = streams.stdin
+    this.stdout = streams.stdout
+    this.stderr = streams.stderr
+    const startedAt = performance.now()
+    this.#exit = ended.then(
+      status => ({ exitCode: status, signal: signalName(status), durationMs: performance.now() - startedAt }),
+      error => {
+        throw fromGuestError(error)
+      },
+    )
+    // Whoever waits gets the error; nobody has to.
+    this.#exit.catch(() => undefined)
+  }
+
+  /** Name of this process among those of its container; the container's id for its first one. */
+  get id(): string {
+    return this.#address.execId
+  }
+
+  /**
+   * Waits for the program's end. Its output may still be buffered in the streams.
+   *
+   * @throws SandboxError `guest-died`, `timeout`, `aborted`
+   */
+  wait(options: WaitOptions = {}): Promise<ProcessExit> {
+    return withDeadline(this.#exit, "the program", options)
+  }
+
+  /** Sends a signal, SIGTERM by default. A program that has ended already is no error. */
+  async kill(signal: NodeJS.Signals | number = "SIGTERM", options: WaitOptions = {}): Promise<void> {
+    const number = signalNumber(signal)
+    await withDeadline(
+      this.#agent.signalProcess({ ...this.#address, signal: number }, options),
+      "the signal",
+      options,
+    ).catch(error => {
+      throw fromGuestError(error)
+    })
+  }
+
+  /** Tells the program's terminal its new size. Only for processes with `tty`. */
+  async resize(size: TerminalSize, options: WaitOptions = {}): Promise<void> {
+    await this.#agent
+      .ttyWinResize({ ...this.#address, row: size.rows, column: size.columns }, options)
+      .catch(error => {
+        throw fromGuestError(error)
+      })
+  }
+
+  /** Output as it comes, then one `exit`. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<ProcessEvent, void, undefined> {
+    const events = new EventQueue<ProcessEvent>()
+    const pump = async (kind: "stdout" | "stderr", stream: Readable) => {
+      for await (const data of stream) await events.put({ kind, data: data as Buffer })
+    }
+    const pumps = Promise.all([pump("stdout", this.stdout), pump("stderr", this.stderr)])
+    const done = pumps.then(() => this.#exit).then(exit => events.put({ kind: "exit", ...exit }))
+    done.then(
+      () => events.end(),
+      error => events.fail(error),
+    )
+    yield* events
+  }
+
+  /** All output and the end. `maxBytes` bounds what is kept of each stream. */
+  async collect(
+    maxBytes: number,
+    options: WaitOptions = {},
+  ): Promise<ProcessExit & { stdout: Buffer; stderr: Buffer }> {
+    const output = Promise.all([collectStream(this.stdout, maxBytes), collectStream(this.stderr, maxBytes)])
+    const exit = await this.wait(options)
+    const [stdout, stderr] = await withDeadline(output, "the program's last output", {
+      timeoutMs: OUTPUT_GRACE_MS,
+    })
+    return { ...exit, stdout, stderr }
+  }
+}
+
+/** Hands events from two pumps to one reader, one at a time, so that a slow reader slows the program. */
+class EventQueue<T> {
+  #items: { value: T; taken: () => void }[] = []
+  #wake: () => void = () => undefined
+  #ended = false
+  #error: unknown
+
+  put(value: T): Promise<void> {
+    return new Promise(taken => {
+      this.#items.push({ value, taken })
+      this.#wake()
+    })
+  }
+
+  end(): void {
+    this.#ended = true
+    this.#wake()
+  }
+
+  fail(error: unknown): void {
+    this.#error = error
+    this.end()
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<T, void, undefined> {
+    for (;;) {
+      const item = this.#items.shift()
+      if (item) {
+        item.taken()
+        yield item.value
+      } else if (this.#ended) {
+        if (this.#error) throw this.#error
+        return
+      } else {
+        await new Promise<void>(resolve => {
+          this.#wake = resolve
+        })
+      }
+    }
+  }
+}
+
+async function collectStream(stream: Readable, maxBytes: number): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let length = 0
+  for await (const chunk of stream) {
+    length += (chunk as Buffer).length
+    if (length > maxBytes)
+      throw new SandboxError(
+        "agent-failed",
+        `the program wrote more than ${maxBytes} bytes; use spawn to stream its output`,
+      )
+    chunks.push(chunk as Buffer)
+  }
+  return Buffer.concat(chunks)
+}
+
+function signalName(status: number): NodeJS.Signals | undefined {
+  if (status <= 128) return undefined
+  const found = Object.entries(constants.signals).find(([, number]) => number === status - 128)
+  return found?.[0] as NodeJS.Signals | undefined
+}
+
+/** @throws SandboxError `invalid-argument` for a name or number that is no signal */
+export function signalNumber(signal: string | number): number {
+  const text = String(signal).toUpperCase()
+  const name = text.startsWith("SIG") ? text : `SIG${text}`
+  const number = /^\d+$/.test(text) ? Number(text) : constants.signals[name as NodeJS.Signals]
+  if (number === undefined || number < 1 || number > 64)
+    throw new SandboxError("invalid-argument", `invalid signal: ${signal}`)
+  return number
+}

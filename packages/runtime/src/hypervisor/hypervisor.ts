@@ -1,0 +1,65 @@
+import type { VirtioDevice } from "@ts-vmm/virtio-devices"
+
+/** The hypervisors a sandbox can ask for; `auto` takes the best one that works on this host. */
+export type HypervisorName = "uml"
+
+/** How UML keeps guest programs apart from the guest kernel; see docs/threat-model.md before choosing `seccomp`. */
+export type UmlMode = "ptrace" | "seccomp"
+
+/** Whether a hypervisor works here, found out by running a guest and not by looking at device nodes. */
+export interface HypervisorProbe {
+  readonly usable: boolean
+  /** One line for a person: what works, or what does not and what to do about it. */
+  readonly reason: string
+}
+
+/** Everything a hypervisor needs to start one machine. */
+export interface MachineSpec {
+  /** The sandbox's private folder: the only place where the machine makes files and sockets. */
+  readonly directory: string
+  /** Path of the initramfs, whose /init is the agent. */
+  readonly initramfs: string
+  /** RAM in MiB. */
+  readonly memoryMiB: number
+  /** Number of virtual CPUs. */
+  readonly cpus: number
+  /** In the order in which the guest shall find them. */
+  readonly devices: readonly VirtioDevice[]
+  /** More kernel command line, already checked: one option an element, no white space. */
+  readonly kernelArguments: readonly string[]
+  /** A device stopped because the guest broke its protocol, or its server cannot go on. */
+  readonly onDeviceError: (error: Error) => void
+}
+
+/** How a machine ended. */
+export interface MachineExit {
+  /** Exit code of the machine's process, null when a signal ended it. */
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+}
+
+/** A running machine. */
+export interface Machine {
+  /** Host process id of the machine's outermost process. */
+  readonly pid: number
+  /** Settles once, when the machine has ended and nothing of it runs any more. Never rejects. */
+  readonly exited: Promise<MachineExit>
+  /** Called with every piece of the guest kernel's console output. */
+  onConsole(listener: (chunk: Buffer) => void): void
+  /** Ends the machine at once, whatever state it is in, and resolves when it has ended. */
+  kill(): Promise<void>
+}
+
+/**
+ * One way of running a guest kernel. A driver turns a {@link MachineSpec} into processes and device front
+ * doors; it knows nothing of containers, images or the agent.
+ */
+export interface Hypervisor {
+  readonly name: HypervisorName
+  /** Runs a throw-away guest to see whether this works here. */
+  probe(): Promise<HypervisorProbe>
+  /** Checks what this driver cannot do, before anything is made. @throws SandboxError `invalid-argument` */
+  check(spec: Pick<MachineSpec, "memoryMiB" | "cpus">): void
+  /** Starts a machine. @throws SandboxError `hypervisor-unavailable`, `no-space` or `boot-failed` */
+  start(spec: MachineSpec): Promise<Machine>
+}

@@ -1,0 +1,34 @@
+/**
+ * Sandboxes: OCI images on a Linux kernel of their own.
+ *
+ * @packageDocumentation
+ */
+export { ConsoleLog, escapeControls } from "./console-log.js"
+export {
+  Container,
+  type ContainerOptions,
+  type ExecOptions,
+  type ExecResult,
+  type SpawnOptions,
+} from "./container/container.js"
+export { type ProcessEvent, type ProcessExit, SandboxProcess } from "./container/process.js"
+export type { ProcessOptions, TerminalSize } from "./container/spec.js"
+export type { WaitOptions } from "./deadline.js"
+export { ExecError, SandboxError, type SandboxErrorCode } from "./errors.js"
+export type { SandboxEvents, SandboxExitReason } from "./events.js"
+export { type NamedProbe, probeHypervisors } from "./hypervisor/choose.js"
+export type {
+  Hypervisor,
+  HypervisorName,
+  HypervisorProbe,
+  Machine,
+  MachineExit,
+  MachineSpec,
+  UmlMode,
+} from "./hypervisor/hypervisor.js"
+export { UmlHypervisor, type UmlOptions } from "./hypervisor/uml/uml-hypervisor.js"
+export type { SandboxOptions } from "./options.js"
+export { defaultPaths, type RuntimePaths } from "./paths.js"
+export { removeSandbox, signalSandbox } from "./remote.js"
+export { Sandbox, type SandboxTimings } from "./sandbox.js"
+export type { SandboxRecord, SandboxStatus } from "./state/record.js"

@@ -1,0 +1,78 @@
+import type { StoredImage } from "@ts-vmm/oci-image"
+import type { WaitOptions } from "./deadline.js"
+import { SandboxError } from "./errors.js"
+import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
+import type { RuntimePaths } from "./paths.js"
+
+/** Options of `Sandbox.create`. */
+export interface SandboxOptions extends WaitOptions {
+  /**
+   * The root file system of the containers: a name in the image store, a folder or archive (`oci:DIR`,
+   * `oci-archive:FILE`, `docker-archive:FILE`, `rootfs:DIR`), or an image of the store.
+   */
+  readonly image: string | StoredImage
+  /** Unique among the user's sandboxes. Default: the id. */
+  readonly name?: string
+  /** RAM of the guest, in MiB. Given out page by page as the guest touches it. Default 512. */
+  readonly memoryMiB?: number
+  /** Virtual CPUs. Default 1. */
+  readonly cpus?: number
+  /** Default `auto`: the best one that works here. */
+  readonly hypervisor?: "auto" | HypervisorName
+  /** Default `ptrace`. `seccomp` is faster and puts no wall between guest programs and the guest kernel. */
+  readonly umlMode?: UmlMode
+  /** Default: the sandbox's id. */
+  readonly hostname?: string
+  /** Path of another guest kernel. */
+  readonly kernel?: string
+  /** Where state and images live. Default: `defaultPaths()`. */
+  readonly paths?: RuntimePaths
+  /** What `ps` shows as the command. */
+  readonly command?: readonly string[]
+  /** Keeps the sandbox's record when it ends, for `ps -a`. */
+  readonly keepRecord?: boolean
+}
+
+/** {@link SandboxOptions} with every default filled in, checked. */
+export interface SandboxConfig {
+  readonly memoryMiB: number
+  readonly cpus: number
+  readonly hypervisor: "auto" | HypervisorName
+  readonly umlMode: UmlMode
+  readonly hostname: string | undefined
+}
+
+const DEFAULT_MEMORY_MIB = 512
+/** 1 TiB: more is a slip of the keyboard. */
+const MAX_MEMORY_MIB = 1024 * 1024
+const MAX_CPUS = 32
+/** RFC 1123 labels; the kernel's own limit is 64 bytes. */
+const HOSTNAME_PATTERN = /^(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$/
+
+/** @throws SandboxError `invalid-argument`, naming the option */
+export function checkOptions(options: SandboxOptions): SandboxConfig {
+  const { hypervisor = "auto", umlMode = "ptrace", hostname } = options
+  if (!["auto", "uml"].includes(hypervisor))
+    throw invalid(`unknown hypervisor "${hypervisor}": use auto or uml`)
+  if (!["ptrace", "seccomp"].includes(umlMode))
+    throw invalid(`unknown umlMode "${umlMode}": use ptrace or seccomp`)
+  if (hostname !== undefined && !HOSTNAME_PATTERN.test(hostname))
+    throw invalid(`invalid hostname "${hostname}"`)
+  return {
+    memoryMiB: checkCount("memoryMiB", options.memoryMiB ?? DEFAULT_MEMORY_MIB, MAX_MEMORY_MIB),
+    cpus: checkCount("cpus", options.cpus ?? 1, MAX_CPUS),
+    hypervisor,
+    umlMode,
+    hostname,
+  }
+}
+
+function checkCount(name: string, value: number, max: number): number {
+  if (!Number.isInteger(value) || value < 1 || value > max)
+    throw invalid(`${name} must be a whole number from 1 to ${max}, not ${value}`)
+  return value
+}
+
+function invalid(message: string): SandboxError {
+  return new SandboxError("invalid-argument", message)
+}

@@ -1,0 +1,76 @@
+import { signalNumber } from "./container/process.js"
+import { SandboxError } from "./errors.js"
+import { defaultPaths } from "./paths.js"
+import { requestControl } from "./state/control.js"
+import { type FoundSandbox, findSandbox, removeSandbox as removeFolder } from "./state/sandbox-directory.js"
+
+/** How long a killed sandbox may take to remove itself. */
+const REMOVE_TIMEOUT_MS = 10_000
+const POLL_MS = 20
+
+/**
+ * Sends a signal to the containers of a sandbox of another process.
+ *
+ * @param wanted name, id, or the beginning of an id
+ * @throws SandboxError `not-found`, `stopped`, `invalid-argument`
+ *
+ * @example
+ * ```ts
+ * import { signalSandbox } from "@ts-vmm/runtime"
+ *
+ * await signalSandbox("web", "SIGTERM")
+ * ```
+ */
+export async function signalSandbox(
+  wanted: string,
+  signal: string | number,
+  paths = defaultPaths(),
+): Promise<void> {
+  const number = signalNumber(signal)
+  const found = findSandbox(paths.stateDir, wanted)
+  if (!found.alive) throw new SandboxError("stopped", `sandbox ${wanted} is not running`)
+  await requestControl(found.path, { op: "signal", signal: number })
+}
+
+/**
+ * Removes what is left of a sandbox that ended, or with `force` ends it first.
+ *
+ * @throws SandboxError `not-found`; `invalid-argument` for a running one without `force`; `timeout`
+ */
+export async function removeSandbox(
+  wanted: string,
+  options: { force: boolean },
+  paths = defaultPaths(),
+): Promise<void> {
+  const found = findSandbox(paths.stateDir, wanted)
+  if (found.alive && !options.force) {
+    throw new SandboxError(
+      "invalid-argument",
+      `sandbox ${wanted} is running: kill it first, or use force (-f)`,
+    )
+  }
+  if (found.alive) await endOwner(paths.stateDir, found)
+  removeFolder(paths.stateDir, found.id, found.record?.name)
+}
+
+async function endOwner(stateDir: string, found: FoundSandbox): Promise<void> {
+  await requestControl(found.path, { op: "kill" })
+  const deadline = performance.now() + REMOVE_TIMEOUT_MS
+  while (isAlive(stateDir, found.id)) {
+    if (performance.now() > deadline) {
+      throw new SandboxError(
+        "timeout",
+        `sandbox ${found.id} did not end within ${REMOVE_TIMEOUT_MS} ms; its owner is process ${found.record?.ownerPid}`,
+      )
+    }
+    await new Promise(resolve => setTimeout(resolve, POLL_MS))
+  }
+}
+
+function isAlive(stateDir: string, id: string): boolean {
+  try {
+    return findSandbox(stateDir, id).alive
+  } catch {
+    return false // it removed its folder itself
+  }
+}

@@ -1,0 +1,343 @@
+import type { Server } from "node:net"
+import type { StoredImage } from "@ts-vmm/oci-image"
+import { type BootedGuest, bootGuest } from "./boot.js"
+import { ConsoleLog } from "./console-log.js"
+import {
+  Container,
+  type ContainerOptions,
+  type ExecOptions,
+  type ExecResult,
+  type SpawnOptions,
+} from "./container/container.js"
+import { type SandboxProcess, signalNumber } from "./container/process.js"
+import { resolveCommand } from "./container/spec.js"
+import { deferred, type WaitOptions, withDeadline } from "./deadline.js"
+import { SandboxError } from "./errors.js"
+import { SandboxEmitter, type SandboxExitReason } from "./events.js"
+import { chooseHypervisor } from "./hypervisor/choose.js"
+import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
+import { openImage } from "./images.js"
+import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
+import { defaultPaths } from "./paths.js"
+import { type ControlRequest, serveControl } from "./state/control.js"
+import type { SandboxRecord, SandboxStatus } from "./state/record.js"
+import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
+
+/** Default for a guest to come up; a hundred times what it takes on a quiet machine. */
+const BOOT_TIMEOUT_MS = 30_000
+/** How long `stop` waits for programs to follow SIGTERM; Docker's value. */
+const STOP_GRACE_MS = 10_000
+
+/** When each step of a start was done, in milliseconds since `create` was called. */
+export interface SandboxTimings {
+  imageMs: number
+  machineMs: number
+  readyMs: number
+}
+
+/**
+ * Containers of one image on a Linux kernel of their own. It lives in the process that made it, owns one
+ * private folder, and leaves nothing behind.
+ *
+ * @example
+ * ```ts
+ * import { Sandbox } from "@ts-vmm/runtime"
+ *
+ * await using sandbox = await Sandbox.create({ image: "oci:./python-image" })
+ * const { stdout } = await sandbox.exec("python3", ["-c", "print(6 * 7)"])
+ * console.log(stdout)
+ * ```
+ */
+export class Sandbox extends SandboxEmitter {
+  readonly id: string
+  readonly name: string
+  readonly image: StoredImage
+  readonly hypervisor: HypervisorName
+  /** The console's last 64 KiB. */
+  readonly console = new ConsoleLog()
+  readonly timings: SandboxTimings = { imageMs: 0, machineMs: 0, readyMs: 0 }
+  readonly #options: SandboxOptions
+  readonly #directory: SandboxDirectory
+  readonly #createdAt = Date.now()
+  readonly #containers = new Map<string, Container>()
+  readonly #ended = deferred<SandboxExitReason>()
+  #status: SandboxStatus = "creating"
+  #guest: BootedGuest | undefined
+  #machine: Machine | undefined
+  #control: Server | undefined
+  #main: Promise<Container> | undefined
+  #containerCount = 0
+  #killRequested = false
+  #exitCode: number | undefined
+
+  private constructor(
+    options: SandboxOptions,
+    directory: SandboxDirectory,
+    image: StoredImage,
+    hypervisor: HypervisorName,
+  ) {
+    super()
+    this.#options = options
+    this.#directory = directory
+    this.id = directory.id
+    this.name = directory.name
+    this.image = image
+    this.hypervisor = hypervisor
+  }
+
+  /**
+   * Boots a sandbox. It has no container yet: `exec`, `spawn` and `shell` make one when they are first used,
+   * `createContainer` makes them one by one.
+   *
+   * @throws SandboxError `invalid-argument`, `image-not-found`, `image-invalid`, `name-in-use`, `no-space`,
+   * `hypervisor-unavailable`, `boot-failed`, `timeout`, `aborted`
+   */
+  static async create(options: SandboxOptions): Promise<Sandbox> {
+    const startedAt = performance.now()
+    const config = checkOptions(options)
+    const hypervisor = chooseHypervisor(config, options.kernel)
+    hypervisor.check(config)
+    const paths = options.paths ?? defaultPaths()
+    const image =
+      typeof options.image === "string"
+        ? await openImage(paths.imageDir, options.image, options.signal)
+        : options.image
+    const directory = SandboxDirectory.create(paths.stateDir, options.name)
+    const sandbox = new Sandbox(options, directory, image, hypervisor.name)
+    sandbox.timings.imageMs = performance.now() - startedAt
+    const booting = sandbox.#boot({ config, hypervisor, startedAt })
+    try {
+      await withDeadline(booting, "the guest's start", { timeoutMs: BOOT_TIMEOUT_MS, ...pickWait(options) })
+      return sandbox
+    } catch (error) {
+      await sandbox.#abandon(booting)
+      throw error
+    }
+  }
+
+  /** Sandboxes of this user, those of other processes and dead ones included. */
+  static list(paths = defaultPaths()): SandboxRecord[] {
+    return findSandboxes(paths.stateDir).flatMap(({ record, alive }) =>
+      record ? [alive || isOver(record) ? record : { ...record, status: "failed" as const }] : [],
+    )
+  }
+
+  /** Removes what dead owners left, and with `finished` the records of ended sandboxes. Returns ids. */
+  static prune(options: { finished?: boolean } = {}, paths = defaultPaths()): string[] {
+    return pruneSandboxes(paths.stateDir, { finished: options.finished ?? false })
+  }
+
+  get status(): SandboxStatus {
+    return this.#status
+  }
+
+  /** Process id of the machine on the host, or undefined when there is none. */
+  get pid(): number | undefined {
+    return this.#machine?.pid
+  }
+
+  /**
+   * Makes a container and starts its program.
+   *
+   * @throws SandboxError `command-not-found`, `command-not-executable`, `stopped`, `guest-died`
+   */
+  async createContainer(options: ContainerOptions = {}): Promise<Container> {
+    const command = resolveCommand(this.image.config, options)
+    return this.#startContainer(command, options)
+  }
+
+  /** Starts a program in the sandbox's main container, which is made when it is first needed. */
+  async spawn(
+    command: string,
+    args: readonly string[] = [],
+    options: SpawnOptions = {},
+  ): Promise<SandboxProcess> {
+    return (await this.#mainContainer()).spawn(command, args, options)
+  }
+
+  /** Runs a program in the main container to its end. See `Container.exec`. */
+  async exec(command: string, args: readonly string[] = [], options: ExecOptions = {}): Promise<ExecResult> {
+    return (await this.#mainContainer()).exec(command, args, options)
+  }
+
+  /** Runs a shell script in the main container. */
+  async shell(script: string, options: ExecOptions = {}): Promise<ExecResult> {
+    return (await this.#mainContainer()).shell(script, options)
+  }
+
+  /** Waits for the sandbox's end, whoever causes it. */
+  wait(options: WaitOptions = {}): Promise<SandboxExitReason> {
+    return withDeadline(this.#ended.promise, "the sandbox", options)
+  }
+
+  /** Sends a signal to the first program of every container. */
+  async kill(signal: NodeJS.Signals | number = "SIGKILL", options: WaitOptions = {}): Promise<void> {
+    signalNumber(signal)
+    await Promise.all([...this.#containers.values()].map(container => container.kill(signal, options)))
+  }
+
+  /**
+   * SIGTERM for every container, at most `timeoutMs` (10 s) for them to follow, then the machine ends.
+   */
+  async stop(options: WaitOptions = {}): Promise<void> {
+    const containers = [...this.#containers.values()]
+    const graceful = Promise.all(containers.map(one => one.kill("SIGTERM").then(() => one.wait())))
+    await withDeadline(graceful, "stopping", { timeoutMs: STOP_GRACE_MS, ...pickWait(options) }).catch(
+      () => undefined,
+    )
+    await this.destroy()
+  }
+
+  /** Ends the machine at once and removes everything. Safe to call more than once. */
+  async destroy(): Promise<void> {
+    this.#killRequested = true
+    if (this.#machine) {
+      this.#guest?.agent.close()
+      await this.#machine.kill()
+      await this.#ended.promise
+    } else this.#cleanUp(true)
+  }
+
+  /** `await using` ends the sandbox. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.destroy()
+  }
+
+  /** What `ps` will show as the exit code. */
+  recordExit(exitCode: number): void {
+    this.#exitCode = exitCode
+  }
+
+  async #boot({ config, hypervisor, startedAt }: StartPlan): Promise<void> {
+    this.#publish()
+    this.#guest = await bootGuest({
+      hypervisor,
+      directory: this.#directory.path,
+      image: this.image,
+      memoryMiB: config.memoryMiB,
+      cpus: config.cpus,
+      hostname: config.hostname ?? this.id,
+      sandboxId: this.id,
+      console: this.console,
+      onDeviceError: error => this.#report(error),
+      onMachine: machine => {
+        this.timings.machineMs = performance.now() - startedAt
+        this.#watch(machine)
+      },
+    })
+    this.timings.readyMs = performance.now() - startedAt
+    this.#control = await serveControl(this.#directory.path, what => this.#onControl(what))
+    this.#status = "running"
+    this.#publish()
+    this.emit("ready")
+  }
+
+  #watch(machine: Machine): void {
+    this.#machine = machine
+    machine.onConsole(chunk => this.emit("console", chunk))
+    machine.exited.then(() => this.#onMachineExit())
+  }
+
+  #onMachineExit(): void {
+    const reason = { requested: this.#killRequested, lastConsoleLines: this.console.lastLines(5) }
+    const neverRan = this.#status === "creating"
+    this.#status = this.#killRequested ? "stopped" : "failed"
+    this.#guest?.agent.close()
+    this.#cleanUp(neverRan || !this.#options.keepRecord)
+    this.emit("exit", reason)
+    this.#ended.resolve(reason)
+  }
+
+  #cleanUp(removeRecord: boolean): void {
+    this.#control?.close()
+    if (removeRecord) this.#directory.remove()
+    else {
+      this.#publish()
+      this.#directory.keepRecordOnly()
+    }
+  }
+
+  /** Undoes a start that failed: the machine may come up yet, after its starter has given up. */
+  async #abandon(booting: Promise<void>): Promise<void> {
+    this.#killRequested = true
+    const kill = () => this.#machine?.kill()
+    await kill()
+    await booting.catch(() => undefined)
+    await kill()
+    this.#directory.remove()
+  }
+
+  #mainContainer(): Promise<Container> {
+    this.#main ??= this.#startContainer([], {})
+    return this.#main
+  }
+
+  async #startContainer(command: readonly string[], options: ContainerOptions): Promise<Container> {
+    const guest = this.#guest
+    if (!guest || this.#status !== "running")
+      throw new SandboxError("stopped", `the sandbox ${this.name} is not running`)
+    this.#containerCount += 1
+    const id = `c${this.#containerCount}`
+    const host = { agent: guest.agent, vsock: guest.vsock, image: this.image.config }
+    const container = await Container.start(
+      host,
+      id,
+      command,
+      options.hostname ?? this.#options.hostname ?? this.id,
+      options,
+    )
+    this.#containers.set(id, container)
+    container.wait().then(
+      () => this.#containers.delete(id),
+      () => this.#containers.delete(id),
+    )
+    return container
+  }
+
+  async #onControl(request: ControlRequest): Promise<void> {
+    if (request.op === "signal") await this.kill(request.signal)
+    else {
+      // Answer first: the socket goes with the sandbox.
+      setImmediate(() => this.destroy().catch(error => this.#report(error)))
+    }
+  }
+
+  #report(error: unknown): void {
+    if (this.listenerCount("error") > 0) this.emit("error", error as Error)
+  }
+
+  #imageName(): string {
+    const { image } = this.#options
+    return typeof image === "string" ? image : image.digest
+  }
+
+  #publish(): void {
+    this.#directory.record({
+      id: this.id,
+      name: this.name,
+      image: this.#imageName(),
+      command: this.#options.command ?? [],
+      hypervisor: this.hypervisor,
+      status: this.#status,
+      createdAt: this.#createdAt,
+      ownerPid: process.pid,
+      ...(this.#exitCode === undefined ? {} : { exitCode: this.#exitCode }),
+    })
+  }
+}
+
+/** What a start goes by. */
+interface StartPlan {
+  readonly config: SandboxConfig
+  readonly hypervisor: Hypervisor
+  /** `performance.now()` when `create` was called. */
+  readonly startedAt: number
+}
+
+function isOver(record: SandboxRecord): boolean {
+  return record.status === "stopped" || record.status === "failed"
+}
+
+function pickWait({ signal, timeoutMs }: WaitOptions): WaitOptions {
+  return { ...(signal ? { signal } : {}), ...(timeoutMs === undefined ? {} : { timeoutMs }) }
+}

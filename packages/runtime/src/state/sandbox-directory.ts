@@ -1,0 +1,229 @@
+import { randomBytes } from "node:crypto"
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { SandboxError } from "../errors.js"
+import { ensurePrivateDirectory } from "../paths.js"
+import { isOwned, type OwnerLock, takeOwnerLock } from "./owner-lock.js"
+import { readRecord, type SandboxRecord, writeRecord } from "./record.js"
+
+/** Names as Docker allows them; also keeps a name from ever being a path. */
+const NAME_PATTERN = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$/
+/** What the sandbox folders are called; short, because sockets live in them. */
+const ID_PATTERN = /^[0-9a-f]{12}$/
+/** A folder that is being made: not yet locked, so nobody may judge it. */
+const UNBORN_PATTERN = /^\.[0-9a-f]{12}$/
+/** An unborn folder this old was left by an owner that died while it made it. */
+const UNBORN_MAX_AGE_MS = 60_000
+/** sockaddr_un holds 108 bytes with the final NUL; our longest file in a sandbox's folder takes 20. */
+const MAX_STATE_DIR_LENGTH = 107 - "/s/0123456789ab".length - 20
+
+/**
+ * The one private folder of a sandbox and the claim on its name.
+ *
+ * ```
+ * STATE/s/<id>/          0700, everything the sandbox makes
+ *             lock       locked as long as the owner lives
+ *             record.json
+ * STATE/n/<name>         holds the id
+ * ```
+ */
+export class SandboxDirectory {
+  readonly id: string
+  readonly name: string
+  readonly path: string
+  readonly #stateDir: string
+  readonly #lock: OwnerLock
+
+  private constructor(stateDir: string, id: string, name: string, lock: OwnerLock) {
+    this.#stateDir = stateDir
+    this.id = id
+    this.name = name
+    this.path = sandboxPath(stateDir, id)
+    this.#lock = lock
+  }
+
+  /**
+   * Makes the folder and claims the name; `name` defaults to the id.
+   *
+   * @throws SandboxError `invalid-argument` or `name-in-use`
+   */
+  static create(stateDir: string, name?: string): SandboxDirectory {
+    if (name !== undefined && !NAME_PATTERN.test(name)) {
+      throw new SandboxError(
+        "invalid-argument",
+        `invalid name "${name}": use up to 64 of a-z A-Z 0-9 _ . -, beginning with a letter or digit`,
+      )
+    }
+    checkLength(stateDir)
+    for (const folder of [stateDir, join(stateDir, "s"), join(stateDir, "n")]) ensurePrivateDirectory(folder)
+    const id = randomBytes(6).toString("hex")
+    const lock = makeLockedFolder(stateDir, id)
+    const directory = new SandboxDirectory(stateDir, id, name ?? id, lock)
+    try {
+      directory.#claimName()
+    } catch (error) {
+      directory.remove()
+      throw error
+    }
+    return directory
+  }
+
+  /** Publishes what other processes may know. */
+  record(record: SandboxRecord): void {
+    writeRecord(this.path, record)
+  }
+
+  /** Removes everything but the record, which `ps -a` shows until `rm`; the name stays taken. */
+  keepRecordOnly(): void {
+    for (const file of readdirSync(this.path)) {
+      if (file !== "record.json" && file !== "lock")
+        rmSync(join(this.path, file), { recursive: true, force: true })
+    }
+    this.#lock.release()
+  }
+
+  /** Removes everything, the name too. */
+  remove(): void {
+    removeSandbox(this.#stateDir, this.id, this.name)
+    this.#lock.release()
+  }
+
+  #claimName(): void {
+    const path = namePath(this.#stateDir, this.name)
+    for (let attempt = 0; attempt < 2; attempt++) {
+      try {
+        writeFileSync(path, this.id, { flag: "wx", mode: 0o600 })
+        return
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error
+        if (isTaken(this.#stateDir, this.name)) break
+        rmSync(path, { force: true })
+      }
+    }
+    const other = readName(this.#stateDir, this.name)
+    throw new SandboxError(
+      "name-in-use",
+      `the name "${this.name}" is in use by sandbox ${other}; remove it (rm) or choose another name`,
+    )
+  }
+}
+
+/** A sandbox as seen from another process. */
+export interface FoundSandbox {
+  readonly id: string
+  readonly path: string
+  /** Undefined when the owner died before it wrote one. */
+  readonly record: SandboxRecord | undefined
+  /** True while the owner's process lives. */
+  readonly alive: boolean
+}
+
+/** All sandboxes below `stateDir`, dead ones too. */
+export function findSandboxes(stateDir: string): FoundSandbox[] {
+  return listFolder(join(stateDir, "s"))
+    .filter(id => ID_PATTERN.test(id))
+    .flatMap(id => inspectSandbox(stateDir, id) ?? [])
+}
+
+/** The sandbox whose name, id, or unambiguous beginning of an id is `wanted`. @throws SandboxError `not-found` */
+export function findSandbox(stateDir: string, wanted: string): FoundSandbox {
+  const all = findSandboxes(stateDir)
+  const exact = all.find(one => one.id === wanted || one.record?.name === wanted)
+  if (exact) return exact
+  const begins = wanted.length >= 2 ? all.filter(one => one.id.startsWith(wanted)) : []
+  if (begins.length === 1) return begins[0] as FoundSandbox
+  throw new SandboxError(
+    "not-found",
+    begins.length > 1 ? `"${wanted}" fits ${begins.length} sandboxes` : `no such sandbox: ${wanted}`,
+  )
+}
+
+/**
+ * Removes what dead owners left. `finished` also removes the records of sandboxes that ended in good order.
+ *
+ * @returns ids that were removed
+ */
+export function pruneSandboxes(stateDir: string, options: { finished: boolean }): string[] {
+  const removed = findSandboxes(stateDir).filter(one => !one.alive && (options.finished || !isFinished(one)))
+  for (const one of removed) removeSandbox(stateDir, one.id, one.record?.name)
+  removeUnborn(join(stateDir, "s"))
+  return removed.map(one => one.id)
+}
+
+/** Removes the folder and the name of a sandbox that is not alive. */
+export function removeSandbox(stateDir: string, id: string, name: string | undefined): void {
+  if (name !== undefined && NAME_PATTERN.test(name) && readName(stateDir, name) === id)
+    rmSync(namePath(stateDir, name), { force: true })
+  rmSync(sandboxPath(stateDir, id), { recursive: true, force: true })
+}
+
+function inspectSandbox(stateDir: string, id: string): FoundSandbox | undefined {
+  const path = sandboxPath(stateDir, id)
+  try {
+    statSync(path)
+    return { id, path, record: readRecord(path), alive: isOwned(path) }
+  } catch {
+    return undefined // removed meanwhile by its owner
+  }
+}
+
+/** The folder gets its name only when it is locked: whoever finds it sees a living owner. */
+function makeLockedFolder(stateDir: string, id: string): OwnerLock {
+  const unborn = join(stateDir, "s", `.${id}`)
+  mkdirSync(unborn, { mode: 0o700 })
+  const lock = takeOwnerLock(unborn) as OwnerLock
+  renameSync(unborn, sandboxPath(stateDir, id))
+  return lock
+}
+
+function removeUnborn(folder: string): void {
+  for (const name of listFolder(folder).filter(name => UNBORN_PATTERN.test(name))) {
+    const path = join(folder, name)
+    const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now())
+    if (age > UNBORN_MAX_AGE_MS) rmSync(path, { recursive: true, force: true })
+  }
+}
+
+function isFinished(one: FoundSandbox): boolean {
+  return one.record?.status === "stopped" || one.record?.status === "failed"
+}
+
+function isTaken(stateDir: string, name: string): boolean {
+  const id = readName(stateDir, name)
+  const owner = ID_PATTERN.test(id) ? inspectSandbox(stateDir, id) : undefined
+  return owner !== undefined && (owner.alive || isFinished(owner))
+}
+
+function readName(stateDir: string, name: string): string {
+  try {
+    return readFileSync(namePath(stateDir, name), "utf8").slice(0, 64)
+  } catch {
+    return ""
+  }
+}
+
+function listFolder(path: string): string[] {
+  try {
+    return readdirSync(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return []
+    throw error
+  }
+}
+
+function checkLength(stateDir: string): void {
+  const length = Buffer.byteLength(stateDir)
+  if (length <= MAX_STATE_DIR_LENGTH) return
+  throw new SandboxError(
+    "invalid-argument",
+    `the state folder's path is ${length} bytes long, sockets in it allow ${MAX_STATE_DIR_LENGTH}: set TS_VMM_STATE_DIR to a shorter one`,
+  )
+}
+
+function sandboxPath(stateDir: string, id: string): string {
+  return join(stateDir, "s", id)
+}
+
+function namePath(stateDir: string, name: string): string {
+  return join(stateDir, "n", name)
+}
