@@ -1,0 +1,26 @@
+import { CliError } from "./exit.js"
+
+const MIB_OF_SUFFIX: Readonly<Record<string, number>> = { "": 1, m: 1, g: 1024 }
+
+/** `256`, `256m` or `1g`, in MiB. */
+export function parseMemoryMiB(text: string): number {
+  const match = /^(\d{1,9})([mg]?)$/i.exec(text)
+  const factor = match && MIB_OF_SUFFIX[(match[2] as string).toLowerCase()]
+  if (!match || !factor) throw new CliError(`invalid --memory "${text}": give MiB, or a number with m or g`)
+  return Number(match[1]) * factor
+}
+
+/** A whole number of virtual CPUs. */
+export function parseCpus(text: string): number {
+  if (!/^\d{1,3}$/.test(text)) throw new CliError(`invalid --cpus "${text}": give a whole number`)
+  return Number(text)
+}
+
+/** Collects `-e NAME=VALUE`; `-e NAME` takes the value from this program's own environment, as docker does. */
+export function parseEnvironment(text: string, before: Record<string, string>): Record<string, string> {
+  const equals = text.indexOf("=")
+  if (equals === 0 || text === "") throw new CliError(`invalid --env "${text}": give NAME=VALUE`)
+  if (equals > 0) return { ...before, [text.slice(0, equals)]: text.slice(equals + 1) }
+  const inherited = process.env[text]
+  return inherited === undefined ? before : { ...before, [text]: inherited }
+}

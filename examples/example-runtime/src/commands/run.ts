@@ -1,0 +1,170 @@
+import { constants } from "node:os"
+import { type Container, defaultPaths, Sandbox, type SandboxProcess } from "@ts-vmm/runtime"
+import { CliError } from "../exit.js"
+import { startDebugLog } from "../log.js"
+import { startProgress } from "../progress.js"
+
+/** Options of `run` as commander parses them. */
+export interface RunOptions {
+  readonly interactive?: boolean
+  readonly tty?: boolean
+  readonly rm?: boolean
+  readonly name?: string
+  readonly env: Record<string, string>
+  readonly workdir?: string
+  readonly user?: string
+  readonly entrypoint?: string
+  readonly hostname?: string
+  readonly memory?: number
+  readonly cpus?: number
+  readonly hypervisor: string
+  readonly umlMode: string
+  readonly kernel?: string
+  readonly readOnly?: boolean
+  readonly json?: boolean
+  readonly debug?: boolean
+}
+
+/** Signals that the sandbox's program gets instead of us. */
+const FORWARDED: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
+
+/** Runs one command in a sandbox of its own; returns its exit code. */
+export async function run(image: string, command: string[], options: RunOptions): Promise<number> {
+  if (options.tty && !process.stdin.isTTY && options.interactive)
+    throw new CliError("the input device is not a TTY")
+  const abort = new AbortController()
+  const stopEarly = () => abort.abort()
+  for (const signal of FORWARDED) process.once(signal, stopEarly)
+  const progress = startProgress(`starting ${image}`)
+  await using sandbox = await Sandbox.create(sandboxOptions(image, command, options, abort.signal)).finally(
+    () => progress.stop(),
+  )
+  if (options.debug) startDebugLog(sandbox)
+  const container = await startContainer(sandbox, command, options)
+  for (const signal of FORWARDED) process.off(signal, stopEarly)
+  const exitCode = await attach(container.init, options)
+  sandbox.recordExit(exitCode)
+  if (options.json)
+    console.error(JSON.stringify({ event: "exit", id: sandbox.id, exitCode, timings: sandbox.timings }))
+  return exitCode
+}
+
+function sandboxOptions(
+  image: string,
+  command: string[],
+  options: RunOptions,
+  signal: AbortSignal,
+): Parameters<typeof Sandbox.create>[0] {
+  return {
+    image,
+    command,
+    signal,
+    paths: defaultPaths(),
+    keepRecord: !options.rm,
+    // The runtime checks these names itself, and says which there are.
+    hypervisor: options.hypervisor as "auto",
+    umlMode: options.umlMode as "ptrace",
+    ...defined({
+      name: options.name,
+      memoryMiB: options.memory,
+      cpus: options.cpus,
+      hostname: options.hostname,
+      kernel: options.kernel,
+    }),
+  }
+}
+
+function startContainer(sandbox: Sandbox, command: string[], options: RunOptions): Promise<Container> {
+  return sandbox.createContainer({
+    command,
+    env: options.env,
+    stdin: options.interactive ?? false,
+    readOnlyRoot: options.readOnly ?? false,
+    ...defined({
+      entrypoint:
+        options.entrypoint === undefined ? undefined : [options.entrypoint].filter(one => one !== ""),
+      cwd: options.workdir,
+      user: options.user,
+      tty: options.tty ? terminalSize() : undefined,
+    }),
+  })
+}
+
+/** Connects this program's terminal or pipes with the container's and waits for both to end. */
+async function attach(init: SandboxProcess, options: RunOptions): Promise<number> {
+  const detach = [
+    forwardSignals(init),
+    options.interactive ? connectStdin(init, options) : nothing,
+    options.tty ? followResize(init) : nothing,
+  ]
+  try {
+    const output = Promise.all([
+      copyOutput(init.stdout, process.stdout),
+      copyOutput(init.stderr, process.stderr),
+    ])
+    const exit = await init.wait()
+    await output
+    return exit.exitCode
+  } finally {
+    for (const undo of detach) undo()
+  }
+}
+
+function forwardSignals(init: SandboxProcess): () => void {
+  const forward = (signal: NodeJS.Signals) => {
+    init.kill(signal).catch(() => undefined) // it has ended, or the guest has: `wait` tells
+  }
+  for (const signal of FORWARDED) process.on(signal, forward)
+  return () => {
+    for (const signal of FORWARDED) process.off(signal, forward)
+  }
+}
+
+function connectStdin(init: SandboxProcess, options: RunOptions): () => void {
+  const raw = options.tty === true && process.stdin.isTTY
+  if (raw) process.stdin.setRawMode(true)
+  process.stdin.on("error", () => init.stdin.end())
+  process.stdin.pipe(init.stdin)
+  return () => {
+    process.stdin.unpipe(init.stdin)
+    if (raw) process.stdin.setRawMode(false)
+    // A terminal that nobody reads any more must not keep this program alive.
+    process.stdin.destroy()
+  }
+}
+
+function followResize(init: SandboxProcess): () => void {
+  const resize = () => {
+    init.resize(terminalSize()).catch(() => undefined) // it has ended: `wait` tells
+  }
+  process.stdout.on("resize", resize)
+  return () => process.stdout.off("resize", resize)
+}
+
+function terminalSize(): { columns: number; rows: number } {
+  return { columns: process.stdout.columns ?? 80, rows: process.stdout.rows ?? 24 }
+}
+
+/** Resolves when the last byte has left this program, so that no exit can cut it off. */
+async function copyOutput(from: NodeJS.ReadableStream, to: NodeJS.WriteStream): Promise<void> {
+  for await (const chunk of from) {
+    await new Promise<void>((resolve, reject) => {
+      to.write(chunk, error => (error ? reject(brokenPipe(error)) : resolve()))
+    })
+  }
+}
+
+/** Whoever read our output has gone: end as a program killed by SIGPIPE does, without a word. */
+function brokenPipe(error: NodeJS.ErrnoException): Error {
+  if (error.code !== "EPIPE") return error
+  return new CliError("the reader of the output is gone", 128 + constants.signals.SIGPIPE)
+}
+
+function nothing(): void {
+  // An option that is off has nothing to undo.
+}
+
+/** Drops fields that are undefined: with exactOptionalPropertyTypes absent and undefined differ. */
+function defined<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as never
+}
