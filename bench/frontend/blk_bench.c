@@ -1,0 +1,203 @@
+// Drives a vhost-user block device without a guest: a shared ring, a given depth, random or sequential reads or
+// writes for a given time, every answer checked. Prints one line of JSON.
+//
+//   blk_bench make FILE BYTES                                     writes a file with the pattern that reads are checked against
+//   blk_bench run SOCKET rand|seq|write SIZE DEPTH SECONDS SEED
+#define _GNU_SOURCE
+#include "vring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SECTOR = 512, HEADER_SIZE = 16, MAX_DEPTH = 64, QUEUE_SIZE = 256, FULL_CHECK_EVERY = 256, MAX_SAMPLES = 1 << 20 };
+enum { VIRTIO_BLK_T_IN = 0, VIRTIO_BLK_T_OUT = 1 };
+enum { WATCHDOG_SECONDS = 60 };
+
+struct request_header {
+  uint32_t type, reserved;
+  uint64_t sector;
+};
+
+struct slot {
+  struct request_header *header;
+  uint8_t *data;
+  uint8_t *status;
+  uint64_t offset, begun;
+};
+
+struct job {
+  int sequential, writes;
+  uint32_t size, depth;
+  double seconds;
+  uint64_t random, next, capacity;
+  struct vring ring;
+  struct slot slots[MAX_DEPTH];
+  uint64_t completed, full_checks, sample_count;
+  uint32_t *samples;  // nanoseconds of each request
+};
+
+// The eight bytes that stand at byte offset `at` of the file (splitmix64 of the position).
+static uint64_t pattern(uint64_t at) {
+  uint64_t z = at / 8 * 0x9e3779b97f4a7c15ull + 0x1234567;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+
+static uint64_t now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (uint64_t)time.tv_sec * 1000000000ull + (uint64_t)time.tv_nsec;
+}
+
+static int make_file(const char *path, uint64_t bytes) {
+  static uint64_t block[1 << 14];
+  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  if (fd < 0) die(path);
+  for (uint64_t at = 0; at < bytes; at += sizeof block) {
+    for (size_t word = 0; word < sizeof block / 8; word++) block[word] = pattern(at + word * 8);
+    size_t length = bytes - at < sizeof block ? bytes - at : sizeof block;
+    if (write(fd, block, length) != (ssize_t)length) die(path);
+  }
+  return close(fd);
+}
+
+static uint64_t next_offset(struct job *job) {
+  uint64_t places = job->capacity / job->size;
+  if (job->sequential) return job->next++ % places * job->size;
+  job->random ^= job->random << 13;
+  job->random ^= job->random >> 7;
+  job->random ^= job->random << 17;
+  return job->random % places * job->size;
+}
+
+static void check(struct job *job, struct slot *slot, uint32_t length) {
+  errno = EIO;
+  if (*slot->status != 0) die("a request failed");
+  if (job->writes) return;
+  if (length != job->size + 1) die("a read has the wrong length");
+  int full = job->completed % FULL_CHECK_EVERY == 0;
+  uint32_t stride = full ? 8 : job->size - 8;
+  for (uint32_t at = 0; at < job->size; at += stride) {
+    uint64_t word;
+    memcpy(&word, slot->data + at, 8);
+    errno = EILSEQ;
+    if (word != pattern(slot->offset + at)) die("a read brought wrong data");
+  }
+  job->full_checks += full;
+}
+
+static void submit(struct job *job, uint32_t index) {
+  struct slot *slot = &job->slots[index];
+  slot->offset = next_offset(job);
+  slot->header->sector = slot->offset / SECTOR;
+  *slot->status = 0xff;
+  slot->begun = now();
+  vring_offer(&job->ring, (uint16_t)(index * 3));
+}
+
+// Descriptors never change: slot n always uses 3n, 3n+1 and 3n+2 with its own buffers.
+static void prepare_slot(struct job *job, const struct memory *memory, uint32_t index, size_t at) {
+  struct slot *slot = &job->slots[index];
+  struct vring_descriptor *descriptors = &job->ring.descriptors[index * 3];
+  uint16_t first = (uint16_t)(index * 3);
+  slot->header = (struct request_header *)(memory->base + at);
+  slot->status = memory->base + at + HEADER_SIZE;
+  slot->data = memory->base + at + 4096;
+  slot->header->type = job->writes ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN;
+  uint16_t data_flags = job->writes ? VRING_DESC_F_NEXT : VRING_DESC_F_NEXT | VRING_DESC_F_WRITE;
+  descriptors[0] = (struct vring_descriptor){GUEST_BASE + at, HEADER_SIZE, VRING_DESC_F_NEXT, first + 1};
+  descriptors[1] = (struct vring_descriptor){GUEST_BASE + at + 4096, job->size, data_flags, first + 2};
+  descriptors[2] = (struct vring_descriptor){GUEST_BASE + at + HEADER_SIZE, 1, VRING_DESC_F_WRITE, 0};
+}
+
+static void complete_one(struct job *job, const struct vring_used_element *element, uint64_t time) {
+  errno = EPROTO;
+  if (element->id % 3 != 0 || element->id / 3 >= job->depth) die("an unknown chain was completed");
+  struct slot *slot = &job->slots[element->id / 3];
+  check(job, slot, element->length);
+  if (job->sample_count < MAX_SAMPLES) job->samples[job->sample_count++] = (uint32_t)(time - slot->begun);
+  job->completed++;
+}
+
+// Keeps `depth` requests in flight until the time is over, then lets them end. Returns the seconds that it took.
+static double drive(struct job *job) {
+  uint64_t start = now(), end = start + (uint64_t)(job->seconds * 1e9);
+  uint32_t in_flight = job->depth;
+  for (uint32_t index = 0; index < job->depth; index++) submit(job, index);
+  vring_publish(&job->ring);
+  while (in_flight > 0) {
+    struct vring_used_element element;
+    uint64_t time = now();
+    uint32_t resubmitted = 0;
+    while (vring_take(&job->ring, &element)) {
+      complete_one(job, &element, time);
+      in_flight--;
+      if (time >= end) continue;
+      submit(job, element.id / 3);
+      resubmitted++;
+    }
+    in_flight += resubmitted;
+    if (resubmitted) vring_publish(&job->ring);
+    if (in_flight > 0) vring_wait(&job->ring);
+  }
+  return (double)(now() - start) / 1e9;
+}
+
+static int by_value(const void *a, const void *b) {
+  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+  return (x > y) - (x < y);
+}
+
+static void print_result(struct job *job, double seconds) {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  qsort(job->samples, job->sample_count, sizeof *job->samples, by_value);
+  double median = job->samples[job->sample_count / 2] / 1e3;
+  double cpu = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+               (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+  printf("{\"requests\":%lu,\"seconds\":%.6f,\"iops\":%.1f,\"bytesPerSecond\":%.1f,\"medianUs\":%.2f,"
+         "\"kicks\":%lu,\"waits\":%lu,\"fullChecks\":%lu,\"frontEndCpuSeconds\":%.4f}\n",
+         job->completed, seconds, (double)job->completed / seconds, (double)job->completed * job->size / seconds, median,
+         job->ring.kicks, job->ring.waits, job->full_checks, cpu);
+}
+
+static int run(char **args) {
+  struct job job = {.sequential = strcmp(args[1], "rand") != 0,
+                    .writes = strcmp(args[1], "write") == 0,
+                    .size = (uint32_t)atoi(args[2]),
+                    .depth = (uint32_t)atoi(args[3]),
+                    .seconds = atof(args[4]),
+                    .random = strtoull(args[5], NULL, 10) | 1};
+  errno = EINVAL;
+  if (job.size < SECTOR || job.size % SECTOR || job.depth < 1 || job.depth > MAX_DEPTH) die("SIZE or DEPTH");
+  alarm(WATCHDOG_SECONDS);
+  job.samples = malloc(MAX_SAMPLES * sizeof *job.samples);
+  size_t stride = 4096 + (job.size + 4095) / 4096 * 4096;
+  struct memory memory = memory_create((1 << 20) + job.depth * stride);
+  struct vhost_user vu = vhost_user_connect(args[0], VIRTIO_RING_F_EVENT_IDX);
+  vhost_user_get_config(&vu, &job.capacity, sizeof job.capacity);
+  job.capacity *= SECTOR;
+  vhost_user_set_memory(&vu, &memory);
+  struct ring_layout layout;
+  size_t at = vring_create(&job.ring, &layout, &memory, 0, QUEUE_SIZE, (vu.features & VIRTIO_RING_F_EVENT_IDX) != 0);
+  for (uint32_t index = 0; index < job.depth; index++) prepare_slot(&job, &memory, index, at + index * stride);
+  vhost_user_set_ring(&vu, &memory, 0, &layout, job.ring.kick, job.ring.call);
+  double seconds = drive(&job);
+  vhost_user_stop_ring(&vu, 0);
+  print_result(&job, seconds);
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  if (argc == 4 && strcmp(argv[1], "make") == 0) return make_file(argv[2], strtoull(argv[3], NULL, 10));
+  if (argc == 8 && strcmp(argv[1], "run") == 0) return run(argv + 2);
+  fprintf(stderr, "usage: blk_bench make FILE BYTES | run SOCKET rand|seq|write SIZE DEPTH SECONDS SEED\n");
+  return 2;
+}

@@ -1,0 +1,227 @@
+// Plays a guest's virtio-vsock driver over vhost-user, with buffers of Linux's sizes (4 KiB to receive, up to 64 KiB to
+// send), opens one stream to the host and moves bytes through it for a given time. Every received byte is checked.
+// Prints one line of JSON. With a path instead of a device it does the same over a plain AF_UNIX stream.
+//
+//   vsock_bench device SOCKET send|receive SECONDS       to host port 1024 (send) or 1025 (receive)
+//   vsock_bench unix SOCKET send|receive SECONDS         the first byte written says which: 's' or 'r'
+#define _GNU_SOURCE
+#include "vring.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { RX = 0, TX = 1, EVENT = 2, QUEUES = 3, QUEUE_SIZE = 128 };
+enum { HEADER_SIZE = 44, RX_BUFFER = 4096, TX_PAYLOAD = 65536, TX_SLOTS = 64, EVENT_BUFFER = 8 };
+enum { OP_REQUEST = 1, OP_RESPONSE = 2, OP_RST = 3, OP_SHUTDOWN = 4, OP_RW = 5, OP_CREDIT_UPDATE = 6, OP_CREDIT_REQUEST = 7 };
+enum { HOST_CID = 2, GUEST_CID = 3, GUEST_PORT = 50000, SEND_PORT = 1024, RECEIVE_PORT = 1025, TYPE_STREAM = 1 };
+enum { BUFFER_SPACE = 256 * 1024, WATCHDOG_SECONDS = 60 };
+#define MEMORY_SIZE (32u << 20)
+
+struct __attribute__((packed)) packet {
+  uint64_t source_cid, target_cid;
+  uint32_t source_port, target_port, length;
+  uint16_t type, op;
+  uint32_t flags, buffer_space, forwarded;
+};
+
+struct guest {
+  struct memory memory;
+  struct vring rings[QUEUES];
+  size_t buffers[QUEUES];  // offset of the first buffer of each queue
+  uint16_t free_slots[TX_SLOTS];
+  int free_count;
+  uint32_t host_port;
+  uint32_t sent, host_space, host_forwarded;  // what we sent, and what the host granted and consumed
+  uint32_t received, told;                    // what we consumed, and what of it the host was told
+  uint64_t total;
+  int connected, ended;
+};
+
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+// Byte n of a stream in either direction.
+static uint8_t stream_byte(uint64_t n) { return (uint8_t)(n % 251); }
+
+static uint8_t stream_template[TX_PAYLOAD + 251];
+
+static void check_bytes(const uint8_t *bytes, uint32_t length, uint64_t from) {
+  errno = EILSEQ;
+  if (memcmp(bytes, stream_template + from % 251, length) != 0) die("the stream brought wrong bytes");
+}
+
+static size_t tx_slot(struct guest *guest, uint16_t slot) {
+  return guest->buffers[TX] + (size_t)slot * (4096 + TX_PAYLOAD);
+}
+
+static void send_packet(struct guest *guest, uint16_t op, uint32_t length) {
+  uint16_t slot = guest->free_slots[--guest->free_count];
+  size_t at = tx_slot(guest, slot);
+  *(struct packet *)(guest->memory.base + at) = (struct packet){.source_cid = GUEST_CID,
+                                                                .target_cid = HOST_CID,
+                                                                .source_port = GUEST_PORT,
+                                                                .target_port = guest->host_port,
+                                                                .length = length,
+                                                                .type = TYPE_STREAM,
+                                                                .op = op,
+                                                                .flags = op == OP_SHUTDOWN ? 3 : 0,
+                                                                .buffer_space = BUFFER_SPACE,
+                                                                .forwarded = guest->received};
+  guest->told = guest->received;
+  uint16_t first = (uint16_t)(slot * 2);
+  uint16_t flags = length ? VRING_DESC_F_NEXT : 0;
+  struct vring_descriptor *descriptors = &guest->rings[TX].descriptors[first];
+  descriptors[0] = (struct vring_descriptor){GUEST_BASE + at, HEADER_SIZE, flags, (uint16_t)(first + 1)};
+  descriptors[1] = (struct vring_descriptor){GUEST_BASE + at + 4096, length, 0, 0};
+  vring_offer(&guest->rings[TX], first);
+}
+
+// Sends as much as slots and the host's credit allow.
+static void send_data(struct guest *guest) {
+  while (guest->free_count > 1) {
+    uint32_t credit = guest->host_space - (guest->sent - guest->host_forwarded);
+    uint32_t length = credit < TX_PAYLOAD ? credit : TX_PAYLOAD;
+    if (length == 0) return;
+    uint16_t slot = guest->free_slots[guest->free_count - 1];
+    memcpy(guest->memory.base + tx_slot(guest, slot) + 4096, stream_template + guest->total % 251, length);
+    send_packet(guest, OP_RW, length);
+    guest->sent += length;
+    guest->total += length;
+  }
+}
+
+static void handle(struct guest *guest, const struct packet *packet, const uint8_t *payload, uint32_t used) {
+  errno = EPROTO;
+  if (used < HEADER_SIZE || packet->length > used - HEADER_SIZE || packet->target_port != GUEST_PORT) die("bad packet");
+  guest->host_space = packet->buffer_space;
+  guest->host_forwarded = packet->forwarded;
+  if (packet->op == OP_RESPONSE) guest->connected = 1;
+  if (packet->op == OP_RST || packet->op == OP_SHUTDOWN) guest->ended = 1;
+  if (packet->op != OP_RW) return;
+  check_bytes(payload, packet->length, guest->total);
+  guest->total += packet->length;
+  guest->received += packet->length;
+}
+
+// Takes everything that came; gives the buffers back.
+static void receive(struct guest *guest) {
+  struct vring_used_element element;
+  int given = 0;
+  for (; vring_take(&guest->rings[RX], &element); given++) {
+    uint8_t *buffer = guest->memory.base + guest->buffers[RX] + (size_t)element.id * RX_BUFFER;
+    handle(guest, (struct packet *)buffer, buffer + HEADER_SIZE, element.length);
+    vring_offer(&guest->rings[RX], (uint16_t)element.id);
+  }
+  if (given) vring_publish(&guest->rings[RX]);
+  while (vring_take(&guest->rings[TX], &element)) guest->free_slots[guest->free_count++] = (uint16_t)(element.id / 2);
+  // As Linux does: the host is told before it could run out of credit.
+  if (guest->received - guest->told > BUFFER_SPACE / 2 && guest->free_count > 0) send_packet(guest, OP_CREDIT_UPDATE, 0);
+}
+
+static void set_up(struct guest *guest, const char *path) {
+  guest->memory = memory_create(MEMORY_SIZE);
+  struct vhost_user vu = vhost_user_connect(path, VIRTIO_RING_F_EVENT_IDX);
+  vhost_user_set_memory(&vu, &guest->memory);
+  int event_idx = (vu.features & VIRTIO_RING_F_EVENT_IDX) != 0;
+  struct ring_layout layouts[QUEUES];
+  size_t at = 0;
+  for (int queue = 0; queue < QUEUES; queue++) {
+    at = vring_create(&guest->rings[queue], &layouts[queue], &guest->memory, at, QUEUE_SIZE, event_idx);
+  }
+  guest->buffers[RX] = at;
+  guest->buffers[TX] = at + QUEUE_SIZE * RX_BUFFER;
+  guest->buffers[EVENT] = guest->buffers[TX] + TX_SLOTS * (4096 + TX_PAYLOAD);
+  for (uint16_t index = 0; index < QUEUE_SIZE; index++) {
+    uint64_t address = GUEST_BASE + guest->buffers[RX] + (uint64_t)index * RX_BUFFER;
+    guest->rings[RX].descriptors[index] = (struct vring_descriptor){address, RX_BUFFER, VRING_DESC_F_WRITE, 0};
+    vring_offer(&guest->rings[RX], index);
+  }
+  guest->rings[EVENT].descriptors[0] =
+      (struct vring_descriptor){GUEST_BASE + guest->buffers[EVENT], EVENT_BUFFER, VRING_DESC_F_WRITE, 0};
+  vring_offer(&guest->rings[EVENT], 0);
+  for (uint16_t slot = 0; slot < TX_SLOTS; slot++) guest->free_slots[guest->free_count++] = slot;
+  for (uint32_t queue = 0; queue < QUEUES; queue++) {
+    vhost_user_set_ring(&vu, &guest->memory, queue, &layouts[queue], guest->rings[queue].kick, guest->rings[queue].call);
+  }
+  vring_publish(&guest->rings[RX]);
+  vring_publish(&guest->rings[EVENT]);
+}
+
+// Sleeps until something came, or a packet of ours was taken.
+static void wait_for_host(struct guest *guest) {
+  if (!vring_arm(&guest->rings[RX]) || !vring_arm(&guest->rings[TX])) return;
+  struct pollfd calls[2] = {{.fd = guest->rings[RX].call, .events = POLLIN}, {.fd = guest->rings[TX].call, .events = POLLIN}};
+  if (poll(calls, 2, -1) < 1) die("poll");
+  uint64_t count;
+  for (int i = 0; i < 2; i++) {
+    if (calls[i].revents && read(calls[i].fd, &count, sizeof count) != sizeof count) die("call");
+  }
+}
+
+static void print_result(uint64_t bytes, double seconds) {
+  printf("{\"bytes\":%lu,\"seconds\":%.6f,\"bytesPerSecond\":%.1f}\n", bytes, seconds, (double)bytes / seconds);
+}
+
+static int run_device(const char *path, int sends, double seconds) {
+  static struct guest guest;
+  guest.host_port = sends ? SEND_PORT : RECEIVE_PORT;
+  set_up(&guest, path);
+  send_packet(&guest, OP_REQUEST, 0);
+  vring_publish(&guest.rings[TX]);
+  double start = 0, end = 0;
+  while (start == 0 || now() < end) {
+    receive(&guest);
+    errno = ECONNRESET;
+    if (guest.ended) die("the host ended the stream");
+    if (guest.connected && start == 0) end = (start = now()) + seconds;
+    if (sends && guest.connected) send_data(&guest);
+    vring_publish(&guest.rings[TX]);
+    wait_for_host(&guest);
+  }
+  // What the host has not consumed does not count.
+  uint64_t waiting = sends ? guest.sent - guest.host_forwarded : 0;
+  print_result(guest.total - waiting, now() - start);
+  return 0;
+}
+
+static int run_unix(const char *path, int sends, double seconds) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  static uint8_t buffer[TX_PAYLOAD];
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+  if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) die(path);
+  if (write(fd, sends ? "s" : "r", 1) != 1) die("write");
+  uint64_t total = 0;
+  double start = now(), end = start + seconds;
+  while (now() < end) {
+    const uint8_t *from = stream_template + total % 251;
+    ssize_t size = sends ? write(fd, from, TX_PAYLOAD) : read(fd, buffer, TX_PAYLOAD);
+    if (size <= 0) die("stream");
+    if (!sends) check_bytes(buffer, (uint32_t)size, total);
+    total += (uint64_t)size;
+  }
+  print_result(total, now() - start);
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  if (argc != 5) {
+    fprintf(stderr, "usage: vsock_bench device|unix SOCKET send|receive SECONDS\n");
+    return 2;
+  }
+  for (size_t n = 0; n < sizeof stream_template; n++) stream_template[n] = stream_byte(n);
+  alarm(WATCHDOG_SECONDS);
+  int sends = strcmp(argv[3], "send") == 0;
+  double seconds = atof(argv[4]);
+  return strcmp(argv[1], "unix") == 0 ? run_unix(argv[2], sends, seconds) : run_device(argv[2], sends, seconds);
+}
