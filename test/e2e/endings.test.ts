@@ -1,0 +1,146 @@
+import { execFileSync } from "node:child_process"
+import { setTimeout as sleep } from "node:timers/promises"
+import { Sandbox } from "@ts-vmm/runtime"
+import { afterAll, describe, expect, test } from "vitest"
+import { busyboxImage } from "../fixtures/images.js"
+import { collect, Workplace } from "./cli.js"
+
+const place = new Workplace()
+const paths = { stateDir: place.stateDir, imageDir: place.env["TS_VMM_IMAGE_DIR"] as string }
+const image = `oci:${busyboxImage()}`
+
+afterAll(() => {
+  expect(place.leftProcesses()).toEqual([])
+  expect(place.leftFiles()).toEqual([])
+  place.remove()
+})
+
+async function until(condition: () => boolean, ms = 10_000): Promise<void> {
+  const end = Date.now() + ms
+  while (!condition()) {
+    if (Date.now() > end) throw new Error("the condition did not come true")
+    await sleep(20)
+  }
+}
+
+describe("however a sandbox ends, nothing of it stays", () => {
+  test("R8: the caller is killed with SIGKILL", async () => {
+    const child = place.start(["run", "--rm", image, "sh", "-c", "echo up; sleep 1000"])
+    await new Promise(resolve => child.stdout.once("data", resolve))
+    expect(place.leftProcesses().length).toBeGreaterThan(1)
+    process.kill(child.pid as number, "SIGKILL")
+    await until(() => place.leftProcesses().length === 0)
+    expect(place.leftFiles()).not.toEqual([])
+    const pruned = await place.run(["prune"])
+    expect(pruned.stdout.toString()).toMatch(/^[0-9a-f]{12}\n$/)
+    expect(place.leftFiles()).toEqual([])
+  })
+
+  test("R8: the next start removes what a killed caller left", async () => {
+    const child = place.start(["run", "--rm", image, "sh", "-c", "echo up; sleep 1000"])
+    await new Promise(resolve => child.stdout.once("data", resolve))
+    process.kill(child.pid as number, "SIGKILL")
+    await until(() => place.leftProcesses().length === 0)
+    expect((await place.run(["run", "--rm", image, "true"])).exitCode).toBe(0)
+    expect(place.leftFiles()).toEqual([])
+  })
+
+  test("D2: the guest kernel is killed", async () => {
+    const sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    const running = sandbox.exec("sleep", ["1000"])
+    const failed = expect(running).rejects.toMatchObject({ code: "guest-died" })
+    await sleep(200)
+    killGuestKernel(place)
+    await failed
+    expect((await sandbox.wait({ timeoutMs: 10_000 })).requested).toBe(false)
+    expect(sandbox.status).toBe("failed")
+  })
+
+  test("the guest kernel panics", async () => {
+    const sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    // The agent is the guest's init: when it is gone the guest kernel panics. From a container it cannot be
+    // reached, so the kernel is asked from outside, as a bug in it would do: by a fault of its own.
+    const reason = sandbox.wait({ timeoutMs: 20_000 })
+    signalGuestKernel(place, "SIGSEGV")
+    expect((await reason).requested).toBe(false)
+  })
+
+  test("the guest hangs: destroy still works", async () => {
+    const sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    signalGuestKernel(place, "SIGSTOP")
+    await expect(sandbox.exec("true", [], { timeoutMs: 500 })).rejects.toMatchObject({ code: "timeout" })
+    await sandbox.destroy()
+    expect(sandbox.status).toBe("stopped")
+  })
+
+  test("SIGTERM to the command line reaches the program, whose code is then the run's", async () => {
+    const child = place.start([
+      "run",
+      "--rm",
+      image,
+      "sh",
+      "-c",
+      "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done",
+    ])
+    const ended = collect(child)
+    await new Promise(resolve => child.stdout.once("data", resolve))
+    child.kill("SIGTERM")
+    expect((await ended).exitCode).toBe(5)
+  })
+
+  test("SIGINT during the start ends it", async () => {
+    const child = place.start(["run", "--rm", image, "sleep", "1000"])
+    const ended = collect(child)
+    await until(() => place.leftFiles().length > 0)
+    child.kill("SIGINT")
+    expect((await ended).exitCode).not.toBe(0)
+  })
+})
+
+describe("ps, kill, rm", () => {
+  test("follow a sandbox from its start to its removal", async () => {
+    const child = place.start(["run", "--name", "job", image, "sh", "-c", "echo up; sleep 1000"])
+    const ended = collect(child)
+    await new Promise(resolve => child.stdout.once("data", resolve))
+    expect(JSON.parse((await place.run(["ps", "--json"])).stdout.toString())).toMatchObject([
+      { name: "job", status: "running" },
+    ])
+    const refused = await place.run(["rm", "job"])
+    expect(refused.stderr).toContain("is running")
+    expect((await place.run(["kill", "job"])).stdout.toString()).toBe("job\n")
+    expect((await ended).exitCode).toBe(137)
+    expect((await place.run(["ps", "-q"])).stdout.toString()).toBe("")
+    expect((await place.run(["ps", "-a"])).stdout.toString()).toContain("stopped (137)")
+    expect((await place.run(["run", "--name", "job", image, "true"])).stderr).toContain(
+      'the name "job" is in use',
+    )
+    expect((await place.run(["rm", "job"])).stdout.toString()).toBe("job\n")
+    expect(place.leftFiles()).toEqual([])
+  })
+
+  test("rm -f ends a running one", async () => {
+    const child = place.start(["run", "--rm", "--name", "job2", image, "sh", "-c", "echo up; sleep 1000"])
+    const ended = collect(child)
+    await new Promise(resolve => child.stdout.once("data", resolve))
+    expect((await place.run(["rm", "-f", "job2"])).exitCode).toBe(0)
+    expect((await ended).exitCode).not.toBe(0)
+  })
+})
+
+function guestKernelPid(at: Workplace): number {
+  const out = execFileSync("ps", ["-eo", "pid,args"]).toString()
+  const line = out
+    .split("\n")
+    .find(
+      one => one.includes("virtio_uml.device") && one.includes(at.stateDir) && !one.includes("tsvmm-launch"),
+    )
+  return Number(line?.trim().split(" ")[0])
+}
+
+function killGuestKernel(at: Workplace): void {
+  signalGuestKernel(at, "SIGKILL")
+}
+
+function signalGuestKernel(at: Workplace, signal: NodeJS.Signals): void {
+  process.kill(guestKernelPid(at), signal)
+}

@@ -1,0 +1,171 @@
+import { createHash, randomBytes } from "node:crypto"
+import { afterAll, describe, expect, test } from "vitest"
+import { busyboxImage, layeredImage, pythonImage } from "../fixtures/images.js"
+import { Workplace } from "./cli.js"
+
+const place = new Workplace()
+const busybox = `oci:${busyboxImage()}`
+const python = `oci:${pythonImage()}`
+
+afterAll(() => {
+  expect(place.leftProcesses()).toEqual([])
+  expect(place.leftFiles()).toEqual([])
+  place.remove()
+})
+
+describe("exit codes", () => {
+  test.each([
+    ["true", 0],
+    ["exit 3", 3],
+    ["kill -9 $$", 137],
+    ["kill -TERM $$", 143],
+  ])("sh -c '%s' ends with %i", async (script, code) => {
+    const result = await place.run(["run", "--rm", busybox, "sh", "-c", script])
+    expect(result).toMatchObject({ exitCode: code, stderr: "" })
+  })
+
+  test("a program that is not there is 127 with one line", async () => {
+    const result = await place.run(["run", "--rm", busybox, "no-such-program"])
+    expect(result.exitCode).toBe(127)
+    expect(result.stderr).toBe(
+      'example-runtime: exec: "no-such-program": executable file not found in $PATH\n',
+    )
+  })
+
+  test("a file that cannot be executed is 126 with one line", async () => {
+    const result = await place.run(["run", "--rm", busybox, "/etc/passwd"])
+    expect(result.exitCode).toBe(126)
+    expect(result.stderr).toMatch(/^example-runtime: .*permission denied\n$/)
+  })
+})
+
+describe("stdio", () => {
+  test("stdin is piped in, byte for byte", async () => {
+    const input = randomBytes(3 * 1024 * 1024)
+    const result = await place.run(["run", "-i", "--rm", busybox, "cat"], { input })
+    expect(result.exitCode).toBe(0)
+    expect(sha256(result.stdout)).toBe(sha256(input))
+  })
+
+  test("without -i the program sees the end of stdin at once", async () => {
+    const result = await place.run(["run", "--rm", busybox, "cat"], { input: "not to be seen" })
+    expect(result).toMatchObject({ exitCode: 0, stdout: Buffer.alloc(0) })
+  })
+
+  test("64 MiB of stdout arrive without a lost byte", async () => {
+    const script =
+      "import sys,hashlib\nd=hashlib.sha256()\nfor i in range(1024):\n b=(b'%08d'%i)*8192\n d.update(b)\n sys.stdout.buffer.write(b)\nsys.stdout.flush()\nsys.stderr.write(d.hexdigest())"
+    const result = await place.run(["run", "--rm", python, "python3", "-c", script])
+    expect(result.exitCode).toBe(0)
+    expect(result.stdout.length).toBe(64 * 1024 * 1024)
+    expect(result.stderr).toBe(sha256(result.stdout))
+  })
+
+  test("stderr is apart from stdout", async () => {
+    const result = await place.run(["run", "--rm", busybox, "sh", "-c", "echo out; echo err >&2"])
+    expect(result).toMatchObject({ exitCode: 0, stdout: Buffer.from("out\n"), stderr: "err\n" })
+  })
+
+  test("/dev/stdout can be opened again", async () => {
+    const result = await place.run(["run", "--rm", busybox, "sh", "-c", "echo again > /dev/stdout"])
+    expect(result).toMatchObject({ exitCode: 0, stdout: Buffer.from("again\n") })
+  })
+
+  test("a reader that goes away ends the run", async () => {
+    const child = place.start(["run", "--rm", busybox, "yes"])
+    await new Promise(resolve => child.stdout.once("data", resolve))
+    child.stdout.destroy()
+    const code = await new Promise(resolve => child.once("close", resolve))
+    expect(code).toBe(141)
+  })
+})
+
+describe("what the container is", () => {
+  test("env, working directory, user and host name are the caller's", async () => {
+    const script = 'echo "$A|$B|$(pwd)|$(id -u):$(id -g)|$(hostname)"'
+    const result = await place.run([
+      "run",
+      "--rm",
+      "-e",
+      "A=1",
+      "-e",
+      "B=x=y z",
+      "-w",
+      "/some/where",
+      "-u",
+      "1000:2000",
+      "--hostname",
+      "box",
+      busybox,
+      "sh",
+      "-c",
+      script,
+    ])
+    expect(result.stdout.toString()).toBe("1|x=y z|/some/where|1000:2000|box\n")
+  })
+
+  test("env, entrypoint, cmd, working directory and user come from the image", async () => {
+    const image = `oci:${layeredImage()}`
+    const asIs = await place.run(["run", "--rm", image])
+    expect(asIs.stdout.toString()).toBe("entry from image\n")
+    const otherCommand = await place.run(["run", "--rm", image, "other"])
+    expect(otherCommand.stdout.toString()).toBe("entry other\n")
+    const script = 'echo "$COLOUR|$(pwd)|$(id -un)"'
+    const otherEntrypoint = await place.run(["run", "--rm", "--entrypoint", "/bin/sh", image, "-c", script])
+    expect(otherEntrypoint.stdout.toString()).toBe("from the image|/home/alice|alice\n")
+  })
+
+  test("a user is looked up in the image by name", async () => {
+    const result = await place.run([
+      "run",
+      "--rm",
+      "-u",
+      "nobody",
+      python,
+      "python3",
+      "-c",
+      "import os; print(os.getuid(), os.getgid(), os.environ['HOME'])",
+    ])
+    expect(result.stdout.toString()).toBe("65534 65534 /nonexistent\n")
+  })
+
+  test("the kernel is the guest's own, and the program is PID 1", async () => {
+    const result = await place.run(["run", "--rm", busybox, "sh", "-c", "uname -r; echo $$"])
+    expect(result.stdout.toString()).toMatch(/^7\.\d+\.\d+\n1\n$/)
+  })
+
+  test("the root file system takes 256 MiB and gives them back", async () => {
+    const script =
+      'dd if=/dev/urandom of=/big bs=1M count=256 2>/dev/null; sync; a=$(sha256sum < /big); echo 3 > /dev/null; b=$(sha256sum < /big); [ "$a" = "$b" ] && stat -c %s /big'
+    const result = await place.run(["run", "--rm", "--memory", "768", busybox, "sh", "-c", script])
+    expect(result).toMatchObject({ exitCode: 0, stdout: Buffer.from("268435456\n") })
+  })
+
+  test("--read-only refuses writes", async () => {
+    const result = await place.run(["run", "--rm", "--read-only", busybox, "sh", "-c", "touch /x"])
+    expect(result.exitCode).toBe(1)
+    expect(result.stderr).toContain("Read-only file system")
+  })
+
+  test("one run sees nothing of another", async () => {
+    await place.run(["run", "--rm", busybox, "sh", "-c", "echo secret > /secret"])
+    const result = await place.run(["run", "--rm", busybox, "ls", "/secret"])
+    expect(result.exitCode).toBe(1)
+  })
+})
+
+describe("several", () => {
+  test("ten sandboxes at once", async () => {
+    const runs = Array.from({ length: 10 }, (_, i) =>
+      place.run(["run", "--rm", "--memory", "128", busybox, "sh", "-c", `sleep 1; echo ${i}; exit ${i}`]),
+    )
+    const results = await Promise.all(runs)
+    expect(results.map(one => [one.exitCode, one.stdout.toString()])).toEqual(
+      results.map((_, i) => [i, `${i}\n`]),
+    )
+  })
+})
+
+function sha256(bytes: Buffer): string {
+  return createHash("sha256").update(bytes).digest("hex")
+}

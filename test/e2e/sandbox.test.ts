@@ -1,0 +1,175 @@
+import { mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Sandbox, type SandboxError } from "@ts-vmm/runtime"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { busyboxImage } from "../fixtures/images.js"
+
+const stateDir = mkdtempSync(join(tmpdir(), "tsv-"))
+const imageDir = join(import.meta.dirname ?? ".", "..", "..", ".cache", "test-images")
+const paths = { stateDir, imageDir }
+const image = `oci:${busyboxImage()}`
+
+afterAll(() => {
+  expect(readdirSync(join(stateDir, "s"))).toEqual([])
+  expect(readdirSync(join(stateDir, "n"))).toEqual([])
+  rmSync(stateDir, { recursive: true })
+})
+
+describe("exec", () => {
+  let sandbox: Sandbox
+  beforeAll(async () => {
+    sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+  })
+  afterAll(() => sandbox.destroy())
+
+  test("resolves with code, output and time, and does not throw on a non-zero code", async () => {
+    const result = await sandbox.exec("sh", ["-c", "echo out; echo err >&2; exit 3"])
+    expect(result).toMatchObject({ exitCode: 3, signal: undefined, stdout: "out\n", stderr: "err\n" })
+    expect(result.durationMs).toBeGreaterThan(0)
+  })
+
+  test("throws on a non-zero code when check is set", async () => {
+    await expect(sandbox.exec("false", [], { check: true })).rejects.toMatchObject({
+      code: "command-failed",
+      exitCode: 1,
+    })
+  })
+
+  test("gives input and takes it back", async () => {
+    expect((await sandbox.exec("tr", ["a-z", "A-Z"], { input: "shout" })).stdout).toBe("SHOUT")
+  })
+
+  test("names the signal that ended a program", async () => {
+    expect(await sandbox.exec("sh", ["-c", "kill -9 $$"])).toMatchObject({ exitCode: 137, signal: "SIGKILL" })
+  })
+
+  test("A6: a program that is not there is an error, also with a terminal, and leaves nothing running", async () => {
+    await expect(sandbox.exec("nothing-here")).rejects.toMatchObject({ code: "command-not-found" })
+    await expect(sandbox.spawn("nothing-here", [], { tty: true })).rejects.toMatchObject({
+      code: "command-not-found",
+    })
+    expect((await sandbox.shell("ps -o comm | grep -c nothing-here")).stdout).toBe("0\n")
+  })
+
+  test("kills the program when timeoutMs passes", async () => {
+    await expect(sandbox.exec("sleep", ["1000"], { timeoutMs: 300 })).rejects.toMatchObject({
+      code: "timeout",
+    })
+    expect((await sandbox.shell("ps -o args | grep -c '[s]leep 1000'")).stdout).toBe("0\n")
+  })
+
+  test("A6: more output than asked for ends the program with an error", async () => {
+    await expect(sandbox.exec("yes", [], { maxOutputBytes: 100_000 })).rejects.toThrow(
+      "wrote more than 100000 bytes",
+    )
+  })
+
+  test("an abort signal ends the wait", async () => {
+    const abort = new AbortController()
+    const running = sandbox.exec("sleep", ["1000"], { signal: abort.signal })
+    setTimeout(() => abort.abort(), 200)
+    await expect(running).rejects.toMatchObject({ code: "aborted" })
+  })
+
+  test("100 at once", async () => {
+    const results = await Promise.all(
+      Array.from({ length: 100 }, (_, i) => sandbox.exec("sh", ["-c", `echo ${i}`])),
+    )
+    expect(results.map(one => one.stdout)).toEqual(results.map((_, i) => `${i}\n`))
+  })
+})
+
+describe("spawn", () => {
+  test("streams both ways while the program runs, and takes signals", async () => {
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    const cat = await sandbox.spawn("cat")
+    cat.stdin.write("one\n")
+    expect(String(await once(cat.stdout))).toBe("one\n")
+    cat.stdin.write("two\n")
+    expect(String(await once(cat.stdout))).toBe("two\n")
+    await cat.kill("SIGTERM")
+    expect(await cat.wait()).toMatchObject({ exitCode: 143, signal: "SIGTERM" })
+  })
+
+  test("iterates over output and the end", async () => {
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    const events: string[] = []
+    for await (const event of await sandbox.spawn("sh", ["-c", "echo a; sleep 0.2; echo b >&2; exit 7"])) {
+      events.push(event.kind === "exit" ? `exit ${event.exitCode}` : `${event.kind} ${event.data}`)
+    }
+    expect(events).toEqual(["stdout a\n", "stderr b\n", "exit 7"])
+  })
+
+  test("a terminal has a size, and follows a resize", async () => {
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    const script = "stty size; trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.1; done"
+    const shell = await sandbox.spawn("sh", ["-c", script], { tty: { columns: 90, rows: 33 } })
+    let text = ""
+    shell.stdout.on("data", chunk => {
+      text += chunk
+      if (text.includes("ready") && !text.includes("40 120")) shell.resize({ columns: 120, rows: 40 })
+    })
+    expect((await shell.wait({ timeoutMs: 20_000 })).exitCode).toBe(0)
+    expect(text.replaceAll("\r", "")).toBe("33 90\nready\n40 120\n")
+  })
+})
+
+describe("containers", () => {
+  test("two in one sandbox share the kernel and nothing else", async () => {
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 256 })
+    const [one, two] = await Promise.all([
+      sandbox.createContainer({ command: ["sleep", "100"], hostname: "one" }),
+      sandbox.createContainer({ command: ["sleep", "100"], hostname: "two" }),
+    ])
+    await one.shell("echo mine > /file")
+    expect((await two.exec("ls", ["/file"])).exitCode).toBe(1)
+    expect((await one.exec("hostname")).stdout).toBe("one\n")
+    expect((await two.exec("hostname")).stdout).toBe("two\n")
+    expect((await two.shell("ps | grep -c '[s]leep 100'")).stdout).toBe("1\n")
+    const bootIds = await Promise.all([one, two].map(c => c.exec("cat", ["/proc/sys/kernel/random/boot_id"])))
+    expect(bootIds[0]?.stdout).toBe(bootIds[1]?.stdout)
+    await one.kill("SIGKILL")
+    expect((await one.wait()).exitCode).toBe(137)
+    expect((await two.exec("true")).exitCode).toBe(0)
+  })
+
+  test("a removed container's place can be taken again", async () => {
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    for (let i = 0; i < 5; i++) {
+      const container = await sandbox.createContainer({ command: ["true"] })
+      expect((await container.wait()).exitCode).toBe(0)
+      await container.remove()
+    }
+  })
+})
+
+describe("the sandbox itself", () => {
+  test("tells what it is and when it was ready", async () => {
+    const sandbox = await Sandbox.create({ image, paths, name: "named", memoryMiB: 128 })
+    const exits: boolean[] = []
+    sandbox.on("exit", reason => exits.push(reason.requested))
+    expect(sandbox).toMatchObject({ name: "named", status: "running", hypervisor: "uml" })
+    expect(sandbox.timings.readyMs).toBeGreaterThan(sandbox.timings.machineMs)
+    expect(Sandbox.list(paths)).toMatchObject([{ name: "named", status: "running" }])
+    await expect(Sandbox.create({ image, paths, name: "named" })).rejects.toMatchObject({
+      code: "name-in-use",
+    })
+    await sandbox.stop({ timeoutMs: 100 })
+    expect(exits).toEqual([true])
+    expect(sandbox.status).toBe("stopped")
+    await expect(sandbox.exec("true")).rejects.toMatchObject({ code: "stopped" })
+  })
+
+  test("an abort during the start leaves nothing", async () => {
+    const abort = new AbortController()
+    const creating = Sandbox.create({ image, paths, signal: abort.signal })
+    setTimeout(() => abort.abort(), 20)
+    await expect(creating).rejects.toMatchObject({ code: "aborted" } satisfies Partial<SandboxError>)
+    expect(Sandbox.list(paths)).toEqual([])
+  })
+})
+
+function once(stream: NodeJS.ReadableStream): Promise<Buffer> {
+  return new Promise(resolve => stream.once("data", resolve))
+}

@@ -1,0 +1,201 @@
+import { closeSync, mkdirSync, openSync, readdirSync, rmSync, writeSync } from "node:fs"
+import { join } from "node:path"
+import { setImmediate } from "node:timers/promises"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
+import { describe, expect, test } from "vitest"
+import { corpusOf, FOUND, saveCase } from "./cases.js"
+import { Random } from "./random.js"
+import { shrink } from "./shrink.js"
+import { Watchdog } from "./watchdog.js"
+
+/** Seconds for all targets together. */
+const SECONDS = Number(process.env["FUZZ_SECONDS"] ?? 60)
+const DEFAULT_SECONDS = 60
+/** The same cases every time unless asked for others. */
+const SEED =
+  process.env["FUZZ_SEED"] === "random" ? Date.now() >>> 0 : Number(process.env["FUZZ_SEED"] ?? 1) >>> 0
+/** One case only. */
+const ONLY = process.env["FUZZ_CASE"] === undefined ? undefined : Number(process.env["FUZZ_CASE"])
+
+/** CPU time that one case may take. */
+const MAX_CASE_MS = 1000
+/** Wall time after which an asynchronous case counts as hanging, however busy the machine is. */
+const HANG_MS = 20_000
+/** Memory that may come on top of what was in use after the first tenth of a run. */
+const MAX_GROWTH = 48 * 2 ** 20
+/** Synchronous cases between two turns of the event loop. */
+const CASES_PER_TURN = 64
+
+/** What is fuzzed. */
+export interface FuzzTarget<C> {
+  /** Also the name of its folder in `corpus/`. */
+  readonly name: string
+  /** Its part of `FUZZ_SECONDS`, 0 to 1. */
+  readonly share: number
+  /** Executions at the least in a run of 60 seconds, however slow the machine. */
+  readonly minimum?: number
+  /** Makes a case: a plain value of objects, arrays, numbers, bigints, strings and byte arrays. */
+  generate(random: Random): C
+  /** Runs it; throws when an oracle is broken. What it leaves behind must not depend on earlier cases. */
+  run(input: C): void | Promise<void>
+  /** Before the first case. */
+  setUp?(): void | Promise<void>
+  /** After the last. */
+  tearDown?(): void | Promise<void>
+}
+
+/** Two tests for a target: its corpus, and random cases for its share of the time. */
+export function fuzz<C>(target: FuzzTarget<C>): void {
+  const timeout = target.share * SECONDS * 4000 + 120_000
+  describe(`fuzz ${target.name}`, () => {
+    test.each(corpusOf<C>(target.name))("corpus %s", async (_, saved) => {
+      await target.setUp?.()
+      try {
+        await runOne(target, saved.case)
+      } finally {
+        await target.tearDown?.()
+      }
+    })
+    test(`random cases, seed ${SEED}`, { timeout }, async () => {
+      const campaign = new Campaign(target)
+      await target.setUp?.()
+      try {
+        await (ONLY === undefined ? campaign.run() : campaign.one(ONLY))
+      } finally {
+        await target.tearDown?.()
+        await campaign.close()
+      }
+    })
+  })
+}
+
+/** One run over the random cases of a target. */
+class Campaign<C> {
+  readonly #target: FuzzTarget<C>
+  readonly #watchdog: Watchdog
+  readonly #stray: unknown[] = []
+  readonly #note: { readonly path: string; readonly fd: number }
+  readonly #onStray = (error: unknown) => void this.#stray.push(error)
+
+  constructor(target: FuzzTarget<C>) {
+    this.#target = target
+    this.#watchdog = new Watchdog(target.name, SEED)
+    mkdirSync(FOUND, { recursive: true })
+    // Survives a crash of the process, which guard pages turn an access outside of memory into.
+    const path = join(FOUND, `${target.name}.running`)
+    this.#note = { path, fd: openSync(path, "w") }
+    process.on("uncaughtException", this.#onStray)
+    process.on("unhandledRejection", this.#onStray)
+  }
+
+  async close(): Promise<void> {
+    process.off("uncaughtException", this.#onStray)
+    process.off("unhandledRejection", this.#onStray)
+    closeSync(this.#note.fd)
+    rmSync(this.#note.path, { force: true })
+    await this.#watchdog.close()
+  }
+
+  async run(): Promise<void> {
+    const { name, share } = this.#target
+    const minimum = Math.floor((this.#target.minimum ?? 1) * Math.min(1, SECONDS / DEFAULT_SECONDS))
+    const begin = performance.now()
+    const budget = share * SECONDS * 1000
+    let early: Resources | undefined
+    let index = 0
+    for (; index < minimum || performance.now() - begin < budget; index++) {
+      await this.one(index)
+      if (early === undefined && performance.now() - begin > budget / 10) early = await resources()
+    }
+    const seconds = ((performance.now() - begin) / 1000).toFixed(1)
+    process.stdout.write(`fuzz ${name}: ${index} cases in ${seconds} s, seed ${SEED}\n`)
+    if (early) checkGrowth(early, await resources())
+  }
+
+  async one(index: number): Promise<void> {
+    const input = this.#target.generate(new Random(SEED, this.#target.name, index))
+    writeSync(this.#note.fd, `seed ${SEED} case ${index}\n`, 0)
+    this.#watchdog.begins(index)
+    try {
+      await runOne(this.#target, input)
+      if (index % CASES_PER_TURN === 0) await setImmediate()
+      if (this.#stray.length > 0) throw this.#stray.shift()
+    } catch (error) {
+      throw await this.#report(input, index, error)
+    } finally {
+      this.#watchdog.ended()
+    }
+  }
+
+  async #report(input: C, index: number, error: unknown): Promise<Error> {
+    const { name } = this.#target
+    const wanted = messageOf(error)
+    const fails = async (candidate: C) => {
+      const found = await runOne(this.#target, candidate).then(
+        () => this.#stray.shift(),
+        (e: unknown) => e,
+      )
+      return found !== undefined && messageOf(found) === wanted
+    }
+    const small = await shrink(input, fails)
+    const path = saveCase(name, `${SEED}-${index}`, wanted, small)
+    const replay = `FUZZ_SEED=${SEED} FUZZ_CASE=${index} npx vitest run --project fuzz test/fuzz -t "fuzz ${name}"`
+    const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+    return new Error(`${text}\n  again: ${replay}\n  smallest case: ${path}`, { cause: error })
+  }
+}
+
+/** Numbers differ between a case and its smaller versions; what went wrong does not. */
+function messageOf(error: unknown): string {
+  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  return text.split("\n")[0]!.replace(/0x[0-9a-f]+|\d+/g, "#")
+}
+
+async function runOne<C>(target: FuzzTarget<C>, input: C): Promise<void> {
+  const cpu = process.cpuUsage()
+  const begin = performance.now()
+  const pending = target.run(input)
+  if (pending) await orHang(pending)
+  if (performance.now() - begin < MAX_CASE_MS) return
+  const { user, system } = process.cpuUsage(cpu)
+  expect((user + system) / 1000, "milliseconds of CPU for one case").toBeLessThan(MAX_CASE_MS)
+}
+
+async function orHang(pending: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const hang = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error("case does not end")), HANG_MS)
+  })
+  try {
+    await Promise.race([pending, hang])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+interface Resources {
+  readonly fds: number
+  readonly bytes: number
+}
+
+async function resources(): Promise<Resources> {
+  setFlagsFromString("--expose-gc")
+  const gc = runInNewContext("gc") as () => void
+  for (let i = 0; i < 3; i++) {
+    await setImmediate()
+    gc()
+  }
+  const { heapUsed, external } = process.memoryUsage()
+  return { fds: openFds(), bytes: heapUsed + external }
+}
+
+function checkGrowth(early: Resources, late: Resources): void {
+  expect(late.fds, "open fds").toBeLessThanOrEqual(early.fds)
+  expect(late.bytes - early.bytes, "bytes that stay in use").toBeLessThan(MAX_GROWTH)
+}
+
+/** Open file descriptors of this process. */
+export function openFds(): number {
+  return readdirSync("/proc/self/fd").length - 1
+}
