@@ -17,5 +17,7 @@ export default defineConfig({
   esbuildOptions(options) {
     options.conditions = ["@ts-vmm/source"]
   },
-  banner: { js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);" },
+  banner: {
+    js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+  },
 })

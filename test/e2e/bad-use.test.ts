@@ -5,8 +5,8 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
-  truncateSync,
   writeFileSync,
 } from "node:fs"
 import { tmpdir } from "node:os"
@@ -60,9 +60,7 @@ describe("bad use ends in one clear line and leaves nothing", () => {
     await expectLine(["run", "--rm", `oci:${copy}`, "true"], 125, /^example-runtime: image .*digest.*\n$/, {
       TS_VMM_IMAGE_DIR: join(scratch, "store"),
     })
-    expect(
-      readdirSync(join(scratch, "store"), { recursive: true }).filter(name => String(name).includes("tmp")),
-    ).toEqual([])
+    expect(readdirSync(join(scratch, "store", "tmp"))).toEqual([])
   })
 
   test("no such command", () =>
@@ -203,7 +201,9 @@ describe.skipIf(process.getuid?.() !== 0)("a host that is full (needs root, to m
 function corruptLargestBlob(folder: string): void {
   const blobs = readdirSync(folder).map(name => join(folder, name))
   const largest = blobs.sort((a, b) => fileSize(b) - fileSize(a))[0] as string
-  truncateSync(largest, fileSize(largest) - 1)
+  const bytes = readFileSync(largest)
+  bytes.writeUInt8(bytes.readUInt8(bytes.length - 1) ^ 1, bytes.length - 1)
+  writeFileSync(largest, bytes)
 }
 
 function fileSize(path: string): number {

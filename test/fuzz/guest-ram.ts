@@ -1,4 +1,11 @@
-import { createQueue, VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1, type VirtQueue } from "@ts-vmm/virtio-devices"
+import {
+  createQueue,
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_VERSION_1,
+  type VirtQueue,
+} from "@ts-vmm/virtio-devices"
 import { type MappedMemory, mmapMemory } from "@ts-vmm/vm-memory/mmap"
 import type { Random } from "./random.js"
 
@@ -45,7 +52,11 @@ export interface RingCase {
 }
 
 /** The queue under test. @throws QueueError for a set-up that is not acceptable */
-export function makeQueue(memory: MappedMemory, ring: RingCase, state?: Parameters<typeof createQueue>[1]["state"]): VirtQueue {
+export function makeQueue(
+  memory: MappedMemory,
+  ring: RingCase,
+  state?: Parameters<typeof createQueue>[1]["state"],
+): VirtQueue {
   return createQueue(memory, state ? { ...ring, state } : ring, featuresOf(ring))
 }
 
@@ -106,16 +117,28 @@ const WRITE = 2
 const INDIRECT = 4
 
 /** A descriptor that likes to point on to the one behind it, readable ones before writable ones. */
-export function randomDescriptor(random: Random, index: number, entries: number, tables: readonly number[]): RawDescriptor {
+export function randomDescriptor(
+  random: Random,
+  index: number,
+  entries: number,
+  tables: readonly number[],
+): RawDescriptor {
   let flags = random.oneIn(3) || (index + 1 >= entries && !random.oneIn(8)) ? 0 : NEXT
   if (index >= entries / 2 ? !random.oneIn(12) : random.oneIn(12)) flags |= WRITE
   if (random.oneIn(80)) flags = random.u32() & 0xffff
-  const next = random.oneIn(40) ? random.edge() & 0xffff : (index + 1) % Math.max(1, entries + random.below(2))
+  const next = random.oneIn(40)
+    ? random.edge() & 0xffff
+    : (index + 1) % Math.max(1, entries + random.below(2))
   if (tables.length > 0 && random.oneIn(5)) return indirectDescriptor(random, flags, next, tables)
   return { address: randomAddress(random), length: randomLength(random), flags, next }
 }
 
-function indirectDescriptor(random: Random, flags: number, next: number, tables: readonly number[]): RawDescriptor {
+function indirectDescriptor(
+  random: Random,
+  flags: number,
+  next: number,
+  tables: readonly number[],
+): RawDescriptor {
   const length = random.oneIn(16) ? random.edge() : 16 * random.between(1, 12)
   const bits = random.oneIn(16) ? flags | INDIRECT : (flags & ~NEXT) | INDIRECT
   return { address: BigInt(random.pick(tables)), length, flags: bits, next }
@@ -124,7 +147,9 @@ function indirectDescriptor(random: Random, flags: number, next: number, tables:
 /** Tables of descriptors in memory, some across two regions, some not aligned. */
 export function randomTables(random: Random): RawTable[] {
   return random.list(random.below(3), () => {
-    const at = Number(random.oneIn(3) ? 0x2000n - 16n * BigInt(random.below(8)) : randomAddress(random) & ~0xfn)
+    const at = Number(
+      random.oneIn(3) ? 0x2000n - 16n * BigInt(random.below(8)) : randomAddress(random) & ~0xfn,
+    )
     const entries = random.between(1, 12)
     const nested = random.oneIn(12) ? [at] : []
     return {

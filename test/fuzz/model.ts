@@ -127,7 +127,8 @@ export class ModelQueue {
     if (!eventIdx) return (this.#u16(BigInt(driver)) & F_NO_INTERRUPT) === 0
     const event = this.#u16(BigInt(driver) + 4n + 2n * BigInt(size))
     // "used_event" was passed: one of the entries before..used-1 has that index.
-    for (let index = before; index !== this.#used; index = (index + 1) % WRAP) if (index === event) return true
+    for (let index = before; index !== this.#used; index = (index + 1) % WRAP)
+      if (index === event) return true
     return false
   }
 
@@ -190,7 +191,8 @@ export class ModelQueue {
   #addBuffer(segments: ModelSegment[], { address, length, flags }: Descriptor): void {
     if (length === 0) return
     const writable = (flags & F_WRITE) !== 0
-    if (!writable && segments.some(segment => segment.writable)) throw new ModelFault("readable after writable")
+    if (!writable && segments.some(segment => segment.writable))
+      throw new ModelFault("readable after writable")
     for (const piece of this.#pieces(address, length)) segments.push({ ...piece, writable })
     if (segments.length > MAX_SEGMENTS) throw new ModelFault("too many segments")
     const total = segments.reduce((sum, segment) => sum + BigInt(segment.length), 0n)

@@ -1,6 +1,7 @@
 import { ok, strictEqual } from "node:assert"
 import { type DescriptorChain, QueueError, type VirtQueue } from "@ts-vmm/virtio-devices"
 import type { MappedMemory } from "@ts-vmm/vm-memory/mmap"
+import { checkedShape } from "./chain-shape.js"
 import {
   guardedRam,
   makeQueue,
@@ -15,7 +16,6 @@ import {
   writeTable,
   writeWhereThere,
 } from "./guest-ram.js"
-import { checkedShape } from "./chain-shape.js"
 import { fuzz } from "./harness.js"
 import type { Random } from "./random.js"
 
@@ -41,7 +41,11 @@ function generate(random: Random): PackedCase {
   const ring = randomRing(random, true)
   const tables = randomTables(random)
   const at = tables.map(table => table.at)
-  return { ring, tables, steps: [offer(random, ring, at), ...random.list(random.between(3, 16), () => step(random, ring, at))] }
+  return {
+    ring,
+    tables,
+    steps: [offer(random, ring, at), ...random.list(random.between(3, 16), () => step(random, ring, at))],
+  }
 }
 
 function offer(random: Random, ring: RingCase, tables: readonly number[]): Step {
@@ -69,7 +73,11 @@ function step(random: Random, ring: RingCase, tables: readonly number[]): Step {
     case 7:
       return { do: random.oneIn(2) ? "listen" : "silence" }
     case 8:
-      return { do: "scribble", at: ring.desc + random.below(RING_SPAN), bytes: random.bytes(random.between(1, 16)) }
+      return {
+        do: "scribble",
+        at: ring.desc + random.below(RING_SPAN),
+        bytes: random.bytes(random.between(1, 16)),
+      }
     default:
       return { do: "pop" }
   }

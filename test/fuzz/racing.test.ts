@@ -4,7 +4,16 @@ import { Worker } from "node:worker_threads"
 import { QueueError } from "@ts-vmm/virtio-devices"
 import type { MappedMemory } from "@ts-vmm/vm-memory/mmap"
 import { checkedShape } from "./chain-shape.js"
-import { guardedRam, makeQueue, RAM, type RawTable, type RingCase, randomDescriptor, randomTables, writeTable } from "./guest-ram.js"
+import {
+  guardedRam,
+  makeQueue,
+  RAM,
+  type RawTable,
+  type RingCase,
+  randomDescriptor,
+  randomTables,
+  writeTable,
+} from "./guest-ram.js"
 import { fuzz } from "./harness.js"
 
 /**
@@ -67,7 +76,15 @@ fuzz<RaceCase>({
   },
   generate(random) {
     const packed = random.oneIn(2)
-    const ring = { packed, indirect: true, eventIdx: random.oneIn(2), size: 16, desc: 0, driver: 0x400, device: 0x600 }
+    const ring = {
+      packed,
+      indirect: true,
+      eventIdx: random.oneIn(2),
+      size: 16,
+      desc: 0,
+      driver: 0x400,
+      device: 0x600,
+    }
     const tables = randomTables(random).map(table => ({ ...table, at: 0x800 + 16 * random.below(8) }))
     const at = tables.map(table => table.at)
     return { ring, tables, table: random.list(16, i => randomDescriptor(random, i, 16, at)) }
@@ -76,7 +93,8 @@ fuzz<RaceCase>({
     for (const one of [...tables, { at: ring.desc, entries: table }]) writeTable(memory, one, ring.packed)
     for (let i = 0; i < ring.size; i++) memory.storeU16(ring.driver + 4 + 2 * i, i)
     memory.storeU16(ring.driver + 2, ring.packed ? 0 : ring.size)
-    if (ring.packed) for (let i = 0; i < ring.size; i++) memory.storeU16(16 * i + 14, memory.loadU16(16 * i + 14) | 0x80)
+    if (ring.packed)
+      for (let i = 0; i < ring.size; i++) memory.storeU16(16 * i + 14, memory.loadU16(16 * i + 14) | 0x80)
     for (let i = 0; i < POPS; i++) {
       try {
         const queue = makeQueue(memory, ring)

@@ -85,7 +85,11 @@ function randomStep(random: Random, ring: RingCase, tables: readonly number[]): 
       return { do: "listen" }
     case 9: {
       const place = random.oneIn(2) ? ring.desc : ring.driver
-      return { do: "scribble", at: place + random.below(RING_SPAN), bytes: random.bytes(random.between(1, 8)) }
+      return {
+        do: "scribble",
+        at: place + random.below(RING_SPAN),
+        bytes: random.bytes(random.between(1, 8)),
+      }
     }
     case 10:
       return { do: "redescribe", index, descriptor: randomDescriptor(random, index, ring.size, tables) }
@@ -180,7 +184,11 @@ class Duel {
     if (this.#seen === this.#model.lastAvail) this.#seen = this.#model.availableIndex()
     const expected = outcome(() => this.#model.pop(this.#seen), ModelFault)
     const actual = outcome(() => this.#queue.pop(), QueueError)
-    strictEqual(actual.fault?.name === undefined, expected.fault?.name === undefined, `queue: ${actual.fault?.message}, model: ${expected.fault?.message}`)
+    strictEqual(
+      actual.fault?.name === undefined,
+      expected.fault?.name === undefined,
+      `queue: ${actual.fault?.message}, model: ${expected.fault?.message}`,
+    )
     if (actual.fault) return false
     strictEqual(actual.value === undefined, expected.value === undefined, "one of them found a chain")
     if (!actual.value || !expected.value) return true
@@ -198,7 +206,11 @@ class Duel {
     const written = Math.floor((pair.model.writable * percent) / 100)
     const entry = this.#model.push(pair.model.head, written)
     this.#queue.push(pair.chain, written)
-    deepStrictEqual([this.#view(entry.at, 4), this.#view(entry.at + 4, 4)], [entry.id, entry.length], "used entry")
+    deepStrictEqual(
+      [this.#view(entry.at, 4), this.#view(entry.at + 4, 4)],
+      [entry.id, entry.length],
+      "used entry",
+    )
   }
 
   #unpop(which: number): void {

@@ -27,7 +27,6 @@ const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes)
 
 /** What was made before the boot and seen after it. */
 interface Tour {
-  readonly folder: string
   readonly fromHost: Buffer
   readonly second: Buffer
   readonly toGuest: Buffer
@@ -45,10 +44,15 @@ function makeDisks(folder: string, fromHost: Buffer, second: Buffer): void {
   writeFileSync(`${folder}/third`, Buffer.alloc(32 * MIB))
 }
 
-async function serveDevices(folder: string, vsock: VsockDevice): Promise<VhostUserServer[]> {
+/** Serves all devices; `onFault` hears what should never happen. */
+async function serveDevices(
+  folder: string,
+  vsock: VsockDevice,
+  onFault: (error: Error) => void,
+): Promise<VhostUserServer[]> {
   const serve = async (name: string, device: BlockDevice | RngDevice | VsockDevice) => {
     const server = await serveVhostUser(device, { socketPath: `${folder}/${name}.sock` })
-    const tell = (error: Error | undefined) => error && console.error(`device ${name}:`, error)
+    const tell = (error: Error | undefined) => error && onFault(new Error(`device ${name}`, { cause: error }))
     return server.on("disconnected", tell).on("deviceFailed", tell)
   }
   return [
@@ -121,7 +125,12 @@ async function takeTour(folder: string): Promise<Tour> {
   })
   using vsock = new VsockDevice({ guestCid: 3 })
   listen(vsock, toGuest)
-  const servers = await serveDevices(folder, vsock)
+  let onFault: (error: Error) => void = () => undefined
+  const fault = new Promise<never>((_, reject) => {
+    onFault = reject
+  })
+  fault.catch(() => undefined) // it may come when nobody waits any more
+  const servers = await serveDevices(folder, vsock, onFault)
   const slot = (name: string, device: string) => ({ socketPath: `${folder}/${name}.sock`, device })
   const slots = [
     slot("first", "vhost-user-blk-pci,num-queues=4"),
@@ -132,9 +141,9 @@ async function takeTour(folder: string): Promise<Tour> {
   ]
   const machine = startQemu({ kernel, initramfs, slots, timeoutMs: TIMEOUT_MS })
   try {
-    await machine.waitFor("vsock ready")
-    const echoed = await echo(vsock)
-    const console = await machine.ended
+    await Promise.race([machine.waitFor("vsock ready"), fault])
+    const echoed = await Promise.race([echo(vsock), fault])
+    const console = await Promise.race([machine.ended, fault])
     const said = readSaid(console)
     return {
       folder,
@@ -153,14 +162,15 @@ async function takeTour(folder: string): Promise<Tour> {
 }
 
 describe("our devices under QEMU 7.2 with Debian's stock kernel", () => {
+  const folder = mkdtempSync(`${tmpdir()}/ts-vmm-qemu-`)
   let tour: Tour
 
   beforeAll(async () => {
-    tour = await takeTour(mkdtempSync(`${tmpdir()}/ts-vmm-qemu-`))
+    tour = await takeTour(folder)
   }, TIMEOUT_MS + 30_000)
 
   afterAll(() => {
-    if (tour) rmSync(tour.folder, { recursive: true, force: true })
+    rmSync(folder, { recursive: true, force: true })
   })
 
   const said = (name: string): string | undefined => tour.said.get(name)
@@ -175,7 +185,6 @@ describe("our devices under QEMU 7.2 with Debian's stock kernel", () => {
   })
 
   test("block: the host finds what the guest wrote, in a file system without a fault", () => {
-    const { folder } = tour
     execFileSync("e2fsck", ["-f", "-n", `${folder}/first`], { stdio: "pipe" })
     execFileSync("debugfs", ["-R", `dump from-guest ${folder}/from-guest`, `${folder}/first`], {
       stdio: "pipe",
@@ -190,7 +199,7 @@ describe("our devices under QEMU 7.2 with Debian's stock kernel", () => {
   test("block: a read-only disk is read-only to the guest and reads the same", () => {
     expect(said("block second read-only")).toBe("1")
     expect(said("block second")).toBe(sha256(tour.second))
-    expect(sha256(readFileSync(`${tour.folder}/second`))).toBe(sha256(tour.second))
+    expect(sha256(readFileSync(`${folder}/second`))).toBe(sha256(tour.second))
   })
 
   test("block: a file system that the guest made itself holds its file", () => {

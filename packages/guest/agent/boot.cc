@@ -47,15 +47,24 @@ void leave_initial_root() {
     log("new root: %s", strerror(errno));
 }
 
-unsigned host_port() {
+// The value of `key` on the kernel's command line, "" for a bare word; false when it is not there.
+bool kernel_option(std::string_view key, std::string& value) {
   const std::string line = read_file("/proc/cmdline", 4096);
-  constexpr std::string_view key = "tsvmm.port=";
   for (const auto word : split(std::string_view(line).substr(0, line.find('\n')), ' ')) {
-    uint64_t port;
-    if (word.substr(0, key.size()) == key && parse_number(word.substr(key.size()), port) && port < ~0u)
-      return static_cast<unsigned>(port);
+    if (word.substr(0, key.size()) != key) continue;
+    const auto rest = word.substr(key.size());
+    if (!rest.empty() && rest[0] != '=') continue;
+    value = rest.empty() ? "" : std::string(rest.substr(1));
+    return true;
   }
-  return kDefaultPort;
+  return false;
+}
+
+unsigned host_port() {
+  std::string text;
+  uint64_t port;
+  const bool given = kernel_option("tsvmm.port", text) && parse_number(text, port) && port < ~0u;
+  return given ? static_cast<unsigned>(port) : kDefaultPort;
 }
 
 }  // namespace
@@ -70,11 +79,18 @@ void boot() {
   loopback_up();
 }
 
+bool is_probe() {
+  std::string value;
+  return kernel_option("tsvmm.probe", value);
+}
+
 void enable_controllers() {
   const std::string dir = kCgroupDir;
   const std::string have = read_file(dir + "/cgroup.controllers", 4096);
+  std::string wanted;
   for (const auto name : split(std::string_view(have).substr(0, have.find('\n')), ' '))
-    if (!name.empty()) write_file(dir + "/cgroup.subtree_control", "+" + std::string(name));
+    if (!name.empty()) wanted += "+" + std::string(name) + " ";
+  if (!wanted.empty() && !write_file(dir + "/cgroup.subtree_control", wanted)) log("cgroup controllers: %s", strerror(errno));
 }
 
 void loopback_up() {

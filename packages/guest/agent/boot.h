@@ -7,6 +7,8 @@ namespace agent {
 
 // Mounts what a guest needs; the root becomes one that containers can pivot away from.
 void boot();
+// Whether the host only wants to know that a guest gets this far (`tsvmm.probe` on the command line).
+bool is_probe();
 // Cgroup controllers for the containers.
 void enable_controllers();
 void loopback_up();

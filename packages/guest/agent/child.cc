@@ -26,6 +26,8 @@ namespace agent {
 namespace {
 
 constexpr int kSync = 3;
+// The agent's own file, held only by a container without a program.
+constexpr int kSelf = 4;
 constexpr char kDefaultPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 void report(const ChildReport& report, int passed_fd = -1) {
@@ -46,8 +48,8 @@ void report(const ChildReport& report, int passed_fd = -1) {
   if (sendmsg(kSync, &message, MSG_NOSIGNAL) < 0) _exit(127);
 }
 
-void default_signals() {
-  for (int number = 1; number < NSIG; number++) signal(number, SIG_DFL);
+// The agent blocks what it reads from a descriptor. Its handlers are gone since clone.
+void unblock_signals() {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -61,6 +63,15 @@ void arrange_descriptors(const ChildPlan& plan) {
     if (plan.stdio[i] >= 0) dup2(plan.stdio[i], i);
   dup3(sync, kSync, O_CLOEXEC);
   close_range(kSync + 1, ~0u, 0);
+}
+
+// While the agent's root is still in sight.
+bool open_self() {
+  const int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  if (self < 0 || self == kSelf) return self == kSelf;
+  const bool placed = dup3(self, kSelf, O_CLOEXEC) == kSelf;
+  close(self);
+  return placed;
 }
 
 // Opens a terminal of the container's own devpts and gives its master to the agent.
@@ -89,6 +100,7 @@ void open_terminal(const ChildPlan& plan, uint32_t uid) {
 
 // A user other than root must be able to open /dev/stdout again.
 void own_stdio(uint32_t uid) {
+  if (uid == 0) return;
   for (int i = 0; i < 3; i++) {
     struct stat st;
     if (fstat(i, &st) == 0 && S_ISFIFO(st.st_mode)) fchown(i, uid, static_cast<gid_t>(-1));
@@ -101,54 +113,70 @@ std::string env_value(const std::vector<std::string>& env, const std::string& na
   return {};
 }
 
-bool executable(const std::string& path, int& error) {
-  struct stat st;
-  if (stat(path.c_str(), &st) != 0) {
-    error = errno;
-    return false;
-  }
-  error = S_ISDIR(st.st_mode) ? EISDIR : faccessat(AT_FDCWD, path.c_str(), X_OK, AT_EACCESS) != 0 ? EACCES : 0;
-  return error == 0;
-}
-
 [[noreturn]] void fail_exec(const std::string& text, int error) {
   const bool missing = error == ENOENT || error == ENOTDIR;
   fail(missing ? Code::not_found : Code::failed_precondition, text, missing ? "ENOENT" : error == EACCES ? "EACCES" : "ENOEXEC");
 }
 
-// The words are runc's: tools look for them.
-std::string find_program(const std::string& name, const std::vector<std::string>& env) {
+// Why execve refused a path, in runc's words: tools look for them.
+[[noreturn]] void fail_path(const std::string& name, const std::string& path, int error) {
   const std::string quoted = "exec: \"" + name + "\": ";
-  int error = ENOENT;
-  if (name.find('/') != name.npos) {
-    if (executable(name, error)) return name;
-    if (error == ENOENT || error == ENOTDIR) fail_exec(quoted + "stat " + name + ": " + "no such file or directory", error);
-    fail_exec(quoted + (error == EISDIR ? "is a directory" : "permission denied"), error);
+  struct stat st;
+  if (stat(path.c_str(), &st) != 0) {
+    const int why = errno;
+    fail_exec(quoted + "stat " + path + ": " + (why == ENOENT ? "no such file or directory" : strerror(why)), why);
   }
-  const std::string path = env_value(env, "PATH");
-  int first_error = ENOENT;
-  for (const auto dir : split(path.empty() ? kDefaultPath : path, ':')) {
+  if (S_ISDIR(st.st_mode)) fail_exec(quoted + "is a directory", EISDIR);
+  if (error == EACCES) fail_exec(quoted + "permission denied", error);
+  // Of a file that is there, ENOENT means its interpreter.
+  const char* text = error == ENOEXEC ? "exec format error" : error == ENOENT ? "no such file or directory" : strerror(error);
+  fail_exec("exec " + path + ": " + text, error);
+}
+
+// Executes what PATH finds first, like execvp; comes back only by failing.
+[[noreturn]] void exec_from_path(const std::string& name, const std::string& path, char* const* argv, char* const* envp) {
+  bool denied = false;
+  for (const auto dir : split(path, ':')) {
     const std::string candidate = (dir.empty() ? "." : std::string(dir)) + "/" + name;
-    if (executable(candidate, error)) return candidate;
-    if (error == EACCES) first_error = EACCES;
+    execve(candidate.c_str(), argv, envp);
+    const int error = errno;
+    if (error == EACCES) denied = true;
+    if (error == ENOENT) {
+      struct stat st;
+      if (stat(candidate.c_str(), &st) == 0) fail_path(name, candidate, error);
+    }
+    if (error != EACCES && error != ENOENT && error != ENOTDIR) fail_path(name, candidate, error);
   }
-  if (first_error == EACCES) fail_exec(quoted + "permission denied", EACCES);
+  const std::string quoted = "exec: \"" + name + "\": ";
+  if (denied) fail_exec(quoted + "permission denied", EACCES);
   fail_exec(quoted + "executable file not found in $PATH", ENOENT);
 }
 
+// A container without a program of its own: the agent's file again, as the reaper of pause.cc.
+[[noreturn]] void execute_pause() {
+  char name[] = "pause";
+  char* const argv[] = {name, nullptr};
+  char* const envp[] = {nullptr};
+  execveat(kSelf, "", argv, envp, AT_EMPTY_PATH);
+  fail_errno("pause");
+}
+
 [[noreturn]] void execute(const ProcessSpec& process, const Identity& identity) {
+  if (process.args.empty()) execute_pause();
   std::vector<std::string> env = process.env;
   if (env_value(env, "HOME").empty()) env.push_back("HOME=" + identity.home);
-  const std::string program = find_program(process.args[0], env);
   std::vector<char*> argv, envp;
   for (const auto& arg : process.args) argv.push_back(const_cast<char*>(arg.c_str()));
   for (const auto& entry : env) envp.push_back(const_cast<char*>(entry.c_str()));
   argv.push_back(nullptr);
   envp.push_back(nullptr);
-  execve(program.c_str(), argv.data(), envp.data());
-  const int error = errno;
-  const char* text = error == ENOEXEC ? "exec format error" : error == ENOENT ? "no such file or directory" : strerror(error);
-  fail_exec("exec " + program + ": " + text, error);
+  const std::string& name = process.args[0];
+  if (name.find('/') == name.npos) {
+    const std::string path = env_value(env, "PATH");
+    exec_from_path(name, path.empty() ? kDefaultPath : path, argv.data(), envp.data());
+  }
+  execve(name.c_str(), argv.data(), envp.data());
+  fail_path(name, name, errno);
 }
 
 // Docker makes the working directory when it is missing. Done as root, for directories of other users.
@@ -178,7 +206,7 @@ void fail_errno(const std::string& what) {
 
 void run_child(const ChildPlan& plan) {
   const ProcessSpec& process = *plan.process;
-  default_signals();
+  unblock_signals();
   // Whoever lives in the container already must not look into a process that is still the agent's program.
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   const int joined = plan.pidfd < 0 ? 0
@@ -188,6 +216,7 @@ void run_child(const ChildPlan& plan) {
   if (joined != 0) fail(Code::failed_precondition, std::string("join container: ") + strerror(join_error));
   setsid();
   if (plan.new_network) loopback_up();
+  if (process.args.empty() && !open_self()) fail_errno("own file");
   if (plan.spec) make_rootfs(*plan.spec, *plan.name_servers);
 
   Identity identity;

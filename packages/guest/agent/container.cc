@@ -32,7 +32,6 @@ Status check_namespaces(const LinuxSpec& spec) {
 }
 
 Status check_spec(const Spec& spec) {
-  if (spec.process.args.empty()) return invalid("process has no arguments");
   if (!below_base(spec.root.path)) return invalid("root \"" + spec.root.path + "\" is outside " + kBaseDir);
   for (const auto& [key, value] : spec.linux_spec.sysctl)
     if (key.find("..") != key.npos) return invalid("sysctl \"" + key + "\"");

@@ -9,6 +9,7 @@
 
 #include "agent.h"
 #include "boot.h"
+#include "pause.h"
 
 namespace agent {
 
@@ -25,7 +26,6 @@ void log(const char* format, ...) {
 
 // For tests: serves a connection it was given, in namespaces that somebody else made.
 static int serve_given(int fd, const char* stdio_dir) {
-  enable_controllers();
   Agent agent(Fd(fd), stdio_dir);
   agent.run();
   return 0;
@@ -33,6 +33,10 @@ static int serve_given(int fd, const char* stdio_dir) {
 
 static void serve_host() {
   boot();
+  if (is_probe()) {
+    dprintf(1, "tsvmm: probe ok\n");
+    return;
+  }
   enable_controllers();
   Fd connection = connect_host();
   if (!connection) return;
@@ -43,6 +47,7 @@ static void serve_host() {
 }  // namespace agent
 
 int main(int argc, char** argv) {
+  if (argc == 1 && strcmp(argv[0], "pause") == 0) agent::pause_as_init();
   // Numbers 0 to 2 must not become something else, should there be no console.
   int fd;
   while ((fd = open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0 && fd <= 2) continue;

@@ -34,7 +34,7 @@ bool wants_network(const LinuxSpec& spec) {
 // A child in the container's cgroup from its first moment. 0 in the child, like fork.
 pid_t clone_into(uint64_t flags, int cgroup, int* pidfd) {
   clone_args args{};
-  args.flags = flags | CLONE_INTO_CGROUP | (pidfd ? CLONE_PIDFD : 0);
+  args.flags = flags | CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND | (pidfd ? CLONE_PIDFD : 0);
   args.exit_signal = SIGCHLD;
   args.cgroup = static_cast<uint64_t>(cgroup);
   args.pidfd = reinterpret_cast<uint64_t>(pidfd);
@@ -89,7 +89,8 @@ Status Agent::open_stdio(Process& process, const StdioPorts& ports, Fd (&child_e
 
 Status Agent::spawn(Process& process, const ProcessSpec& spec, const StdioPorts& ports) {
   Container& container = *process.container;
-  if (spec.args.empty()) return invalid("process has no arguments");
+  // A container may do without a program and only wait for those that join it.
+  if (spec.args.empty() && !process.is_init) return invalid("process has no arguments");
   if (spec.terminal && ports.out == 0) return invalid("a terminal needs stdout_port");
   if (by_pid_.size() >= kProcessesMax || relays_.size() >= 3 * kProcessesMax)
     return {Code::resource_exhausted, "too many processes", {}};

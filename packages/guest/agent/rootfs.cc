@@ -84,11 +84,16 @@ void make_mount(const Mount& spec, const Fd& source) {
   if (source) {
     bind(spec, source, options);
   } else {
-    make_dir_or_fail(spec.destination);
     const std::string type = spec.type == "cgroup" ? "cgroup2" : spec.type;
     const std::string from = spec.source.empty() ? type : spec.source;
-    if (mount(from.c_str(), spec.destination.c_str(), type.c_str(), options.flags, options.data.c_str()) != 0)
-      fail_errno("mount " + type + " at " + spec.destination);
+    const auto attempt = [&] {
+      return mount(from.c_str(), spec.destination.c_str(), type.c_str(), options.flags, options.data.c_str()) == 0;
+    };
+    if (!attempt()) {
+      // Mostly the directory is there; system calls are what a guest pays for.
+      if (errno == ENOENT) make_dir_or_fail(spec.destination);
+      if (!attempt()) fail_errno("mount " + type + " at " + spec.destination);
+    }
   }
   if (options.propagation != 0 && mount(nullptr, spec.destination.c_str(), nullptr, options.propagation, nullptr) != 0)
     fail_errno("propagation of " + spec.destination);
@@ -135,7 +140,8 @@ void make_devices(const std::vector<Device>& devices) {
 // keeps what it has.
 void put_file(const char* path, const std::string& content) {
   struct stat st;
-  if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) unlink(path);
+  // Something else than a file, or a link to nothing.
+  if (stat(path, &st) == 0 ? !S_ISREG(st.st_mode) : lstat(path, &st) == 0) unlink(path);
   const Fd fd(open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644));
   if (fd && write(fd.get(), content.data(), content.size()) != static_cast<ssize_t>(content.size())) fail_errno(path);
 }
@@ -173,11 +179,9 @@ void make_readonly(const std::string& path) {
 }
 
 void mask(const std::string& path) {
-  struct stat st;
-  if (stat(path.c_str(), &st) != 0) return;
-  const int result = S_ISDIR(st.st_mode) ? mount("tmpfs", path.c_str(), "tmpfs", MS_RDONLY, "size=0,nr_inodes=2")
-                                         : mount("/dev/null", path.c_str(), nullptr, MS_BIND, nullptr);
-  if (result != 0) fail_errno("mask " + path);
+  if (mount("/dev/null", path.c_str(), nullptr, MS_BIND, nullptr) == 0 || errno == ENOENT) return;
+  if (errno != ENOTDIR || mount("tmpfs", path.c_str(), "tmpfs", MS_RDONLY, "size=0,nr_inodes=2") != 0)
+    fail_errno("mask " + path);
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ Relay::Relay(Loop& loop, Kind kind, Fd local, Fd remote, std::function<void()> f
       finished_(std::move(finished)) {
   out_.open = kind != Kind::inward;
   in_.open = kind != Kind::outward;
-  fcntl(local_.fd.get(), F_SETFL, fcntl(local_.fd.get(), F_GETFL) | O_NONBLOCK);
+  fcntl(local_.fd.get(), F_SETFL, O_NONBLOCK);
   update();
 }
 

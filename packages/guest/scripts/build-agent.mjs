@@ -9,7 +9,12 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const FLAGS = [
   ...["-std=c++17", "-Os", "-Wall", "-Wextra", "-Werror", "-fno-exceptions", "-fno-rtti"],
   // Nobody attaches to what the guest's first process leaks: sections nobody needs go, relocations are fixed.
-  ...["-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables", "-fstack-protector-strong"],
+  ...[
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-fno-asynchronous-unwind-tables",
+    "-fstack-protector-strong",
+  ],
   ...["-static", "-s", "-Wl,--gc-sections", "-Wl,-z,relro,-z,now,-z,noexecstack"],
 ]
 

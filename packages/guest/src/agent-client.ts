@@ -1,9 +1,13 @@
 import type { Duplex } from "node:stream"
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf"
-import { checkExitStatus, checkStats, checkText, type ContainerStats } from "./agent-replies.js"
+import { type ContainerStats, checkExitStatus, checkStats, checkText } from "./agent-replies.js"
 import { GuestError } from "./errors.js"
-import { AgentService, type CreateContainerRequestSchema, type CreateSandboxRequestSchema } from "./gen/agent_pb.js"
 import type { ExecProcessRequestSchema, UpdateContainerRequestSchema } from "./gen/agent_pb.js"
+import {
+  AgentService,
+  type CreateContainerRequestSchema,
+  type CreateSandboxRequestSchema,
+} from "./gen/agent_pb.js"
 import { Health } from "./gen/health_pb.js"
 import { type CallOptions, TtrpcClient } from "./ttrpc/client.js"
 
@@ -75,7 +79,10 @@ export class AgentClient {
   }
 
   /** Mounts, namespaces, cgroup, stdio: all up to where the program would be executed. */
-  async createContainer(request: MessageInitShape<typeof CreateContainerRequestSchema>, options?: CallOptions) {
+  async createContainer(
+    request: MessageInitShape<typeof CreateContainerRequestSchema>,
+    options?: CallOptions,
+  ) {
     await this.#call(AgentService.method.createContainer, request, options)
   }
 
@@ -89,12 +96,18 @@ export class AgentClient {
   }
 
   /** Kills what is left of a container and removes everything it had. `timeout` is in seconds. */
-  async removeContainer(request: { containerId: string; timeout?: number }, options?: CallOptions): Promise<void> {
+  async removeContainer(
+    request: { containerId: string; timeout?: number },
+    options?: CallOptions,
+  ): Promise<void> {
     await this.#call(AgentService.method.removeContainer, request, options)
   }
 
   /** Starts one more process in a running container. Throws like {@link AgentClient.startContainer}. */
-  async execProcess(request: MessageInitShape<typeof ExecProcessRequestSchema>, options?: CallOptions): Promise<void> {
+  async execProcess(
+    request: MessageInitShape<typeof ExecProcessRequestSchema>,
+    options?: CallOptions,
+  ): Promise<void> {
     await this.#call(AgentService.method.execProcess, request, options)
   }
 
@@ -110,7 +123,10 @@ export class AgentClient {
   }
 
   /** Changes limits of a running container; 0 leaves a limit alone, a negative one removes it. */
-  async updateContainer(request: MessageInitShape<typeof UpdateContainerRequestSchema>, options?: CallOptions) {
+  async updateContainer(
+    request: MessageInitShape<typeof UpdateContainerRequestSchema>,
+    options?: CallOptions,
+  ) {
     await this.#call(AgentService.method.updateContainer, request, options)
   }
 
@@ -135,7 +151,10 @@ export class AgentClient {
   }
 
   /** Sets the size of a process's terminal, in characters. */
-  async ttyWinResize(request: ProcessRef & { row: number; column: number }, options?: CallOptions): Promise<void> {
+  async ttyWinResize(
+    request: ProcessRef & { row: number; column: number },
+    options?: CallOptions,
+  ): Promise<void> {
     await this.#call(AgentService.method.ttyWinResize, request, options)
   }
 

@@ -79,6 +79,7 @@ function memoryUse(data: MemoryData | undefined): MemoryUse {
 
 function checkCounters(stats: Record<string, bigint>): Map<string, number> {
   const entries = Object.entries(stats)
-  if (entries.length > COUNTERS_MAX) throw new GuestError("bad-reply", `${entries.length} counters in one reply`)
+  if (entries.length > COUNTERS_MAX)
+    throw new GuestError("bad-reply", `${entries.length} counters in one reply`)
   return new Map(entries.map(([name, value]) => [checkText(name), checkCount(value)]))
 }

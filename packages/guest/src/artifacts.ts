@@ -29,7 +29,11 @@ export interface GuestArtifacts {
 export function guestArtifacts(root = packageRoot()): GuestArtifacts {
   const build = join(root, "build")
   return {
-    initramfs: existing(join(build, "initramfs.cpio"), "the initramfs", "node packages/guest/scripts/build-initramfs.mjs"),
+    initramfs: existing(
+      join(build, "initramfs.cpio"),
+      "the initramfs",
+      "node packages/guest/scripts/build-initramfs.mjs",
+    ),
     kernel(name) {
       if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {
         throw new GuestError("invalid-argument", `${JSON.stringify(name)} is not the name of a kernel`)

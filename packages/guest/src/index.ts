@@ -1,13 +1,11 @@
 export { AgentClient, type GuestDetails, type ProcessRef } from "./agent-client.js"
 export type { ContainerStats, MemoryUse } from "./agent-replies.js"
+export { type GuestArtifacts, guestArtifacts } from "./artifacts.js"
 export { GuestError, type GuestErrorCode, type GuestErrorDetails } from "./errors.js"
 export * from "./gen/agent_pb.js"
 export * from "./gen/health_pb.js"
 export * from "./gen/oci_pb.js"
-export { type CallOptions, TtrpcClient, type TtrpcClientOptions } from "./ttrpc/client.js"
-export * from "./ttrpc/frame.js"
-export { RpcStatusError, type ServiceHandlers, TtrpcServer } from "./ttrpc/server.js"
-export { GRPC_STATUS } from "./ttrpc/status.js"
+export { type InitramfsEntry, writeInitramfs } from "./initramfs.js"
 export {
   type ContainerSpecOptions,
   containerSpec,
@@ -18,5 +16,7 @@ export {
   type ProcessOptions,
   processSpec,
 } from "./oci-defaults.js"
-export { type GuestArtifacts, guestArtifacts } from "./artifacts.js"
-export { type InitramfsEntry, writeInitramfs } from "./initramfs.js"
+export { type CallOptions, TtrpcClient, type TtrpcClientOptions } from "./ttrpc/client.js"
+export * from "./ttrpc/frame.js"
+export { RpcStatusError, type ServiceHandlers, TtrpcServer } from "./ttrpc/server.js"
+export { GRPC_STATUS } from "./ttrpc/status.js"

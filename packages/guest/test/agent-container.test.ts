@@ -15,11 +15,18 @@ describe.skipIf(why !== undefined)(`agent: containers${why ? ` (skipped: ${why})
   }, START_TIMEOUT_MS)
   afterAll(() => host.stop())
 
-  const cgroups = () => readdirSync(`/proc/${host.pid}/root/sys/fs/cgroup`).filter(name => name.startsWith("ctr-"))
+  const cgroups = () =>
+    readdirSync(`/proc/${host.pid}/root/sys/fs/cgroup`).filter(name => name.startsWith("ctr-"))
 
   test("two containers of a sandbox do not see each other's processes, files and names", async () => {
-    const one = await host.run("one", { ...sh("echo 1 >/tmp/mine; echo up; sleep 100; true"), hostname: "first" })
-    const two = await host.run("two", { ...sh("echo 2 >/tmp/mine; echo up; sleep 100; true"), hostname: "second" })
+    const one = await host.run("one", {
+      ...sh("echo 1 >/tmp/mine; echo up; sleep 100; true"),
+      hostname: "first",
+    })
+    const two = await host.run("two", {
+      ...sh("echo 2 >/tmp/mine; echo up; sleep 100; true"),
+      hostname: "second",
+    })
     await Promise.all([one, two].map(run => new Promise(resolve => run.stdout.once("data", resolve))))
     const look = sh("hostname; cat /tmp/mine; ps | grep -c sleep; ipcs -q | wc -l")
     const [a, b] = await Promise.all([host.exec("one", "e", look), host.exec("two", "e", look)])
@@ -60,12 +67,17 @@ describe.skipIf(why !== undefined)(`agent: containers${why ? ` (skipped: ${why})
   })
 
   test("a read-only root refuses writes and still has the files of /etc", async () => {
-    const { out } = await host.output("ro", { ...sh("touch /x 2>&1; cat /etc/hostname; touch /dev/shm/ok && echo ok"), readonly: true, hostname: "ro" })
+    const { out } = await host.output("ro", {
+      ...sh("touch /x 2>&1; cat /etc/hostname; touch /dev/shm/ok && echo ok"),
+      readonly: true,
+      hostname: "ro",
+    })
     expect(out).toBe("touch: /x: Read-only file system\nro\nok\n")
   })
 
   test("capabilities, limits and no_new_privs are the ones asked for", async () => {
-    const script = "grep -E 'Cap(Bnd|Eff)|NoNewPrivs' /proc/self/status | tr '\\t\\n' '  '; ulimit -n; cat /proc/self/oom_score_adj"
+    const script =
+      "grep -E 'Cap(Bnd|Eff)|NoNewPrivs' /proc/self/status | tr '\\t\\n' '  '; ulimit -n; cat /proc/self/oom_score_adj"
     const { out } = await host.output("caps", {
       ...sh(script),
       capabilities: ["CAP_CHOWN", "CAP_KILL"],
@@ -77,7 +89,10 @@ describe.skipIf(why !== undefined)(`agent: containers${why ? ` (skipped: ${why})
   })
 
   test("a user other than root has no capability left", async () => {
-    const { out } = await host.output("nocaps", { ...sh("grep CapEff /proc/self/status; touch /etc/x 2>&1"), user: "ann" })
+    const { out } = await host.output("nocaps", {
+      ...sh("grep CapEff /proc/self/status; touch /etc/x 2>&1"),
+      user: "ann",
+    })
     expect(out).toBe("CapEff:\t0000000000000000\ntouch: /etc/x: Permission denied\n")
   })
 
@@ -86,23 +101,39 @@ describe.skipIf(why !== undefined)(`agent: containers${why ? ` (skipped: ${why})
     ["limit", { rlimits: [{ Type: "RLIMIT_LUCK", Soft: 1n, Hard: 1n }] }, 'limit "RLIMIT_LUCK" is not known'],
     ["cwd", { cwd: "relative" }, 'cwd "relative" is not absolute'],
   ])("an unknown %s is refused at the start", async (_what, options, message) => {
-    await expect(host.run("odd", { ...sh("true"), ...options })).rejects.toMatchObject({ code: "rpc", message })
+    await expect(host.run("odd", { ...sh("true"), ...options })).rejects.toMatchObject({
+      code: "rpc",
+      message,
+    })
     await host.client.removeContainer({ containerId: "odd" })
   })
 
   test("bind mounts come from the agent's directory only, and keep their options", async () => {
-    const bind = (source: string) => [{ destination: "/mnt/in", type: "bind", source, options: ["rbind", "ro"] }]
-    const { out } = await host.output("bind", { ...sh("cat /mnt/in/plain; touch /mnt/in/x 2>&1"), mounts: bind("/run/tsvmm/image/etc") })
+    const bind = (source: string) => [
+      { destination: "/mnt/in", type: "bind", source, options: ["rbind", "ro"] },
+    ]
+    const { out } = await host.output("bind", {
+      ...sh("cat /mnt/in/plain; touch /mnt/in/x 2>&1"),
+      mounts: bind("/run/tsvmm/image/etc"),
+    })
     expect(out).toBe("not a program\ntouch: /mnt/in/x: Read-only file system\n")
     for (const source of ["/etc", "/run/tsvmm/../etc", "/run/tsvmmx"]) {
-      await expect(host.run("bind2", { ...sh("true"), mounts: bind(source) })).rejects.toMatchObject({ status: 3 })
+      await expect(host.run("bind2", { ...sh("true"), mounts: bind(source) })).rejects.toMatchObject({
+        status: 3,
+      })
     }
   })
 
   test("A7: links in the image lead nowhere outside the container", async () => {
-    const run = await host.run("links", sh("ln -s /../../../../run /var; ln -s / /mnt; echo up; sleep 100; true"))
+    const run = await host.run(
+      "links",
+      sh("ln -s /../../../../run /var; ln -s / /mnt; echo up; sleep 100; true"),
+    )
     await new Promise(resolve => run.stdout.once("data", resolve))
-    const exec = await host.exec("links", "e", { ...sh("pwd; ls -d /run/tsvmm 2>&1"), cwd: "/mnt/../../var/x" })
+    const exec = await host.exec("links", "e", {
+      ...sh("pwd; ls -d /run/tsvmm 2>&1"),
+      cwd: "/mnt/../../var/x",
+    })
     expect((await readAll(exec.stdout)).toString()).toContain("ls: /run/tsvmm: No such file or directory")
     await host.client.removeContainer({ containerId: "links" })
     expect(existsSync(`/proc/${host.pid}/root/run/x`)).toBe(false)
@@ -114,7 +145,9 @@ describe.skipIf(why !== undefined)(`agent: containers${why ? ` (skipped: ${why})
     run.stdin.write("1\n")
     await answered()
     await host.client.pauseContainer({ containerId: "paused" })
-    expect(readFileSync(`/proc/${host.pid}/root/sys/fs/cgroup/ctr-paused/cgroup.events`, "utf8")).toContain("frozen 1")
+    expect(readFileSync(`/proc/${host.pid}/root/sys/fs/cgroup/ctr-paused/cgroup.events`, "utf8")).toContain(
+      "frozen 1",
+    )
     const later = answered()
     run.stdin.end("2\n")
     await host.client.resumeContainer({ containerId: "paused" })
@@ -145,50 +178,71 @@ describe.skipIf(why !== undefined)(`agent: containers${why ? ` (skipped: ${why})
     await expect(host.client.createSandbox({})).rejects.toMatchObject({ status: GRPC_STATUS.ALREADY_EXISTS })
   })
 
-  test.each([["../x"], [""], [".hidden"], ["a/b"], ["x".repeat(129)]])("container id %j is refused", async id => {
-    const OCI = containerSpec({ rootPath: "/run/tsvmm/x", args: ["true"] })
-    await expect(host.client.createContainer({ containerId: id, execId: id, OCI })).rejects.toMatchObject({ status: 3 })
-  })
+  test.each([["../x"], [""], [".hidden"], ["a/b"], ["x".repeat(129)]])(
+    "container id %j is refused",
+    async id => {
+      const OCI = containerSpec({ rootPath: "/run/tsvmm/x", args: ["true"] })
+      await expect(host.client.createContainer({ containerId: id, execId: id, OCI })).rejects.toMatchObject({
+        status: 3,
+      })
+    },
+  )
 })
 
 describe.skipIf(why !== undefined)("agent: connection", () => {
-  test("A8: when the host is gone everything in the sandbox ends", async () => {
-    const host = await HostAgent.start()
-    await host.run("left", sh("trap '' TERM HUP INT; sleep 1000 & sleep 1000; true"))
-    host.client.close()
-    await host.ended()
-    expect(host.running).toBe(false)
-    await host.stop()
-  }, START_TIMEOUT_MS)
+  test(
+    "A8: when the host is gone everything in the sandbox ends",
+    async () => {
+      const host = await HostAgent.start()
+      await host.run("left", sh("trap '' TERM HUP INT; sleep 1000 & sleep 1000; true"))
+      host.client.close()
+      await host.ended()
+      expect(host.running).toBe(false)
+      await host.stop()
+    },
+    START_TIMEOUT_MS,
+  )
 
-  test("DestroySandbox answers, then ends", async () => {
-    const host = await HostAgent.start()
-    await host.run("left", sh("sleep 1000; true"))
-    await host.client.destroySandbox()
-    await host.ended()
-    await host.stop()
-  }, START_TIMEOUT_MS)
+  test(
+    "DestroySandbox answers, then ends",
+    async () => {
+      const host = await HostAgent.start()
+      await host.run("left", sh("sleep 1000; true"))
+      await host.client.destroySandbox()
+      await host.ended()
+      await host.stop()
+    },
+    START_TIMEOUT_MS,
+  )
 
-  test("A1, A2: oversized frames, even and repeated stream ids are answered as errors, and the agent serves on", async () => {
-    const host = await HostAgent.start()
-    // Beside the client's back: these streams are not its own, so it sees answers to nothing.
-    const raw = host.raw
-    const oversized = Buffer.alloc(10 + 4 * 1024 * 1024 + 1)
-    oversized.writeUInt32BE(4 * 1024 * 1024 + 1, 0)
-    oversized.writeUInt32BE(1, 4)
-    oversized.writeUInt8(MESSAGE_TYPE.request, 8)
-    raw.write(oversized)
-    raw.write(encodeFrame(1, MESSAGE_TYPE.request, 0, new Uint8Array()))
-    raw.write(encodeFrame(1, MESSAGE_TYPE.data, 0, new Uint8Array(10)))
-    expect(await host.client.check()).toBe(true)
-    expect(host.client.rpc.strayFrames).toBe(2)
-    await host.stop()
-  }, START_TIMEOUT_MS)
+  test(
+    "A1, A2: oversized frames, even and repeated stream ids are answered as errors, and the agent serves on",
+    async () => {
+      const host = await HostAgent.start()
+      // Beside the client's back: these streams are not its own, so it sees answers to nothing.
+      const raw = host.raw
+      const oversized = Buffer.alloc(10 + 4 * 1024 * 1024 + 1)
+      oversized.writeUInt32BE(4 * 1024 * 1024 + 1, 0)
+      oversized.writeUInt32BE(1, 4)
+      oversized.writeUInt8(MESSAGE_TYPE.request, 8)
+      raw.write(oversized)
+      raw.write(encodeFrame(1, MESSAGE_TYPE.request, 0, new Uint8Array()))
+      raw.write(encodeFrame(1, MESSAGE_TYPE.data, 0, new Uint8Array(10)))
+      expect(await host.client.check()).toBe(true)
+      expect(host.client.rpc.strayFrames).toBe(2)
+      await host.stop()
+    },
+    START_TIMEOUT_MS,
+  )
 
-  test("A1: a length that uses the reserved byte ends the connection without being allocated", async () => {
-    const host = await HostAgent.start()
-    host.raw.write(Buffer.from([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 1, 0]))
-    await host.ended()
-    await host.stop()
-  }, START_TIMEOUT_MS)
+  test(
+    "A1: a length that uses the reserved byte ends the connection without being allocated",
+    async () => {
+      const host = await HostAgent.start()
+      host.raw.write(Buffer.from([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 1, 0]))
+      await host.ended()
+      await host.stop()
+    },
+    START_TIMEOUT_MS,
+  )
 })

@@ -24,7 +24,9 @@ describe.skipIf(why !== undefined)(`agent: processes${why ? ` (skipped: ${why})`
       env: [...PATH, "KEY=some value"],
       cwd: "/srv/new dir",
     })
-    expect(out.split("\n")).toEqual(expect.arrayContaining(["a b c", "KEY=some value", "HOME=/root", "/srv/new dir"]))
+    expect(out.split("\n")).toEqual(
+      expect.arrayContaining(["a b c", "KEY=some value", "HOME=/root", "/srv/new dir"]),
+    )
   })
 
   test.each([
@@ -35,7 +37,8 @@ describe.skipIf(why !== undefined)(`agent: processes${why ? ` (skipped: ${why})`
     ["1234:5678", "1234:5678:5678:/"],
     ["", "0:0:0:/root"],
   ])("user %j is looked up in the container", async (user, expected) => {
-    const script = "echo $(id -u):$(id -g):$(id -G | tr ' ' '\\n' | sort -n | tr '\\n' ',' | sed s/,$//):$HOME"
+    const script =
+      "echo $(id -u):$(id -g):$(id -G | tr ' ' '\\n' | sort -n | tr '\\n' ',' | sed s/,$//):$HOME"
     const { out } = await host.output("user", { ...sh(script), user })
     expect(out.trim()).toBe(expected)
   })
@@ -66,16 +69,24 @@ describe.skipIf(why !== undefined)(`agent: processes${why ? ` (skipped: ${why})`
 
   test.each([
     ["nosuch", 127, 'exec: "nosuch": executable file not found in $PATH', "exec-not-found"],
-    ["/bin/nosuch", 127, 'exec: "/bin/nosuch": stat /bin/nosuch: no such file or directory', "exec-not-found"],
+    [
+      "/bin/nosuch",
+      127,
+      'exec: "/bin/nosuch": stat /bin/nosuch: no such file or directory',
+      "exec-not-found",
+    ],
     ["/etc/plain", 126, 'exec: "/etc/plain": permission denied', "exec-not-executable"],
     ["/etc", 126, 'exec: "/etc": is a directory', "exec-not-executable"],
     ["/etc/script", 126, "exec /etc/script: exec format error", "exec-not-executable"],
-  ])("A6: program %s that cannot be executed ends with %i and its reason", async (program, exitCode, message, code) => {
-    const failure = await host.run("bad", { args: [program], env: PATH }).catch(error => error)
-    expect(failure).toMatchObject({ code, exitCode, message })
-    expect(await host.client.waitProcess({ containerId: "bad", execId: "bad" })).toBe(exitCode)
-    await host.client.removeContainer({ containerId: "bad" })
-  })
+  ])(
+    "A6: program %s that cannot be executed ends with %i and its reason",
+    async (program, exitCode, message, code) => {
+      const failure = await host.run("bad", { args: [program], env: PATH }).catch(error => error)
+      expect(failure).toMatchObject({ code, exitCode, message })
+      expect(await host.client.waitProcess({ containerId: "bad", execId: "bad" })).toBe(exitCode)
+      await host.client.removeContainer({ containerId: "bad" })
+    },
+  )
 
   test("a signal's number comes back as 128 + n", async () => {
     const run = await host.run("killed", sh("sleep 100"))
@@ -85,7 +96,10 @@ describe.skipIf(why !== undefined)(`agent: processes${why ? ` (skipped: ${why})`
   })
 
   test("SignalProcess without exec id reaches every process of the container", async () => {
-    const run = await host.run("all", sh("trap 'wait; exit 7' TERM; sh -c 'trap \"echo got; exit\" TERM; sleep 100 & wait' & echo up; wait"))
+    const run = await host.run(
+      "all",
+      sh("trap 'wait; exit 7' TERM; sh -c 'trap \"echo got; exit\" TERM; sleep 100 & wait' & echo up; wait"),
+    )
     await new Promise(resolve => run.stdout.once("data", resolve))
     await new Promise(resolve => setTimeout(resolve, 50))
     await host.client.signalProcess({ containerId: "all", execId: "", signal: 15 })
@@ -97,10 +111,18 @@ describe.skipIf(why !== undefined)(`agent: processes${why ? ` (skipped: ${why})`
   test("exec joins the container: same processes, host name and files; its exit code is its own", async () => {
     const run = await host.run("box", { ...sh("touch /made; echo up; sleep 100; true"), hostname: "inner" })
     await new Promise(resolve => run.stdout.once("data", resolve))
-    const exec = await host.exec("box", "e1", sh("hostname; ls /made; tr '\\0' ' ' </proc/1/cmdline; grep 0:: /proc/self/cgroup; exit 5"))
-    expect((await readAll(exec.stdout)).toString()).toBe("inner\n/made\nsh -c touch /made; echo up; sleep 100; true 0::/\n")
+    const exec = await host.exec(
+      "box",
+      "e1",
+      sh("hostname; ls /made; tr '\\0' ' ' </proc/1/cmdline; grep 0:: /proc/self/cgroup; exit 5"),
+    )
+    expect((await readAll(exec.stdout)).toString()).toBe(
+      "inner\n/made\nsh -c touch /made; echo up; sleep 100; true 0::/\n",
+    )
     expect(await exec.exit).toBe(5)
-    await expect(host.exec("box", "e2", { args: ["nosuch"], env: PATH })).rejects.toMatchObject({ exitCode: 127 })
+    await expect(host.exec("box", "e2", { args: ["nosuch"], env: PATH })).rejects.toMatchObject({
+      exitCode: 127,
+    })
     const again = await host.exec("box", "e2", sh("exit 6"))
     expect(await again.exit).toBe(6)
     await host.client.removeContainer({ containerId: "box" })
@@ -127,8 +149,22 @@ describe.skipIf(why !== undefined)(`agent: processes${why ? ` (skipped: ${why})`
     const started = host.client.startContainer({ containerId: "broken" })
     const waited = host.client.waitProcess({ containerId: "broken", execId: "broken" })
     const results = await Promise.allSettled([created, started, waited])
-    expect(results.map(r => r.status === "rejected" && (r.reason as { status: number }).status)).toEqual([3, 5, 5])
+    expect(results.map(r => r.status === "rejected" && (r.reason as { status: number }).status)).toEqual([
+      3, 5, 5,
+    ])
     expect(readFileSync(`/proc/${host.pid}/mountinfo`, "utf8")).not.toContain("broken")
+  })
+
+  test("a container without a program lives until it is told to end, runs others, and reaps what they leave", async () => {
+    const run = await host.run("idle", { args: [] })
+    // Until only the reaper and the shell are left: no zombie.
+    const until = "set --; until [ $# = 2 ]; do sleep 0.02; set -- /proc/[0-9]*; done; echo clean"
+    const exec = await host.exec("idle", "e", sh(`for i in 1 2 3; do (sleep 0.05 &) ; done; ${until}`))
+    expect((await readAll(exec.stdout)).toString()).toBe("clean\n")
+    expect(await exec.exit).toBe(0)
+    await host.client.signalProcess({ containerId: "idle", execId: "idle", signal: 15 })
+    expect(await run.exit).toBe(143)
+    await host.client.removeContainer({ containerId: "idle" })
   })
 
   test("no descriptor of the agent reaches a program", async () => {

@@ -1,7 +1,17 @@
 // Runs the real agent on this machine, in namespaces of its own, over a socket pair: every path but boot.
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs"
 import { createServer, type Server, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { basename, dirname, join } from "node:path"
@@ -77,8 +87,31 @@ export class HostAgent {
     const dir = mkdtempSync(join(tmpdir(), "tsvmm-agent-"))
     makeRootfs(join(dir, "rootfs"))
     const cgroup = makeCgroup(dir)
-    const setup = ["sh", "-c", SETUP, "sh", BASE, join(dir, "rootfs"), cgroup, agent, "--connect-fd", "3", "--stdio-dir", dir]
-    const flags = ["--mount", "--pid", "--fork", "--uts", "--ipc", "--mount-proc", "--propagation", "private", "--kill-child"]
+    const setup = [
+      "sh",
+      "-c",
+      SETUP,
+      "sh",
+      BASE,
+      join(dir, "rootfs"),
+      cgroup,
+      agent,
+      "--connect-fd",
+      "3",
+      "--stdio-dir",
+      dir,
+    ]
+    const flags = [
+      "--mount",
+      "--pid",
+      "--fork",
+      "--uts",
+      "--ipc",
+      "--mount-proc",
+      "--propagation",
+      "private",
+      "--kill-child",
+    ]
     const child = spawn("unshare", [...flags, ...setup], { stdio: ["ignore", "inherit", "inherit", "pipe"] })
     const self = new HostAgent(dir, cgroup, child)
     await self.client.createSandbox({ hostname: "sandbox", sandboxId: "s", dns: ["192.0.2.53"] })
@@ -177,7 +210,9 @@ export class HostAgent {
 }
 
 function stdioPorts(options: ProcessOptions, stdin: number, stdout: number, stderr: number) {
-  return options.terminal ? { stdoutPort: stdout } : { stdinPort: stdin, stdoutPort: stdout, stderrPort: stderr }
+  return options.terminal
+    ? { stdoutPort: stdout }
+    : { stdinPort: stdin, stdoutPort: stdout, stderrPort: stderr }
 }
 
 async function streams(
@@ -217,12 +252,16 @@ async function removeCgroup(path: string): Promise<void> {
 }
 
 function makeRootfs(root: string): void {
-  for (const dir of ["bin", "etc", "home/ann", "proc", "sys", "dev", "tmp", "run"]) mkdirSync(join(root, dir), { recursive: true })
+  for (const dir of ["bin", "etc", "home/ann", "proc", "sys", "dev", "tmp", "run"])
+    mkdirSync(join(root, dir), { recursive: true })
   cpSync(BUSYBOX, join(root, "bin/busybox"))
   for (const name of execFileSync(BUSYBOX, ["--list"], { encoding: "utf8" }).trim().split("\n")) {
     if (name !== "busybox") symlinkSync("busybox", join(root, "bin", name))
   }
-  writeFileSync(join(root, "etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1001::/home/ann:/bin/sh\n")
+  writeFileSync(
+    join(root, "etc/passwd"),
+    "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1001::/home/ann:/bin/sh\n",
+  )
   writeFileSync(join(root, "etc/group"), "root:x:0:\nann:x:1001:\nwheel:x:10:ann\nvideo:x:44:bob,ann\n")
   writeFileSync(join(root, "etc/plain"), "not a program\n")
   writeFileSync(join(root, "etc/script"), "no interpreter line\n", { mode: 0o755 })

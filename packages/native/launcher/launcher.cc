@@ -2,9 +2,8 @@
 //
 //   caller ==fd 3== launcher (subreaper) --- PROGRAM --- ... daemons
 //
-// The launcher waits for two things: the end of fd 3 (the caller closed it, or is gone) and the end of PROGRAM. After
-// either, it kills its children until none is left: as subreaper it inherits every descendant whose parent
-// ended, so none escapes by forking twice. Static, and free of the C++ runtime, to stay small in memory.
+// It waits for the end of fd 3 (the caller closed it, or is gone) or of PROGRAM, and then kills its children until none is
+// left: as subreaper it inherits every descendant whose parent ended. Static, without the C++ runtime, to stay small.
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
@@ -15,7 +14,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -42,7 +40,7 @@ struct Options {
   char** program = nullptr;
 };
 
-/** The tree to remove: its parent, its name there, and itself, opened before PROGRAM could move it. */
+/** The tree to remove, opened before PROGRAM could move it. */
 struct Doomed {
   int parent = -1;
   int top = -1;
@@ -94,10 +92,8 @@ Options Parse(int count, char** words) {
   return options;
 }
 
-// ---------------------------------------------------------------------------------------------- child
-
-/** Closes every fd above 2 except the kept ones and `report`, and lets the kept ones through exec. */
-void CloseOthers(Options* options, int report) {
+/** Closes every fd above 2 except the kept ones and `report`, and lets the kept ones through exec. Linux 5.9. */
+bool CloseOthers(Options* options, int report) {
   int keep[kMaxKept + 1];
   int count = 0;
   for (; count < options->kept_count; count++) {
@@ -114,12 +110,8 @@ void CloseOthers(Options* options, int report) {
       if (fd >= next && fd < lowest) lowest = fd;
     }
     unsigned last = lowest == UINT32_MAX ? UINT32_MAX : lowest - 1;
-    if (next <= last && syscall(SYS_close_range, next, last, 0) != 0) {
-      // Kernels before 5.9.
-      unsigned most = static_cast<unsigned>(sysconf(_SC_OPEN_MAX));
-      for (unsigned fd = next; fd <= last && fd < most; fd++) close(static_cast<int>(fd));
-    }
-    if (lowest == UINT32_MAX) return;
+    if (next <= last && syscall(SYS_close_range, next, last, 0) != 0) return false;
+    if (lowest == UINT32_MAX) return true;
     next = lowest + 1;
   }
 }
@@ -140,10 +132,10 @@ void ResetSignals() {
   setpgid(0, 0);
   rlimit no_core = {0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) _exit(kUsage);
-  CloseOthers(options, report);
   ResetSignals();
-  if (options->change_to != nullptr && chdir(options->change_to) != 0) {
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || !CloseOthers(options, report)) {
+    failure[0] = 2;
+  } else if (options->change_to != nullptr && chdir(options->change_to) != 0) {
     failure[0] = 1;
   } else {
     execvp(options->program[0], options->program);
@@ -169,10 +161,9 @@ pid_t Start(Options* options) {
   close(report[0]);
   if (got != sizeof failure) return child;
   if (failure[0] == 1) Fail(kCannotRun, "cannot enter", options->change_to, failure[1]);
+  if (failure[0] == 2) Fail(kUsage, "cannot confine", options->program[0], failure[1]);
   Fail(failure[1] == ENOENT ? kNotFound : kCannotRun, "cannot run", options->program[0], failure[1]);
 }
-
-// --------------------------------------------------------------------------------------------- ending
 
 /** The parent of process `name` ("1234"), or -1. */
 pid_t ParentOf(int proc, const char* name) {
@@ -243,16 +234,14 @@ void KillAll(pid_t program) {
   }
 }
 
-// ------------------------------------------------------------------------------------------- removing
-
 bool IsDot(const char* name) { return strcmp(name, ".") == 0 || strcmp(name, "..") == 0; }
 
 int OpenFolder(int parent, const char* name) {
   constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
   int fd = openat(parent, name, kFlags);
   if (fd >= 0 || errno != EACCES) return fd;
-  // PROGRAM took its own permissions away. All its processes are gone, so nobody swaps the name for a link now.
-  fchmodat(parent, name, 0700, 0);
+  // PROGRAM took its own permissions away.
+  fchmodat(parent, name, 0700, AT_SYMLINK_NOFOLLOW);
   return openat(parent, name, kFlags);
 }
 
@@ -277,6 +266,8 @@ bool Flatten(int top, dev_t device, const char* name) {
     } else if (errno == EISDIR || errno == EPERM) {
       char fresh[48];
       snprintf(fresh, sizeof fresh, ".tsvmm-launch-%lu", moved++);
+      // A folder that moves has its ".." rewritten, which takes permission to write it.
+      fchmodat(fd, entry->d_name, 0700, AT_SYMLINK_NOFOLLOW);
       if (renameat2(fd, entry->d_name, top, fresh, RENAME_NOREPLACE) == 0) changed = true;
     }
   }
@@ -324,8 +315,6 @@ Doomed OpenDoomed(char* path) {
   *slash = '/';
   return doomed;
 }
-
-// ----------------------------------------------------------------------------------------------- main
 
 /** Blocks what ends or informs the launcher; the signals arrive on the fd instead. */
 int CatchSignals() {
@@ -386,7 +375,9 @@ int Supervise(pid_t program, int signals, bool* stopped) {
 
 int main(int count, char** words) {
   Options options = Parse(count, words);
-  if (fcntl(kControlFd, F_SETFD, FD_CLOEXEC) != 0) Fail(kUsage, "fd 3 is missing:", "the caller holds its other end", 0);
+  if (fcntl(kControlFd, F_SETFD, FD_CLOEXEC) != 0) {
+    Fail(kUsage, "fd 3 is missing:", "the caller holds its other end", 0);
+  }
   Doomed doomed;
   if (options.remove != nullptr) doomed = OpenDoomed(const_cast<char*>(options.remove));
   if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0) Fail(kUsage, "cannot become", "subreaper", errno);

@@ -13,7 +13,9 @@ const out = join(root, "build/Release")
 export function nodePrefix() {
   const prefix = dirname(dirname(process.execPath))
   if (!existsSync(join(prefix, "include/node/node_api.h"))) {
-    fail(`the headers of node are missing in ${prefix}/include/node: on Debian, apt-get install libnode-dev`)
+    fail(
+      `the headers of node are missing in ${prefix}/include/node: node from nodejs.org or NodeSource has them; for Debian's own, apt-get install libnode-dev`,
+    )
   }
   return prefix
 }

@@ -39,7 +39,7 @@ function buildSanitized() {
     "-fno-omit-frame-pointer",
   ]
   const defines = ["-DNAPI_VERSION=9", "-DNAPI_CPP_EXCEPTIONS", "-DNODE_GYP_MODULE_NAME=tsvmm_native"]
-  const includes = [join(nodePrefix(), "include/node"), require("node-addon-api").include_dir]
+  const includes = [join(nodePrefix(), "include/node"), dirname(require.resolve("node-addon-api"))]
   run("g++", [
     ...["-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-Wl,-z,nodelete"],
     ...[...sanitizers, ...defines, ...includes.flatMap(path => ["-isystem", path])],

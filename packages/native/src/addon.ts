@@ -43,7 +43,6 @@ export interface NativeAddon {
   closeFd(fd: number): void
   duplicateFd(fd: number): number
   setNonBlocking(fd: number, on: boolean): void
-  fdStat(fd: number): [mode: number, size: number, dev: bigint, ino: bigint, flags: number, seals: number]
   getSeals(fd: number): number
   ioctl(fd: number, request: number, arg: ArrayBufferView | bigint | number): number
   pollReadable(fd: number, timeoutUs: number): boolean

@@ -1,4 +1,4 @@
-import { readlinkSync } from "node:fs"
+import { fstatSync, readFileSync, readlinkSync } from "node:fs"
 import { addon } from "./addon.js"
 
 /**
@@ -119,24 +119,34 @@ const O_PATH = 0o10000000
  * What is known about an open fd.
  *
  * @throws {@link SysError} `EBADF`
- * @see fstat(2), fcntl(2) F_GETFL and F_GET_SEALS
+ * @see fstat(2), proc(5) fdinfo, fcntl(2) F_GET_SEALS
  */
 export function fdStat(fd: number): FdStat {
-  const [mode, size, dev, ino, flags, seals] = addon.fdStat(fd)
+  // First, as it refuses what is not an open fd.
+  const seals = addon.getSeals(fd)
+  const facts = fstatSync(fd, { bigint: true })
+  const mode = Number(facts.mode)
+  const flags = statusFlags(fd)
   const kind = kindOf(fd, mode)
   const access = flags & O_ACCMODE
   const usable = (flags & O_PATH) === 0
   return {
     kind,
-    size: kind === "file" ? size : 0,
+    size: kind === "file" ? Number(facts.size) : 0,
     mode: mode & 0o7777,
-    dev,
-    ino,
+    dev: facts.dev,
+    ino: facts.ino,
     readable: usable && access !== O_WRONLY,
     writable: usable && (access === O_WRONLY || access === O_RDWR),
     nonBlocking: (flags & O_NONBLOCK) !== 0,
     seals: seals < 0 ? undefined : seals,
   }
+}
+
+/** What fcntl(2) F_GETFL gives, as proc(5) writes it: an octal number. */
+function statusFlags(fd: number): number {
+  const [, flags = "0"] = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "latin1")) ?? []
+  return Number.parseInt(flags, 8)
 }
 
 function kindOf(fd: number, mode: number): FdKind {

@@ -159,6 +159,25 @@ test("promise jobs of a callback run before the next event", async () => {
   native.closeFd(fd)
 })
 
+test("what a callback throws is an uncaught exception, and the poller goes on", async () => {
+  const fd = native.eventFd(1)
+  const listeners = process.listeners("uncaughtException")
+  process.removeAllListeners("uncaughtException")
+  const caught: unknown[] = []
+  process.on("uncaughtException", error => caught.push(error))
+  using poller = new native.Poller(fd, "readable", () => {
+    if (caught.length === 1) poller.close()
+    throw new Error("from the callback")
+  })
+
+  await vi.waitFor(() => expect(caught).toHaveLength(2))
+  process.removeAllListeners("uncaughtException")
+  for (const listener of listeners) process.on("uncaughtException", listener)
+
+  expect(caught[0]).toMatchObject({ message: "from the callback" })
+  native.closeFd(fd)
+})
+
 test("refuses what cannot be polled, without leaking an fd", () => {
   const dir = mkdtempSync(join(tmpdir(), "tsvmm-native-"))
   const file = openSync(join(dir, "file"), "w")

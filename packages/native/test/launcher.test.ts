@@ -1,6 +1,8 @@
 import { type ChildProcess, type StdioOptions, spawn } from "node:child_process"
 import { once } from "node:events"
 import {
+  chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -21,14 +23,20 @@ let dir: string
 /** A number of seconds that no other test sleeps: finds the processes of this one. */
 let nap: string
 let count = 0
+const running: Launched[] = []
 
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), "tsvmm-launch-"))
   nap = `9999${process.pid}.${count++}`
 })
-afterEach(() => {
-  expect(findProcesses(nap)).toEqual([])
+afterEach(async () => {
+  // After a test that failed half-way too.
+  for (const launched of running.splice(0)) {
+    letGo(launched)
+    await launched.done
+  }
   rmSync(dir, { recursive: true, force: true })
+  expect(findProcesses(nap)).toEqual([])
 })
 
 interface Launched {
@@ -47,7 +55,9 @@ function launch(args: readonly string[], stdio: StdioOptions = ["ignore", "pipe"
   const done = Promise.all([once(child, "exit"), text(child.stdout), text(child.stderr)]).then(
     ([[code], out, err]) => ({ code: code as number | null, out, err }),
   )
-  return { child, done }
+  const launched = { child, done }
+  running.push(launched)
+  return launched
 }
 
 const shell = (script: string, ...options: string[]): Launched =>
@@ -65,6 +75,8 @@ const daemonize = (seconds: string): string =>
 async function waitForNaps(number: number): Promise<void> {
   await vi.waitFor(() => expect(findProcesses(`sleep\0${nap}`)).toHaveLength(number), { timeout: 10_000 })
 }
+
+vi.setConfig({ testTimeout: 30_000 })
 
 describe("exit codes", () => {
   test("the program's own", async () => {
@@ -206,7 +218,7 @@ describe("nothing outlives", () => {
     expect((await asked.done).code).toBe(137)
     expect(findProcesses(nap)).toEqual([])
 
-    const killed = launch(["--", "sleep", nap])
+    const killed = shell(`exec sleep ${nap}`)
     await waitForNaps(1)
     killed.child.kill("SIGKILL")
     await vi.waitFor(() => expect(findProcesses(nap)).toEqual([]), { timeout: 10_000 })
@@ -251,6 +263,24 @@ describe("--remove-dir", () => {
     expect(readdirSync(dir)).toEqual(["outside"])
   })
 
+  test.each(["root", "nobody"])("removes folders without permissions as %s", async user => {
+    const uid = user === "nobody" && process.getuid?.() === 0 ? 65_534 : process.getuid?.()
+    chmodSync(dir, 0o777)
+    // The checkout may be out of reach for others.
+    copyFileSync(launcherPath(), join(dir, "launch"))
+    const doomed = join(dir, "doomed")
+    const script = `mkdir -p a/b/c; touch a/b/c/f a/f; chmod 0 a/b/c a/b a .; sleep ${nap}`
+    const make = `mkdir ${doomed} && exec ${dir}/launch --chdir ${doomed} --remove-dir ${doomed} -- sh -c '${script}'`
+    const child = spawn("sh", ["-c", make], { uid, stdio: ["ignore", "inherit", "inherit", "pipe"] })
+    const exit = once(child, "exit")
+    await waitForNaps(1)
+
+    child.stdio[3]?.destroy()
+
+    expect(await exit).toEqual([137, null])
+    expect(readdirSync(dir)).toEqual(["launch"])
+  })
+
   test("keeps the tree when the program ends by itself", async () => {
     const { doomed } = plant()
 
@@ -277,8 +307,9 @@ describe("--remove-dir", () => {
 
   test("copes with a tree deeper than a path may be long", async () => {
     const { doomed } = plant()
-    const deep =
-      "i=0; while [ $i -lt 1000 ]; do mkdir dddddddddd; cd -P dddddddddd; i=$((i+1)); done 2>/dev/null"
+    // Three times ten levels of 250 bytes: 7,500 bytes, and PATH_MAX is 4,096.
+    const levels = Array<string>(10).fill("d".repeat(250)).join("/")
+    const deep = `for i in 1 2 3; do mkdir -p ${levels}; cd -P ${levels}; done 2>/dev/null; touch file`
     const launched = shell(`${deep}; sleep ${nap}`, "--chdir", doomed, "--remove-dir", doomed)
     await waitForNaps(1)
 

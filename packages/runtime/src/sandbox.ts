@@ -105,7 +105,7 @@ export class Sandbox extends SandboxEmitter {
     const directory = SandboxDirectory.create(paths.stateDir, options.name)
     const sandbox = new Sandbox(options, directory, image, hypervisor.name)
     sandbox.timings.imageMs = performance.now() - startedAt
-    const booting = sandbox.#boot({ config, hypervisor, startedAt })
+    const booting = sandbox.#boot({ config, hypervisor, stateDir: paths.stateDir, startedAt })
     try {
       await withDeadline(booting, "the guest's start", { timeoutMs: BOOT_TIMEOUT_MS, ...pickWait(options) })
       return sandbox
@@ -152,17 +152,17 @@ export class Sandbox extends SandboxEmitter {
     args: readonly string[] = [],
     options: SpawnOptions = {},
   ): Promise<SandboxProcess> {
-    return (await this.#mainContainer()).spawn(command, args, options)
+    return (await this.#mainContainer(options)).spawn(command, args, options)
   }
 
   /** Runs a program in the main container to its end. See `Container.exec`. */
   async exec(command: string, args: readonly string[] = [], options: ExecOptions = {}): Promise<ExecResult> {
-    return (await this.#mainContainer()).exec(command, args, options)
+    return (await this.#mainContainer(options)).exec(command, args, options)
   }
 
   /** Runs a shell script in the main container. */
   async shell(script: string, options: ExecOptions = {}): Promise<ExecResult> {
-    return (await this.#mainContainer()).shell(script, options)
+    return (await this.#mainContainer(options)).shell(script, options)
   }
 
   /** Waits for the sandbox's end, whoever causes it. */
@@ -208,7 +208,7 @@ export class Sandbox extends SandboxEmitter {
     this.#exitCode = exitCode
   }
 
-  async #boot({ config, hypervisor, startedAt }: StartPlan): Promise<void> {
+  async #boot({ config, hypervisor, stateDir, startedAt }: StartPlan): Promise<void> {
     this.#publish()
     this.#guest = await bootGuest({
       hypervisor,
@@ -223,6 +223,8 @@ export class Sandbox extends SandboxEmitter {
       onMachine: machine => {
         this.timings.machineMs = performance.now() - startedAt
         this.#watch(machine)
+        // Others' leftovers go while the guest boots and this process would only wait.
+        pruneSandboxes(stateDir, { finished: false })
       },
     })
     this.timings.readyMs = performance.now() - startedAt
@@ -267,9 +269,10 @@ export class Sandbox extends SandboxEmitter {
     this.#directory.remove()
   }
 
-  #mainContainer(): Promise<Container> {
+  /** Made once, for whoever asks first; each asker waits as long as it wants to. */
+  #mainContainer(options: WaitOptions): Promise<Container> {
     this.#main ??= this.#startContainer([], {})
-    return this.#main
+    return withDeadline(this.#main, "making the main container", pickWait(options))
   }
 
   async #startContainer(command: readonly string[], options: ContainerOptions): Promise<Container> {
@@ -330,6 +333,7 @@ export class Sandbox extends SandboxEmitter {
 interface StartPlan {
   readonly config: SandboxConfig
   readonly hypervisor: Hypervisor
+  readonly stateDir: string
   /** `performance.now()` when `create` was called. */
   readonly startedAt: number
 }

@@ -1,7 +1,6 @@
 import { constants } from "node:os"
 import { type Container, defaultPaths, Sandbox, type SandboxProcess } from "@ts-vmm/runtime"
 import { CliError } from "../exit.js"
-import { startDebugLog } from "../log.js"
 import { startProgress } from "../progress.js"
 
 /** Options of `run` as commander parses them. */
@@ -39,7 +38,7 @@ export async function run(image: string, command: string[], options: RunOptions)
   await using sandbox = await Sandbox.create(sandboxOptions(image, command, options, abort.signal)).finally(
     () => progress.stop(),
   )
-  if (options.debug) startDebugLog(sandbox)
+  if (options.debug) (await import("../log.js")).startDebugLog(sandbox)
   const container = await startContainer(sandbox, command, options)
   for (const signal of FORWARDED) process.off(signal, stopEarly)
   const exitCode = await attach(container.init, options)
@@ -90,21 +89,21 @@ function startContainer(sandbox: Sandbox, command: string[], options: RunOptions
   })
 }
 
-/** Connects this program's terminal or pipes with the container's and waits for both to end. */
+/** Connects this program's terminal or pipes with the container's until the program ends. */
 async function attach(init: SandboxProcess, options: RunOptions): Promise<number> {
   const detach = [
     forwardSignals(init),
     options.interactive ? connectStdin(init, options) : nothing,
     options.tty ? followResize(init) : nothing,
   ]
+  // The callbacks of writes tell; without a listener the event would end this program.
+  for (const output of [process.stdout, process.stderr]) output.on("error", nothing)
   try {
-    const output = Promise.all([
-      copyOutput(init.stdout, process.stdout),
-      copyOutput(init.stderr, process.stderr),
-    ])
-    const exit = await init.wait()
-    await output
-    return exit.exitCode
+    for await (const event of init) {
+      if (event.kind === "exit") return event.exitCode
+      await write(event.kind === "stdout" ? process.stdout : process.stderr, event.data)
+    }
+    throw new CliError("the program ended without an exit code")
   } finally {
     for (const undo of detach) undo()
   }
@@ -145,13 +144,11 @@ function terminalSize(): { columns: number; rows: number } {
   return { columns: process.stdout.columns ?? 80, rows: process.stdout.rows ?? 24 }
 }
 
-/** Resolves when the last byte has left this program, so that no exit can cut it off. */
-async function copyOutput(from: NodeJS.ReadableStream, to: NodeJS.WriteStream): Promise<void> {
-  for await (const chunk of from) {
-    await new Promise<void>((resolve, reject) => {
-      to.write(chunk, error => (error ? reject(brokenPipe(error)) : resolve()))
-    })
-  }
+/** Resolves when the bytes have left this program, so that no exit can cut them off. */
+function write(to: NodeJS.WriteStream, data: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    to.write(data, error => (error ? reject(brokenPipe(error)) : resolve()))
+  })
 }
 
 /** Whoever read our output has gone: end as a program killed by SIGPIPE does, without a word. */
@@ -161,7 +158,7 @@ function brokenPipe(error: NodeJS.ErrnoException): Error {
 }
 
 function nothing(): void {
-  // An option that is off has nothing to undo.
+  // An option that is off has nothing to undo, an event that is told elsewhere nothing to do.
 }
 
 /** Drops fields that are undefined: with exactOptionalPropertyTypes absent and undefined differ. */

@@ -9,7 +9,13 @@ import {
   toBinary,
 } from "@bufbuild/protobuf"
 import { GuestError } from "../errors.js"
-import { ErrorInfoSchema, RequestSchema, type Response, ResponseSchema, type Status } from "../gen/ttrpc_pb.js"
+import {
+  ErrorInfoSchema,
+  RequestSchema,
+  type Response,
+  ResponseSchema,
+  type Status,
+} from "../gen/ttrpc_pb.js"
 import { encodeFrame, FRAME_DATA_MAX, type Frame, FrameDecoder, MESSAGE_TYPE } from "./frame.js"
 
 const DEFAULT_TIMEOUT_MS = 30_000
@@ -75,7 +81,9 @@ export class TtrpcClient {
       broken: reason => this.#fail(new GuestError("protocol", reason)),
     })
     stream.on("data", (chunk: Uint8Array) => this.#decoder.push(chunk))
-    stream.on("error", cause => this.#fail(new GuestError("closed", "connection to the agent failed", { cause })))
+    stream.on("error", cause =>
+      this.#fail(new GuestError("closed", "connection to the agent failed", { cause })),
+    )
     stream.on("end", () => this.#fail(new GuestError("closed", "the agent ended the connection")))
     stream.on("close", () => this.#fail(new GuestError("closed", "connection to the agent is closed")))
   }
@@ -124,7 +132,12 @@ export class TtrpcClient {
     const refused = this.#refusal(name, signal)
     if (refused) return Promise.reject(refused)
     const id = this.#nextId
-    const request = create(RequestSchema, { service, method, payload, timeoutNano: BigInt(Math.ceil(timeoutMs)) * 1_000_000n })
+    const request = create(RequestSchema, {
+      service,
+      method,
+      payload,
+      timeoutNano: BigInt(Math.ceil(timeoutMs)) * 1_000_000n,
+    })
     const data = toBinary(RequestSchema, request)
     if (data.length > FRAME_DATA_MAX) {
       const text = `request to ${name} has ${data.length} bytes, at most ${FRAME_DATA_MAX} can be sent`
@@ -146,7 +159,8 @@ export class TtrpcClient {
   }
 
   #refusal(method: string, signal: AbortSignal | undefined): GuestError | undefined {
-    if (this.#failure) return new GuestError("closed", this.#failure.message, { method, cause: this.#failure })
+    if (this.#failure)
+      return new GuestError("closed", this.#failure.message, { method, cause: this.#failure })
     if (signal?.aborted) return aborted(method, signal)
     if (this.#calls.size >= this.#maxInFlight) {
       return new GuestError("invalid-argument", `${this.#maxInFlight} calls are waiting already`, { method })
@@ -155,12 +169,20 @@ export class TtrpcClient {
     return undefined
   }
 
-  #await(id: number, method: string, timeoutMs: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
+  #await(
+    id: number,
+    method: string,
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
       const onAbort = () => settle(() => reject(aborted(method, signal!)))
       const timer =
         timeoutMs > 0
-          ? setTimeout(() => settle(() => reject(timedOut(method, timeoutMs))), Math.min(timeoutMs, 2 ** 31 - 1))
+          ? setTimeout(
+              () => settle(() => reject(timedOut(method, timeoutMs))),
+              Math.min(timeoutMs, 2 ** 31 - 1),
+            )
           : undefined
       const settle = (how: () => void) => {
         clearTimeout(timer)
@@ -193,7 +215,8 @@ export class TtrpcClient {
       call.reject(new GuestError("bad-reply", text, { method: call.method, cause }))
       return
     }
-    if (response.status && response.status.code !== 0) call.reject(errorFromStatus(call.method, response.status))
+    if (response.status && response.status.code !== 0)
+      call.reject(errorFromStatus(call.method, response.status))
     else call.resolve(response.payload)
   }
 
@@ -204,7 +227,9 @@ export class TtrpcClient {
     }
     const call = this.#callFor(streamId)
     call?.reject(
-      new GuestError("frame-too-large", `reply to ${call.method} has ${length} bytes`, { method: call.method }),
+      new GuestError("frame-too-large", `reply to ${call.method} has ${length} bytes`, {
+        method: call.method,
+      }),
     )
   }
 

@@ -144,6 +144,11 @@ export class FrameDecoder {
     this.#data = undefined
     this.#headerFill = 0
     const header = this.#header
-    this.#sink.frame({ streamId: header.readUInt32BE(4), type: header.readUInt8(8), flags: header.readUInt8(9), data })
+    this.#sink.frame({
+      streamId: header.readUInt32BE(4),
+      type: header.readUInt8(8),
+      flags: header.readUInt8(9),
+      data,
+    })
   }
 }

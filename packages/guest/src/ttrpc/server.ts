@@ -71,7 +71,8 @@ export class TtrpcServer {
     try {
       const request = fromBinary(RequestSchema, frame.data)
       const handler = this.#handlers.get(`${request.service}/${request.method}`)
-      if (!handler) throw new RpcStatusError(GRPC_STATUS.UNIMPLEMENTED, `${request.service}/${request.method}`)
+      if (!handler)
+        throw new RpcStatusError(GRPC_STATUS.UNIMPLEMENTED, `${request.service}/${request.method}`)
       this.#answer(streamId, GRPC_STATUS.OK, "", await handler(request.payload))
     } catch (error) {
       const { status = GRPC_STATUS.UNKNOWN, message, details = [] } = error as Partial<RpcStatusError>

@@ -69,9 +69,17 @@ Napi::Array CheckArray(Napi::Value value, const char* name, uint32_t most) {
   if (!value.IsArray()) ThrowType(value.Env(), name, "an array");
   Napi::Array array = value.As<Napi::Array>();
   if (array.Length() > most) {
-    throw Napi::RangeError::New(value.Env(), std::string(name) + " must have at most " + std::to_string(most) + " items");
+    std::string text = std::string(name) + " must have at most " + std::to_string(most) + " items";
+    throw Napi::RangeError::New(value.Env(), text);
   }
   return array;
+}
+
+Napi::Array MakeRow(Napi::Env env, std::initializer_list<double> values) {
+  auto row = Napi::Array::New(env, values.size());
+  uint32_t index = 0;
+  for (double value : values) row.Set(index++, Napi::Number::New(env, value));
+  return row;
 }
 
 }  // namespace tsvmm

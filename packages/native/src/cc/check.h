@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <utility>
 
@@ -70,6 +71,9 @@ std::string CheckString(Napi::Value value, const char* name);
 Bytes CheckView(Napi::Value value, const char* name);
 Napi::Function CheckFunction(Napi::Value value, const char* name);
 Napi::Array CheckArray(Napi::Value value, const char* name, uint32_t most);
+
+/** An array of numbers. */
+Napi::Array MakeRow(Napi::Env env, std::initializer_list<double> values);
 
 /** Sets or clears O_NONBLOCK; false with errno on failure. */
 bool SetNonBlocking(int fd, bool on);

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
 
 namespace tsvmm {
@@ -35,10 +34,7 @@ Napi::Value EventFd(const Napi::CallbackInfo& info) {
 Napi::Value Pipe(const Napi::CallbackInfo& info) {
   int ends[2];
   Check(info.Env(), pipe2(ends, O_CLOEXEC | O_NONBLOCK), "pipe2");
-  auto pair = Napi::Array::New(info.Env(), 2);
-  pair.Set(0u, Napi::Number::New(info.Env(), ends[0]));
-  pair.Set(1u, Napi::Number::New(info.Env(), ends[1]));
-  return pair;
+  return MakeRow(info.Env(), {double(ends[0]), double(ends[1])});
 }
 
 /** One transfer that cannot wait. Files without RWF_NOWAIT (eventfd writes) fall back to O_NONBLOCK. */
@@ -99,23 +95,6 @@ Napi::Value SetNonBlockingFd(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value FdStat(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  int fd = CheckFd(info[0]);
-  struct stat facts;
-  Check(env, fstat(fd, &facts), "fstat");
-  int flags = Check(env, fcntl(fd, F_GETFL), "fcntl");
-  int seals = fcntl(fd, F_GET_SEALS);
-  auto row = Napi::Array::New(env, 6);
-  row.Set(0u, Napi::Number::New(env, facts.st_mode));
-  row.Set(1u, Napi::Number::New(env, static_cast<double>(facts.st_size)));
-  row.Set(2u, Napi::BigInt::New(env, static_cast<uint64_t>(facts.st_dev)));
-  row.Set(3u, Napi::BigInt::New(env, static_cast<uint64_t>(facts.st_ino)));
-  row.Set(4u, Napi::Number::New(env, flags));
-  row.Set(5u, Napi::Number::New(env, seals));
-  return row;
-}
-
 /** F_GET_SEALS, -1 for what is not tmpfs, memfd or hugetlbfs. Unlike fstat it never asks a file system. */
 Napi::Value GetSeals(const Napi::CallbackInfo& info) {
   int seals = fcntl(CheckFd(info[0]), F_GET_SEALS);
@@ -135,7 +114,9 @@ int IoctlView(Napi::Env env, int fd, unsigned long request, Bytes view) {
     return ioctl(fd, request, view.data);
   }
   // A request from before _IOC: its size is unknown here, so the kernel gets room to spare.
-  if (view.length > kLegacyIoctlSize) throw Napi::RangeError::New(env, "a request without a size takes at most 4096 bytes");
+  if (view.length > kLegacyIoctlSize) {
+    throw Napi::RangeError::New(env, "a request without a size takes at most 4096 bytes");
+  }
   alignas(16) uint8_t scratch[2 * kLegacyIoctlSize] = {};
   if (view.length > 0) memcpy(scratch, view.data, view.length);
   // SAFETY: no request without an encoded size moves more than 8 KiB; scratch is ours.
@@ -197,7 +178,6 @@ void RegisterFds(Napi::Env env, Napi::Object exports) {
   Export<CloseFd>(env, exports, "closeFd");
   Export<DuplicateFd>(env, exports, "duplicateFd");
   Export<SetNonBlockingFd>(env, exports, "setNonBlocking");
-  Export<FdStat>(env, exports, "fdStat");
   Export<GetSeals>(env, exports, "getSeals");
   Export<Ioctl>(env, exports, "ioctl");
   Export<PollReadable>(env, exports, "pollReadable");

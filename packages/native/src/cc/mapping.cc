@@ -235,7 +235,8 @@ class MappingObject : public Napi::ObjectWrap<MappingObject> {
     napi_value buffer;
     auto* hold = new BufferHold{region_};
     // SAFETY: the hold's reference keeps the memory mapped until V8 lets go of it or Close detached the buffer.
-    napi_status status = napi_create_external_arraybuffer(env, region_->Data(), region_->Size(), Finalize, hold, &buffer);
+    napi_status status =
+        napi_create_external_arraybuffer(env, region_->Data(), region_->Size(), Finalize, hold, &buffer);
     if (status != napi_ok) {
       delete hold;
       throw Napi::Error::New(env);

@@ -56,7 +56,8 @@ class PollerObject : public Napi::ObjectWrap<PollerObject> {
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "NativePoller",
                        {InstanceMethod<&PollerObject::SetEvents>("setEvents"),
-                        InstanceMethod<&PollerObject::RefLoop>("ref"), InstanceMethod<&PollerObject::UnrefLoop>("unref"),
+                        InstanceMethod<&PollerObject::RefLoop>("ref"),
+                        InstanceMethod<&PollerObject::UnrefLoop>("unref"),
                         InstanceMethod<&PollerObject::Close>("close"),
                         InstanceAccessor<&PollerObject::GetClosed>("closed")});
   }

@@ -84,21 +84,14 @@ Napi::Value UnixConnect(const Napi::CallbackInfo& info) {
 Napi::Value SocketPair(const Napi::CallbackInfo& info) {
   int ends[2];
   Check(info.Env(), socketpair(AF_UNIX, kStream, 0, ends), "socketpair");
-  auto pair = Napi::Array::New(info.Env(), 2);
-  pair.Set(0u, Napi::Number::New(info.Env(), ends[0]));
-  pair.Set(1u, Napi::Number::New(info.Env(), ends[1]));
-  return pair;
+  return MakeRow(info.Env(), {double(ends[0]), double(ends[1])});
 }
 
 Napi::Value PeerCredentials(const Napi::CallbackInfo& info) {
   ucred peer = {};
   socklen_t length = sizeof peer;
   Check(info.Env(), getsockopt(CheckFd(info[0]), SOL_SOCKET, SO_PEERCRED, &peer, &length), "getsockopt");
-  auto row = Napi::Array::New(info.Env(), 3);
-  row.Set(0u, Napi::Number::New(info.Env(), peer.pid));
-  row.Set(1u, Napi::Number::New(info.Env(), peer.uid));
-  row.Set(2u, Napi::Number::New(info.Env(), peer.gid));
-  return row;
+  return MakeRow(info.Env(), {double(peer.pid), double(peer.uid), double(peer.gid)});
 }
 
 /** Room for the control message with the most fds that the kernel passes. */

@@ -28,8 +28,8 @@ export interface ProcessAddress {
   readonly execId: string
 }
 
-/** Bytes the wait for a guest's last output may take after the program's end. */
-const OUTPUT_GRACE_MS = 5_000
+/** How long a program's last output may take after its end, in milliseconds. */
+const OUTPUT_GRACE_MS = 1_000
 
 /**
  * A program in a container. Its streams are there from its first byte on; output nobody reads holds the
@@ -107,30 +107,81 @@ export class SandboxProcess {
   /** Output as it comes, then one `exit`. */
   async *[Symbol.asyncIterator](): AsyncGenerator<ProcessEvent, void, undefined> {
     const events = new EventQueue<ProcessEvent>()
-    const pump = async (kind: "stdout" | "stderr", stream: Readable) => {
-      for await (const data of stream) await events.put({ kind, data: data as Buffer })
-    }
+    const pump = (kind: "stdout" | "stderr", stream: Readable) =>
+      readToEnd(stream, data => events.put({ kind, data }))
     const pumps = Promise.all([pump("stdout", this.stdout), pump("stderr", this.stderr)])
-    const done = pumps.then(() => this.#exit).then(exit => events.put({ kind: "exit", ...exit }))
-    done.then(
-      () => events.end(),
-      error => events.fail(error),
-    )
+    pumps
+      .then(() => this.#exit)
+      .then(exit => events.put({ kind: "exit", ...exit }))
+      .then(
+        () => events.end(),
+        error => events.fail(error),
+      )
     yield* events
   }
 
-  /** All output and the end. `maxBytes` bounds what is kept of each stream. */
+  /**
+   * All output and the end. A program that ends while a child of its own keeps the output open is waited for
+   * a short time only.
+   *
+   * @param maxBytes most bytes kept of each stream
+   * @throws SandboxError `output-too-large`, and what {@link SandboxProcess.wait} throws
+   */
   async collect(
     maxBytes: number,
     options: WaitOptions = {},
   ): Promise<ProcessExit & { stdout: Buffer; stderr: Buffer }> {
-    const output = Promise.all([collectStream(this.stdout, maxBytes), collectStream(this.stderr, maxBytes)])
-    const exit = await this.wait(options)
-    const [stdout, stderr] = await withDeadline(output, "the program's last output", {
-      timeoutMs: OUTPUT_GRACE_MS,
-    })
-    return { ...exit, stdout, stderr }
+    const stdout = new OutputBuffer(maxBytes)
+    const stderr = new OutputBuffer(maxBytes)
+    const output = Promise.all([
+      readToEnd(this.stdout, data => stdout.push(data)),
+      readToEnd(this.stderr, data => stderr.push(data)),
+    ])
+    const wait = this.wait(options)
+    const exit = await Promise.race([wait, output.then(() => wait)])
+    await withDeadline(output, "the last output", { timeoutMs: OUTPUT_GRACE_MS }).catch(ignoreTimeout)
+    return { ...exit, stdout: stdout.bytes(), stderr: stderr.bytes() }
   }
+}
+
+/** Hands every chunk to `take`. A stream that breaks has ended: how the program fared is told by its exit. */
+async function readToEnd(stream: Readable, take: (data: Buffer) => Promise<void> | void): Promise<void> {
+  const chunks = stream[Symbol.asyncIterator]()
+  for (;;) {
+    const next = await chunks.next().catch(() => ({ done: true as const, value: undefined }))
+    if (next.done) return
+    await take(next.value as Buffer)
+  }
+}
+
+/** Output kept in memory, up to a limit. */
+class OutputBuffer {
+  readonly #max: number
+  readonly #chunks: Buffer[] = []
+  #length = 0
+
+  constructor(max: number) {
+    this.#max = max
+  }
+
+  push(chunk: Buffer): void {
+    this.#length += chunk.length
+    if (this.#length > this.#max) {
+      throw new SandboxError(
+        "output-too-large",
+        `the program wrote more than ${this.#max} bytes: use spawn to stream its output`,
+      )
+    }
+    this.#chunks.push(chunk)
+  }
+
+  bytes(): Buffer {
+    return Buffer.concat(this.#chunks)
+  }
+}
+
+function ignoreTimeout(error: unknown): void {
+  if (!(error instanceof SandboxError) || error.code !== "timeout") throw error
 }
 
 /** Hands events from two pumps to one reader, one at a time, so that a slow reader slows the program. */
@@ -173,21 +224,6 @@ class EventQueue<T> {
       }
     }
   }
-}
-
-async function collectStream(stream: Readable, maxBytes: number): Promise<Buffer> {
-  const chunks: Buffer[] = []
-  let length = 0
-  for await (const chunk of stream) {
-    length += (chunk as Buffer).length
-    if (length > maxBytes)
-      throw new SandboxError(
-        "agent-failed",
-        `the program wrote more than ${maxBytes} bytes; use spawn to stream its output`,
-      )
-    chunks.push(chunk as Buffer)
-  }
-  return Buffer.concat(chunks)
 }
 
 function signalName(status: number): NodeJS.Signals | undefined {

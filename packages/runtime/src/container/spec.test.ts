@@ -8,6 +8,7 @@ const image = {
   workingDir: "/srv",
   user: "web",
 }
+const empty = { env: [], entrypoint: [], cmd: [], workingDir: "", user: "" }
 
 describe("the command line is Docker's", () => {
   test.each([
@@ -21,7 +22,9 @@ describe("the command line is Docker's", () => {
   })
 
   test("nothing to run is refused", () => {
-    expect(() => resolveCommand({}, {})).toThrowError(expect.objectContaining({ code: "invalid-argument" }))
+    expect(() => resolveCommand(empty, {})).toThrowError(
+      expect.objectContaining({ code: "invalid-argument" }),
+    )
   })
 })
 
@@ -45,10 +48,10 @@ describe("the process", () => {
   })
 
   test("has a terminal's TERM and size when it has one", () => {
-    const spec = processSpec({}, ["x"], { tty: { columns: 100, rows: 30 } })
+    const spec = processSpec(empty, ["x"], { tty: { columns: 100, rows: 30 } })
     expect(spec).toMatchObject({ Terminal: true, ConsoleSize: { Width: 100, Height: 30 } })
     expect(spec.Env).toContain("TERM=xterm")
-    expect(processSpec({}, ["x"], {}).Env).not.toContain("TERM=xterm")
+    expect(processSpec(empty, ["x"], {}).Env).not.toContain("TERM=xterm")
   })
 
   test.each([
@@ -59,19 +62,19 @@ describe("the process", () => {
     ["O8: 100,001 arguments", new Array(100_001).fill("x"), {}],
     ["a relative working directory", ["x"], { cwd: "tmp" }],
   ])("%s is refused", (_, command, options) => {
-    expect(() => processSpec({}, command as string[], options)).toThrowError(
+    expect(() => processSpec(empty, command as string[], options)).toThrowError(
       expect.objectContaining({ code: "invalid-argument" }),
     )
   })
 
   test("a name like __proto__ is a variable like others", () => {
     const env = JSON.parse('{"__proto__":"x"}') as Record<string, string>
-    expect(processSpec({}, ["x"], { env }).Env).toContain("__proto__=x")
+    expect(processSpec(empty, ["x"], { env }).Env).toContain("__proto__=x")
   })
 })
 
 test("the container has Docker's capabilities, mounts and masks", () => {
-  const spec = containerSpec({}, { command: ["x"], hostname: "h", readOnlyRoot: true, rootPath: "/r" })
+  const spec = containerSpec(empty, { command: ["x"], hostname: "h", readOnlyRoot: true, rootPath: "/r" })
   expect(spec.Process?.Capabilities?.Bounding).toContain("CAP_CHOWN")
   expect(spec.Process?.Capabilities?.Bounding).not.toContain("CAP_SYS_ADMIN")
   expect(spec.Mounts?.map(mount => mount.destination)).toEqual([

@@ -29,6 +29,9 @@ export interface ProcessOptions {
   readonly tty?: boolean | TerminalSize
 }
 
+/** What of an image's configuration a process starts from. */
+export type ImageDefaults = Pick<ImageConfig, "env" | "entrypoint" | "cmd" | "workingDir" | "user">
+
 /** What a container is, beyond its first program. */
 export interface ContainerSpecOptions extends ProcessOptions {
   /** The whole command line. Empty: the container only waits, for `exec`. */
@@ -50,11 +53,11 @@ const MAX_ARGUMENT_BYTES = 2 * 1024 * 1024
  * @throws SandboxError `invalid-argument` when there is nothing to run
  */
 export function resolveCommand(
-  image: ImageConfig,
+  image: ImageDefaults,
   options: { entrypoint?: readonly string[]; command?: readonly string[] },
 ): string[] {
-  const entrypoint = options.entrypoint ?? image.entrypoint ?? []
-  const fromImage = options.entrypoint ? [] : (image.cmd ?? [])
+  const entrypoint = options.entrypoint ?? image.entrypoint
+  const fromImage = options.entrypoint ? [] : image.cmd
   const command = options.command && options.command.length > 0 ? options.command : fromImage
   const whole = [...entrypoint, ...command]
   if (whole.length === 0)
@@ -67,12 +70,12 @@ export function resolveCommand(
 
 /** The OCI process for `command` with the image's defaults under the caller's options. */
 export function processSpec(
-  image: ImageConfig,
+  image: ImageDefaults,
   command: readonly string[],
   options: ProcessOptions,
 ): MessageInitShape<typeof ProcessSchema> {
   const env = mergeEnvironment(
-    image.env ?? [],
+    image.env,
     options.env ?? {},
     options.tty !== undefined && options.tty !== false,
   )
@@ -83,7 +86,7 @@ export function processSpec(
     ...(typeof options.tty === "object"
       ? { ConsoleSize: { Height: options.tty.rows, Width: options.tty.columns } }
       : {}),
-    User: { Username: options.user ?? image.user ?? "" },
+    User: { Username: options.user ?? image.user },
     Args: [...command],
     Env: env,
     Cwd: checkCwd(options.cwd ?? (image.workingDir || "/")),
@@ -93,7 +96,7 @@ export function processSpec(
 
 /** The OCI spec of a container. */
 export function containerSpec(
-  image: ImageConfig,
+  image: ImageDefaults,
   options: ContainerSpecOptions,
 ): MessageInitShape<typeof SpecSchema> {
   return {

@@ -1,0 +1,161 @@
+import { deepStrictEqual, ok, strictEqual } from "node:assert"
+import { createHash } from "node:crypto"
+import { setImmediate } from "node:timers/promises"
+import { BlockDevice, type MemoryBackend, memoryBackend } from "@ts-vmm/virtio-devices/block"
+import { RngDevice } from "@ts-vmm/virtio-devices/rng"
+import type { MappedMemory } from "@ts-vmm/vm-memory/mmap"
+import { VsockDevice, VsockError } from "@ts-vmm/vsock"
+import { blockChain, type ChainMaker, type DeviceCase, type DeviceStep, randomDeviceCase, rngChain, vsockChain } from "./device-cases.js"
+import { BUFFERS, DeviceRig, type Negotiated } from "./device-rig.js"
+import { fuzz } from "./harness.js"
+
+const HONEST: Negotiated = { packed: false, indirect: true, eventIdx: false }
+const DISK_SIZE = 4 * 2 ** 20
+
+/** A device, chains for it, and what must still work after the worst of drivers. */
+interface DeviceTarget {
+  readonly name: string
+  readonly share: number
+  readonly queues: number
+  readonly chain: ChainMaker
+  make(): { rig: DeviceRig; close(): void }
+  /** An honest driver's request. */
+  probe(rig: DeviceRig): Promise<void>
+  /** Faults besides broken rings that a guest may bring about. */
+  mayFail?(reason: Error): boolean
+}
+
+function fuzzDevice(target: DeviceTarget): void {
+  let made: ReturnType<DeviceTarget["make"]>
+  fuzz<DeviceCase>({
+    name: target.name,
+    share: target.share,
+    setUp() {
+      made = target.make()
+    },
+    tearDown() {
+      made.rig.runtime.reset()
+      made.close()
+      made.rig.memory.close()
+    },
+    generate: random => randomDeviceCase(random, target.queues, target.chain),
+    async run({ negotiated, features, steps }) {
+      const { rig } = made
+      rig.start(negotiated, features)
+      for (const step of steps) {
+        await perform(rig, step, negotiated, features)
+        rig.checkFault(target.mayFail)
+      }
+      await setImmediate()
+      rig.checkFault(target.mayFail)
+      rig.start(HONEST)
+      await target.probe(rig)
+      ok(rig.runtime.broken === undefined, "honest driver broke the device")
+    },
+  })
+}
+
+async function perform(rig: DeviceRig, step: DeviceStep, negotiated: Negotiated, features: bigint): Promise<void> {
+  switch (step.do) {
+    case "chain":
+      rig.post(step.queue, step.pieces, step.indirectAt < 0 ? undefined : step.indirectAt)
+      return
+    case "raw":
+      return rig.postRaw(step.queue, step.slot, step.descriptor)
+    case "kick":
+      return rig.kick(step.queue)
+    case "turn":
+      await setImmediate()
+      return
+    case "reset":
+      return rig.start(negotiated, features)
+    case "config":
+      rig.device.writeConfig?.(step.offset, step.bytes)
+      return rig.device.readConfig?.(step.offset, new Uint8Array(step.bytes.length))
+    case "scribble":
+      rig.memory.write(Math.min(step.at, 0x4_ff00), step.bytes)
+  }
+}
+
+function rigFor(device: ConstructorParameters<typeof DeviceRig>[0], close: () => void = () => undefined) {
+  const memory: MappedMemory = DeviceRig.memory()
+  return { rig: new DeviceRig(device, memory), close }
+}
+
+/** GET_ID: header, 20 bytes, status. */
+async function probeBlock(rig: DeviceRig): Promise<void> {
+  const header = Uint8Array.of(8, ...new Uint8Array(15))
+  rig.post(0, [
+    { at: BUFFERS, length: 16, writable: false, bytes: header },
+    { at: BUFFERS + 64, length: 21, writable: true, bytes: new Uint8Array(21).fill(0xff) },
+  ])
+  rig.kick(0)
+  await rig.used(0)
+  strictEqual(Buffer.from(rig.read(BUFFERS + 64, 5)).toString(), "fuzz\0")
+  strictEqual(rig.read(BUFFERS + 84, 1)[0], 0, "status")
+}
+
+function fuzzBlock(name: string, share: number, readOnly: boolean): void {
+  let disk: MemoryBackend
+  const digest = () => createHash("sha256").update(disk.bytes).digest("hex")
+  fuzzDevice({
+    name,
+    share,
+    queues: 1,
+    chain: blockChain,
+    make() {
+      disk = memoryBackend(DISK_SIZE, { readOnly })
+      const before = digest()
+      return rigFor(new BlockDevice(disk, { serial: "fuzz" }), () => {
+        if (readOnly) strictEqual(digest(), before, "a read-only disk was written")
+        disk.close()
+      })
+    },
+    probe: probeBlock,
+  })
+}
+
+fuzzBlock("block", 0.06, false)
+fuzzBlock("block-read-only", 0.04, true)
+
+fuzzDevice({
+  name: "rng",
+  share: 0.03,
+  queues: 1,
+  chain: rngChain,
+  make: () => rigFor(new RngDevice()),
+  async probe(rig) {
+    rig.post(0, [{ at: BUFFERS, length: 48, writable: true, bytes: new Uint8Array(48) }])
+    rig.kick(0)
+    strictEqual((await rig.used(0)).length, 48)
+    ok(rig.read(BUFFERS, 48).some(byte => byte !== 0), "no entropy")
+  },
+})
+
+fuzzDevice({
+  name: "vsock-chains",
+  share: 0.06,
+  queues: 3,
+  chain: vsockChain,
+  make() {
+    const device = new VsockDevice({ guestCid: 3, maxConnections: 4, bufAlloc: 1024 })
+    device.listen(1024, stream => stream.on("error", () => undefined).resume())
+    return rigFor(device, () => device.close())
+  },
+  mayFail: reason => reason instanceof VsockError && reason.code === "protocol-violation",
+  /** A request to a port that nobody listens on is answered by an RST. */
+  async probe(rig) {
+    const request = new DataView(new ArrayBuffer(44))
+    request.setUint32(0, 3, true)
+    request.setUint32(8, 2, true)
+    request.setUint32(16, 5, true)
+    request.setUint32(20, 6, true)
+    request.setUint32(28, (1 << 16) | 1, true)
+    rig.post(0, [{ at: BUFFERS, length: 64, writable: true, bytes: new Uint8Array() }])
+    rig.post(1, [{ at: BUFFERS + 0x100, length: 44, writable: false, bytes: new Uint8Array(request.buffer) }])
+    rig.kick(1)
+    strictEqual((await rig.used(0)).length, 44)
+    const answer = new DataView(rig.read(BUFFERS, 44).buffer)
+    deepStrictEqual([answer.getUint32(16, true), answer.getUint32(20, true), answer.getUint16(30, true)], [6, 5, 3])
+  },
+})
