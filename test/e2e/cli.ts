@@ -8,6 +8,9 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..")
 /** The built command line, as a user runs it. */
 export const CLI = join(root, "examples", "example-runtime", "dist", "main.js")
 
+/** Images of all tests, loaded once. */
+export const TEST_IMAGE_DIR = process.env["TS_VMM_TEST_IMAGE_DIR"] ?? join(root, ".cache", "test-images")
+
 /** How a run of the command line ended. */
 export interface CliResult {
   readonly exitCode: number | null
@@ -27,7 +30,7 @@ export class Workplace {
   readonly stateDir = mkdtempSync(join(tmpdir(), "tsv-"))
   readonly env: Readonly<Record<string, string>>
 
-  constructor(imageDir = join(root, ".cache", "test-images")) {
+  constructor(imageDir = TEST_IMAGE_DIR) {
     this.env = { TS_VMM_STATE_DIR: this.stateDir, TS_VMM_IMAGE_DIR: imageDir }
   }
 

@@ -155,6 +155,73 @@ describe("what the container is", () => {
   })
 })
 
+describe("options", () => {
+  test("--uml-mode seccomp runs the same", async () => {
+    const result = await place.run([
+      "run",
+      "--rm",
+      "--uml-mode",
+      "seccomp",
+      busybox,
+      "sh",
+      "-c",
+      "echo $((6 * 7)); exit 3",
+    ])
+    expect(result).toMatchObject({ exitCode: 3, stdout: Buffer.from("42\n"), stderr: "" })
+  })
+
+  test("--json says how it ended and when it was ready", async () => {
+    const result = await place.run(["run", "--rm", "--json", busybox, "sh", "-c", "exit 4"])
+    const line = JSON.parse(result.stderr)
+    expect(line).toMatchObject({ event: "exit", exitCode: 4 })
+    expect(line.timings.readyMs).toBeGreaterThan(line.timings.machineMs)
+  })
+
+  test("C3: --debug shows the guest's console escaped, as JSON lines", async () => {
+    const result = await place.run(["run", "--rm", "--debug", busybox, "true"])
+    const lines = result.stderr
+      .trim()
+      .split("\n")
+      .map(line => JSON.parse(line))
+    expect(lines.map(line => line.msg)).toContain("ready")
+  })
+
+  test("--memory is what the guest has", async () => {
+    const script = "awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo"
+    const result = await place.run(["run", "--rm", "-m", "1g", busybox, "sh", "-c", script])
+    expect(Number(result.stdout)).toBeGreaterThan(900)
+    expect(Number(result.stdout)).toBeLessThan(1024)
+  })
+})
+
+describe("the host", () => {
+  test("doctor says that uml works, and why kvm does not, by running guests", async () => {
+    const probes = JSON.parse((await place.run(["doctor", "--json"])).stdout.toString())
+    expect(probes).toMatchObject([
+      { hypervisor: "uml (ptrace)", usable: true },
+      { hypervisor: "uml (seccomp)", usable: true },
+      { hypervisor: "kvm", usable: false },
+    ])
+    const text = await place.run(["doctor"])
+    expect(text.exitCode).toBe(0)
+    expect(text.stdout.toString()).toMatch(
+      /^uml \(ptrace\) +works: a guest ran its first program and ended within \d+ ms/,
+    )
+  })
+
+  test("images lists what was run", async () => {
+    const list = JSON.parse((await place.run(["images", "--json"])).stdout.toString())
+    expect(list.length).toBeGreaterThan(0)
+    expect(list[0].digest).toMatch(/^sha256:[0-9a-f]{64}$/)
+    expect((await place.run(["images"])).stdout.toString()).toMatch(/^NAME +IMAGE ID +LAYERS +SIZE/)
+    expect((await place.run(["images", "-q"])).stdout.toString()).toMatch(/^([0-9a-f]{12}\n)+$/)
+  })
+
+  test("version names this program and node", async () => {
+    expect((await place.run(["version"])).stdout.toString()).toMatch(/^example-runtime \d.*\nnode \d/)
+  })
+})
+
 describe("several", () => {
   test("ten sandboxes at once", async () => {
     const runs = Array.from({ length: 10 }, (_, i) =>

@@ -1,13 +1,13 @@
-import { mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Sandbox, type SandboxError } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
+import { TEST_IMAGE_DIR } from "./cli.js"
 
 const stateDir = mkdtempSync(join(tmpdir(), "tsv-"))
-const imageDir = join(import.meta.dirname ?? ".", "..", "..", ".cache", "test-images")
-const paths = { stateDir, imageDir }
+const paths = { stateDir, imageDir: TEST_IMAGE_DIR }
 const image = `oci:${busyboxImage()}`
 
 afterAll(() => {
@@ -159,6 +159,28 @@ describe("the sandbox itself", () => {
     expect(exits).toEqual([true])
     expect(sandbox.status).toBe("stopped")
     await expect(sandbox.exec("true")).rejects.toMatchObject({ code: "stopped" })
+  })
+
+  test("A8: when the agent is gone the sandbox has failed at once, and calls say so", async () => {
+    const sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    const pending = sandbox.exec("sleep", ["1000"])
+    pending.catch(() => undefined)
+    await sandbox.exec("true")
+    // Only a fault of the guest kernel can end its init; from here it is ended by its machine.
+    process.kill(sandbox.pid as number, "SIGKILL")
+    await expect(pending).rejects.toMatchObject({ code: "guest-died" })
+    await sandbox.wait({ timeoutMs: 10_000 })
+    expect(sandbox.status).toBe("failed")
+    await expect(sandbox.exec("true")).rejects.toMatchObject({ code: "stopped" })
+  })
+
+  test("A9: its folder and sockets are closed to others", async () => {
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    const folder = join(stateDir, "s", sandbox.id)
+    expect(statSync(folder).mode & 0o777).toBe(0o700)
+    for (const name of readdirSync(folder).filter(one => one.endsWith(".sock"))) {
+      expect([name, statSync(join(folder, name)).mode & 0o777]).toEqual([name, 0o600])
+    }
   })
 
   test("an abort during the start leaves nothing", async () => {

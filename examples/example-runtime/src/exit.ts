@@ -1,5 +1,3 @@
-import { SandboxError } from "@ts-vmm/runtime"
-
 /** Exit codes as users of docker know them. */
 export const EXIT = {
   /** The runtime itself failed, or was used wrongly. */
@@ -38,9 +36,10 @@ function isCoded(error: unknown): error is Error & { code: string } {
   return error instanceof Error && typeof (error as { code?: unknown }).code === "string"
 }
 
-function exitCodeOf(error: Error): number {
+/** By code and not by class: the runtime's classes would have to be loaded to name them, also for `--help`. */
+function exitCodeOf(error: Error & { code?: string }): number {
   if (error instanceof CliError) return error.exitCode
-  if (error instanceof SandboxError && error.code === "command-not-found") return EXIT.notFound
-  if (error instanceof SandboxError && error.code === "command-not-executable") return EXIT.notExecutable
+  if (error.code === "command-not-found") return EXIT.notFound
+  if (error.code === "command-not-executable") return EXIT.notExecutable
   return EXIT.runtime
 }

@@ -1,4 +1,5 @@
-import { AgentClient, guestArtifacts } from "@ts-vmm/guest"
+import type { AgentClient } from "@ts-vmm/guest"
+import { guestArtifacts } from "@ts-vmm/guest/artifacts"
 import type { StoredImage } from "@ts-vmm/oci-image"
 import { type BlockBackend, BlockDevice, concatBackend } from "@ts-vmm/virtio-devices/block"
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
@@ -63,6 +64,8 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
     throw bootFailed(exit.signal ?? `code ${exit.code}`, request.console)
   })
   died.catch(() => undefined)
+  // The protocol's code is loaded while the guest boots: it is not needed before, and takes as long.
+  const { AgentClient } = await import("@ts-vmm/guest")
   const agent = new AgentClient(await Promise.race([connected, died]))
   await Promise.race([prepareSandbox(agent, request), died])
   return { machine, vsock, agent }

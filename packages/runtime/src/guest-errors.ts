@@ -1,4 +1,4 @@
-import { GuestError } from "@ts-vmm/guest"
+import { GuestError } from "@ts-vmm/guest/artifacts"
 import { SandboxError, type SandboxErrorCode } from "./errors.js"
 
 /** What each way in which a call to the agent fails means for a sandbox's user. */

@@ -270,9 +270,16 @@ export class Sandbox extends SandboxEmitter {
   }
 
   /** Made once, for whoever asks first; each asker waits as long as it wants to. */
-  #mainContainer(options: WaitOptions): Promise<Container> {
+  async #mainContainer(options: WaitOptions): Promise<Container> {
+    this.#running()
     this.#main ??= this.#startContainer([], {})
     return withDeadline(this.#main, "making the main container", pickWait(options))
+  }
+
+  /** @throws SandboxError `stopped` */
+  #running(): BootedGuest {
+    if (this.#guest && this.#status === "running") return this.#guest
+    throw new SandboxError("stopped", `the sandbox ${this.name} is not running`)
   }
 
   async #startContainer(command: readonly string[], options: ContainerOptions): Promise<Container> {

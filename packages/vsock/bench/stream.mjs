@@ -68,7 +68,12 @@ function guestToHost(receive) {
     const device = new VsockDevice({ guestCid: 3 })
     const ring = new RingGuest(device)
     const arrivals = new Arrivals()
-    device.listen(PORT, stream => receive(stream.on("error", () => undefined), arrivals))
+    device.listen(PORT, stream =>
+      receive(
+        stream.on("error", () => undefined),
+        arrivals,
+      ),
+    )
     const socket = await ring.guest.connect(PORT)
     const chunk = new Uint8Array(CHUNK).fill(1)
     const round = () => {
@@ -81,7 +86,9 @@ function guestToHost(receive) {
 }
 
 async function unixSocket() {
-  const fromDevices = createRequire(createRequire(import.meta.url).resolve("@ts-vmm/virtio-devices/package.json"))
+  const fromDevices = createRequire(
+    createRequire(import.meta.url).resolve("@ts-vmm/virtio-devices/package.json"),
+  )
   const native = await import(pathToFileURL(fromDevices.resolve("@ts-vmm/native")).href)
   const [a, b] = native.socketPair()
   const chunk = Buffer.alloc(CHUNK, 1)
@@ -105,6 +112,12 @@ async function unixSocket() {
 const OURS = {
   "host-to-guest": hostToGuest,
   "guest-to-host": guestToHost((stream, arrivals) => stream.on("data", chunk => arrivals.add(chunk.length))),
+  "guest-to-host-lent": guestToHost((stream, arrivals) =>
+    stream.lendTo((chunk, done) => {
+      arrivals.add(chunk.length)
+      done()
+    }),
+  ),
 }
 
 /**

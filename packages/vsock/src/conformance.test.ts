@@ -1,4 +1,4 @@
-import { deviceConformance, direct, type MockDriver } from "@ts-vmm/virtio-devices/testing"
+import { deviceConformance, direct, type MockDriver, overVhostUser } from "@ts-vmm/virtio-devices/testing"
 import { describe, expect, test } from "vitest"
 import {
   VIRTIO_VSOCK_OP_REQUEST,
@@ -27,7 +27,12 @@ async function works(driver: MockDriver): Promise<void> {
   const srcPort = nextPort++
   const codec = new HeaderBuffer()
   const addresses = { srcCid: 3, dstCid: VMADDR_CID_HOST, srcPort, dstPort: PORT }
-  const header = { ...emptyHeader(), ...addresses, type: VIRTIO_VSOCK_TYPE_STREAM, op: VIRTIO_VSOCK_OP_REQUEST }
+  const header = {
+    ...emptyHeader(),
+    ...addresses,
+    type: VIRTIO_VSOCK_TYPE_STREAM,
+    op: VIRTIO_VSOCK_OP_REQUEST,
+  }
   codec.encode(header)
   const answer = driver.writable(128)
   driver.post(VSOCK_RX_QUEUE, [answer])
@@ -41,7 +46,7 @@ async function works(driver: MockDriver): Promise<void> {
   expect(header).toMatchObject({ op: VIRTIO_VSOCK_OP_RESPONSE, srcPort: PORT, dstPort: srcPort })
 }
 
-describe.each([direct])("vsock device over $name", over => {
+describe.each([direct, overVhostUser])("vsock device over $name", over => {
   const cases = deviceConformance({ makeDevice, over, works, requestQueues: [VSOCK_TX_QUEUE] })
   test.each(cases)("$name", ({ run }) => run())
 })

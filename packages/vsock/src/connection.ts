@@ -1,3 +1,13 @@
+import {
+  CONNECTION_ABANDONED,
+  CONNECTION_CLOSED,
+  CONNECTION_DATA,
+  CONNECTION_OPEN,
+  CONNECTION_SENT,
+  CONNECTION_SHUTDOWN,
+  type ConnectionCarrier,
+  type ConnectionConsumer,
+} from "./connection-roles.js"
 import { ReceiveWindow, SendWindow } from "./credit.js"
 import {
   VIRTIO_VSOCK_OP_CREDIT_REQUEST,
@@ -31,37 +41,6 @@ import { SendQueue } from "./send-queue.js"
  * ```
  */
 export type ConnectionState = "connecting" | "accepting" | "established" | "closing" | "closed"
-
-/** What a connection tells its consumer, as bits, gathered over one turn. */
-export const CONNECTION_OPEN = 1
-/** `incoming` grew. */
-export const CONNECTION_DATA = 2
-/** `peerShutdown` grew. */
-export const CONNECTION_SHUTDOWN = 4
-/** `outgoing` fell empty. */
-export const CONNECTION_SENT = 8
-/** The state is "closed"; `closeReason` says why. */
-export const CONNECTION_CLOSED = 16
-
-/** The host-side end of a connection. Called outside of every queue operation, so it may do as it likes. */
-export interface ConnectionConsumer {
-  /** Bits of `CONNECTION_*` since the last call. */
-  onEvents(events: number): void
-}
-
-/** What a connection needs of whoever carries its packets. */
-export interface ConnectionCarrier {
-  /** `connection.wantsToSend()` became true. */
-  sendSoon(connection: Connection): void
-  /** `connection.events` became non-zero. */
-  notifySoon(connection: Connection): void
-  /** Sends an RST; whatever else the connection owed is off. */
-  sendReset(connection: Connection): void
-  /** The state became "closed"; no packet of the guest finds the connection any more. */
-  closed(connection: Connection): void
-  /** The state became "closing". */
-  closing(connection: Connection): void
-}
 
 // Control packets a connection owes the guest. Bits, not a queue: they cannot pile up.
 const OWES_REQUEST = 1
@@ -158,6 +137,11 @@ export class Connection {
     return this.#state === "closed" || (this.#peerShutdown & VIRTIO_VSOCK_SHUTDOWN_SEND) !== 0
   }
 
+  /** Bytes that arrived and were not read, wherever they are kept. */
+  get unread(): number {
+    return this.#receive.used
+  }
+
   // --- the host's side ---
 
   /** Takes the guest's REQUEST. */
@@ -176,9 +160,10 @@ export class Connection {
 
   /** The consumer has read all but `unread` bytes of what arrived. */
   readUpTo(unread: number): void {
-    if (this.#receive.readUpTo(unread) && this.#state === "established" && !this.ended) {
-      this.#owe(OWES_CREDIT_UPDATE)
-    }
+    const worthTelling = this.#receive.readUpTo(unread)
+    if (this.#state === "closed") {
+      if (this.unread === 0) this.#carrier.released(this)
+    } else if (worthTelling && this.#state === "established" && !this.ended) this.#owe(OWES_CREDIT_UPDATE)
   }
 
   /** No more data goes to the guest. `outgoing` must be empty. */
@@ -209,6 +194,12 @@ export class Connection {
   /** The transport is gone: nothing can be sent any more. */
   drop(reason: VsockErrorCode): void {
     if (this.#state !== "closed") this.#end(reason)
+  }
+
+  /** Forgets what is unread of a closed connection. */
+  abandon(): void {
+    this.incoming.clear()
+    this.#notify(CONNECTION_ABANDONED)
   }
 
   // --- the guest's side ---

@@ -53,7 +53,7 @@ export const VMADDR_PORT_ANY = 0xffff_ffff
 export const DEFAULT_BUF_ALLOC = 256 * 1024
 /** Connections a device carries unless told otherwise. */
 export const DEFAULT_MAX_CONNECTIONS = 1024
-/** Guest requests waiting for the host's decision, unless told otherwise. */
+/** Guest requests waiting for a host socket, and host programs in their handshake, unless told otherwise. */
 export const DEFAULT_MAX_HALF_OPEN = 256
 /** Streams a listener holds for its async iterator. */
 export const DEFAULT_BACKLOG = 128

@@ -58,7 +58,7 @@ export interface ListenOptions {
  * ```ts
  * const vsock = new VsockDevice({ guestCid: 3 })
  * await serveVhostUser(vsock, { socketPath: "vsock.sock" })
- * vsock.listen(1024, stream => stream.pipe(stream))
+ * vsock.listen(1024, stream => pipeline(stream, stream).catch(report))
  * const shell = await vsock.connect(22, { timeoutMs: 1000 })
  * ```
  */
@@ -143,7 +143,10 @@ export class VsockDevice implements VirtioDevice {
     this.#sendEvents()
   }
 
-  /** Closes all listeners and connections. The device itself stays usable. */
+  /**
+   * Closes all listeners and connections: the guest gets RSTs, streams close without an error, and pending
+   * `connect` calls fail with `closed`. The device itself stays usable.
+   */
   close(): void {
     for (const listener of this.#listeners) listener.close()
     this.#listeners.clear()

@@ -4,6 +4,8 @@
  * @packageDocumentation
  */
 export type { ConnectOptions } from "./connect.js"
+export type { Connection, ConnectionState } from "./connection.js"
+export * from "./connection-roles.js"
 export * from "./defs.js"
 export { type ListenOptions, VsockDevice, type VsockDeviceOptions } from "./device.js"
 export { VsockError, type VsockErrorCode } from "./errors.js"
@@ -17,5 +19,5 @@ export {
   type VsockHeader,
 } from "./packet.js"
 export type { VsockStats } from "./stats.js"
-export { VsockStream } from "./streams.js"
+export { type Borrower, VsockStream } from "./streams.js"
 export { UnixBridge, type UnixBridgeOptions } from "./unix-bridge.js"

@@ -12,7 +12,7 @@ export type OnConnection = (stream: VsockStream) => void
  * @example
  * ```ts
  * using listener = vsock.listen(1024)
- * for await (const stream of listener) stream.pipe(stream)
+ * for await (const stream of listener) pipeline(stream, stream).catch(report)
  * ```
  */
 export class VsockListener implements Acceptor, AsyncIterable<VsockStream> {

@@ -182,6 +182,28 @@ test("V5: a connection left behind by an orderly close gives its place to a new 
   expect(wire.muxer.size).toBe(1)
 })
 
+test("V5: connections that ended with unread bytes count, and the oldest makes room", async () => {
+  const wire = joinGuest({ maxConnections: 4 })
+  const streams: VsockStream[] = []
+  const failures: string[] = []
+  new VsockListener(wire.muxer, 1024, 128, stream => {
+    streams.push(stream.on("error", error => failures.push(`${streams.indexOf(stream)} ${error.message}`)))
+  })
+
+  for (let i = 0; i < 6; i++) {
+    const socket = await open(wire)
+    socket.write(new Uint8Array(1000))
+    socket.close()
+    await wire.settle()
+  }
+
+  expect([wire.muxer.size, wire.muxer.unreadSize]).toEqual([0, 4])
+  expect(failures.map(text => text[0])).toEqual(["0", "1"])
+  for (const stream of streams) stream.resume()
+  await wire.settle()
+  expect(wire.muxer.unreadSize).toBe(0)
+})
+
 test("V6: an RST for an unknown connection is not answered, anything else is, once", async () => {
   const wire = joinGuest()
   const ops = [

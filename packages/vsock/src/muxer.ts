@@ -1,4 +1,5 @@
-import { Connection, type ConnectionCarrier } from "./connection.js"
+import { Connection } from "./connection.js"
+import type { ConnectionCarrier } from "./connection-roles.js"
 import {
   CLOSE_TIMEOUT_MS,
   FIRST_EPHEMERAL_PORT,
@@ -56,6 +57,8 @@ export class Muxer implements ConnectionCarrier {
   readonly #wake: () => void
   readonly #connections = new PortMap<Connection>()
   readonly #acceptors = new Map<number, Acceptor>()
+  /** Closed with unread bytes, oldest first: they count, or a guest could fill the host's memory with them. */
+  readonly #unread = new Set<Connection>()
   readonly #closingTimers = new Map<Connection, NodeJS.Timeout>()
   #guestCid: number
   #senders: Connection[] = []
@@ -69,6 +72,11 @@ export class Muxer implements ConnectionCarrier {
     this.#options = options
     this.#guestCid = options.guestCid
     this.#wake = wake
+  }
+
+  /** Connections that ended with bytes nobody has read yet. */
+  get unreadSize(): number {
+    return this.#unread.size
   }
 
   /** Connections that hold a port pair, closing ones included. */
@@ -209,10 +217,16 @@ export class Muxer implements ConnectionCarrier {
   }
 
   #hasRoom(): boolean {
-    if (this.#connections.size < this.#options.maxConnections) return true
-    const oldest = this.#closingTimers.keys().next()
-    if (oldest.done) return false
-    oldest.value.reset()
+    if (this.#connections.size + this.#unread.size < this.#options.maxConnections) return true
+    const closing = this.#closingTimers.keys().next().value
+    if (closing !== undefined) {
+      closing.reset()
+      return true
+    }
+    const unread = this.#unread.values().next().value
+    if (unread === undefined) return false
+    this.#unread.delete(unread)
+    unread.abandon()
     return true
   }
 
@@ -316,6 +330,11 @@ export class Muxer implements ConnectionCarrier {
     clearTimeout(this.#closingTimers.get(connection))
     this.#closingTimers.delete(connection)
     this.#connections.delete(connection.hostPort, connection.guestPort)
+    if (connection.unread > 0) this.#unread.add(connection)
+  }
+
+  released(connection: Connection): void {
+    this.#unread.delete(connection)
   }
 }
 

@@ -16,6 +16,8 @@ const SLAB_GROWTH = 4
 export class ReceiveQueue {
   /** Full slabs' unread parts, oldest first. */
   readonly #chunks: Buffer[] = []
+  /** Slabs that came back, see `release`. */
+  readonly #spare: ArrayBufferLike[] = []
   #slab: ArrayBufferLike | undefined
   #start = 0
   #end = 0
@@ -52,8 +54,21 @@ export class ReceiveQueue {
     return chunk
   }
 
+  /**
+   * Gives a chunk's memory back, to be filled again: nobody may look at the chunk any more. Only for chunks
+   * that are released in the order they were taken.
+   */
+  release(chunk: Buffer): void {
+    if (chunk.buffer !== this.#slab) this.#spare.push(chunk.buffer)
+    else if (this.#start === this.#end) {
+      this.#start = 0
+      this.#end = 0
+    }
+  }
+
   /** Forgets everything. */
   clear(): void {
+    this.#spare.length = 0
     this.#chunks.length = 0
     this.#slab = undefined
     this.#start = 0
@@ -66,7 +81,7 @@ export class ReceiveQueue {
     if (rest !== undefined) this.#chunks.push(rest)
     if (this.#slab !== undefined) this.#size = Math.min(this.#size * SLAB_GROWTH, LAST_SLAB_SIZE)
     const size = Math.max(this.#size, Math.min(wanted, LAST_SLAB_SIZE))
-    this.#slab = Buffer.allocUnsafeSlow(size).buffer
+    this.#slab = this.#spare.pop() ?? Buffer.allocUnsafeSlow(size).buffer
     this.#start = 0
     this.#end = 0
   }

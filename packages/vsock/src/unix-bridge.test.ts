@@ -140,6 +140,23 @@ test("V8: a host program that never says CONNECT is dropped in time, and more th
   await Promise.all(silent.map(({ closed }) => closed))
 })
 
+test("V5: guest requests that wait for a host socket are capped, further ones refused", async () => {
+  await bridge.close()
+  bridge = await serve({ maxPending: 2 })
+  await service(1234, socket => socket.resume())
+
+  const results = await Promise.allSettled(Array.from({ length: 5 }, () => ring.guest.connect(1234)))
+
+  expect(results.map(({ status }) => status)).toEqual([
+    "fulfilled",
+    "fulfilled",
+    "rejected",
+    "rejected",
+    "rejected",
+  ])
+  await ring.guest.connect(1234)
+})
+
 test("V8: a host program that vanishes shows as end of stream, and as an RST to a guest that goes on writing", async () => {
   let ended = false
   let guestClosed = false

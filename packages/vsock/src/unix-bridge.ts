@@ -2,6 +2,7 @@ import { chmod, mkdir, stat } from "node:fs/promises"
 import { createServer, connect as netConnect, type Server, type Socket } from "node:net"
 import { dirname } from "node:path"
 import type { Connection } from "./connection.js"
+import { DEFAULT_MAX_HALF_OPEN } from "./defs.js"
 import type { VsockDevice } from "./device.js"
 import { VsockError } from "./errors.js"
 import type { Acceptor } from "./muxer.js"
@@ -52,7 +53,7 @@ export class UnixBridge implements Acceptor {
     this.#device = device
     this.path = options.path
     this.#handshakeTimeoutMs = options.handshakeTimeoutMs ?? 5_000
-    this.#maxPending = options.maxPending ?? 256
+    this.#maxPending = options.maxPending ?? DEFAULT_MAX_HALF_OPEN
     this.#server = createServer({ allowHalfOpen: true }, socket => this.#onClient(socket))
   }
 

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs"
-import { guestArtifacts } from "@ts-vmm/guest"
+import { guestArtifacts } from "@ts-vmm/guest/artifacts"
 import { ConsoleLog } from "../../console-log.js"
 import { withDeadline } from "../../deadline.js"
 import type { HypervisorProbe, UmlMode } from "../hypervisor.js"

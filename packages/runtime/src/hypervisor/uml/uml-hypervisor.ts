@@ -1,6 +1,6 @@
 import { existsSync, statfsSync } from "node:fs"
 import { join } from "node:path"
-import { guestArtifacts } from "@ts-vmm/guest"
+import { guestArtifacts } from "@ts-vmm/guest/artifacts"
 import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import { serveVhostUser, type VhostUserServer } from "@ts-vmm/virtio-devices/vhost-user"
 import { SandboxError } from "../../errors.js"
