@@ -34,7 +34,13 @@ export function addressFromBigInt(value: bigint): GuestAddress {
  */
 export function addAddress(at: GuestAddress, offset: number): GuestAddress {
   const sum = at + offset
-  if (!Number.isSafeInteger(sum) || !Number.isSafeInteger(at) || at < 0 || !Number.isSafeInteger(offset) || offset < 0)
+  if (
+    !Number.isSafeInteger(sum) ||
+    !Number.isSafeInteger(at) ||
+    at < 0 ||
+    !Number.isSafeInteger(offset) ||
+    offset < 0
+  )
     throw new MemoryError("address-too-large", at, offset)
   return sum
 }

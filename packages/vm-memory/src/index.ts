@@ -6,6 +6,6 @@ export {
   MAX_GUEST_ADDRESS,
   MAX_REGION_SIZE,
   REGION_ALIGNMENT,
-  RegionTable,
   type RegionSource,
+  RegionTable,
 } from "./region-table.js"

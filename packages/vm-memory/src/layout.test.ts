@@ -20,7 +20,13 @@ describe("layout", () => {
   test("nests and repeats", () => {
     const point = struct({ x: i32(), y: i32() })
     const line = struct({ name: bytes(4), points: array(point, 2) })
-    const value = { name: Uint8Array.of(1, 2, 3, 4), points: [{ x: -1, y: 1 }, { x: 2, y: -2 }] }
+    const value = {
+      name: Uint8Array.of(1, 2, 3, 4),
+      points: [
+        { x: -1, y: 1 },
+        { x: 2, y: -2 },
+      ],
+    }
     const decoded = line.decode(line.toBytes(value))
     expect(decoded.points).toEqual(value.points)
     expect(decoded.name).toEqual(Uint8Array.of(1, 2, 3, 4))

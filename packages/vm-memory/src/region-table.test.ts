@@ -42,7 +42,11 @@ describe("regions", () => {
     { what: "a fractional size", regions: [{ start: 0, size: 1.5 }], code: "region-size" },
     { what: "a negative start", regions: [{ start: -8, size: 8 }], code: "region-address" },
     { what: "one past 2^52", regions: [{ start: MAX_GUEST_ADDRESS - 8, size: 16 }], code: "region-address" },
-    { what: "a start that is not a number", regions: [{ start: Number.NaN, size: 16 }], code: "region-address" },
+    {
+      what: "a start that is not a number",
+      regions: [{ start: Number.NaN, size: 16 }],
+      code: "region-address",
+    },
     { what: "a start off the 8-byte grid", regions: [{ start: 4, size: 16 }], code: "misaligned" },
     {
       what: "two that share a byte",
@@ -125,21 +129,25 @@ describe("read, write and slices", () => {
     const sizes = [0x40, 0x18, 0x28]
     const total = sizes.reduce((a, b) => a + b)
     fc.assert(
-      fc.property(fc.integer({ min: -8, max: total + 8 }), fc.integer({ min: 0, max: total + 8 }), (at, size) => {
-        const memory = arrayBufferMemory([
-          { start: 0, size: 0x40 },
-          { start: 0x40, size: 0x18 },
-          { start: 0x58, size: 0x28 },
-        ])
-        const flat = new Uint8Array(total)
-        const data = Uint8Array.from({ length: size }, (_, i) => (i % 255) + 1)
-        const inside = at >= 0 && at + size <= total
-        expect(codeOf(() => memory.write(at, data))).toBe(inside ? undefined : "out-of-range")
-        if (inside) flat.set(data, at)
-        const all = new Uint8Array(total)
-        memory.read(0, all)
-        expect(all).toEqual(flat)
-      }),
+      fc.property(
+        fc.integer({ min: -8, max: total + 8 }),
+        fc.integer({ min: 0, max: total + 8 }),
+        (at, size) => {
+          const memory = arrayBufferMemory([
+            { start: 0, size: 0x40 },
+            { start: 0x40, size: 0x18 },
+            { start: 0x58, size: 0x28 },
+          ])
+          const flat = new Uint8Array(total)
+          const data = Uint8Array.from({ length: size }, (_, i) => (i % 255) + 1)
+          const inside = at >= 0 && at + size <= total
+          expect(codeOf(() => memory.write(at, data))).toBe(inside ? undefined : "out-of-range")
+          if (inside) flat.set(data, at)
+          const all = new Uint8Array(total)
+          memory.read(0, all)
+          expect(all).toEqual(flat)
+        },
+      ),
       { numRuns: 300 },
     )
   })
@@ -197,6 +205,9 @@ describe("addresses", () => {
       [0.5, 0.5],
       [Number.NaN, 0],
     ] as const)
-      expect(codeOf(() => addAddress(at, offset)), `${at}+${offset}`).toBe("address-too-large")
+      expect(
+        codeOf(() => addAddress(at, offset)),
+        `${at}+${offset}`,
+      ).toBe("address-too-large")
   })
 })

@@ -1,12 +1,10 @@
 import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { constants, tmpdir } from "node:os"
 import { join } from "node:path"
-import { constants } from "node:os"
 import { IO_WRITE, IoBatch } from "@ts-vmm/native"
 import { afterEach, describe, expect, test } from "vitest"
-import { direct, MockDriver } from "../testing/index.js"
-import { overVhostUser } from "../vhost-user/over-vhost-user.js"
+import { direct, MockDriver, overVhostUser } from "../testing/index.js"
 import { type BlockBackend, ExtentList } from "./backend.js"
 import { concatBackend } from "./concat-backend.js"
 import * as defs from "./defs.js"
@@ -46,7 +44,8 @@ async function attach(backend: BlockBackend, over = direct) {
   return { device, driver, block: new BlockDriver(driver) }
 }
 
-const pattern = (length: number, seed = 1) => Uint8Array.from({ length }, (_, i) => (i * seed + (i >> 8)) & 0xff)
+const pattern = (length: number, seed = 1) =>
+  Uint8Array.from({ length }, (_, i) => (i * seed + (i >> 8)) & 0xff)
 const codeOf = (action: () => unknown) => {
   try {
     action()
@@ -68,14 +67,34 @@ describe("file backend", () => {
     expect(readFileSync(path).subarray(8192, 16384)).toEqual(Buffer.from(data))
     const zeroes = await block.request(defs.VIRTIO_BLK_T_WRITE_ZEROES, 0, { data: [rangeSegment(16, 8)] })
     expect(zeroes.status).toBe(OK)
-    expect(readFileSync(path).subarray(8192, 12288).every(byte => byte === 0)).toBe(true)
+    expect(
+      readFileSync(path)
+        .subarray(8192, 12288)
+        .every(byte => byte === 0),
+    ).toBe(true)
   })
+
+  test.each([direct, overVhostUser])(
+    "requests too large to be done at once go through the pool over $name",
+    async over => {
+      const path = image(new Uint8Array(4 << 20))
+      const { block } = await attach(openFileBackend(path), over)
+      const data = pattern((1 << 20) + 1024, 5)
+      expect((await block.request(defs.VIRTIO_BLK_T_OUT, 7, { data: [data] })).status).toBe(OK)
+      const read = await block.request(defs.VIRTIO_BLK_T_IN, 7, { writable: [data.length] })
+      expect(read.status).toBe(OK)
+      expect(Buffer.compare(read.data, data)).toBe(0)
+      expect(Buffer.compare(readFileSync(path).subarray(7 * 512, 7 * 512 + data.length), data)).toBe(0)
+    },
+  )
 
   test("discard gives space back to the host", async () => {
     const path = image(pattern(1 << 20))
     const { block } = await attach(openFileBackend(path))
     const before = statSync(path).blocks
-    expect((await block.request(defs.VIRTIO_BLK_T_DISCARD, 0, { data: [rangeSegment(0, 1024)] })).status).toBe(OK)
+    expect(
+      (await block.request(defs.VIRTIO_BLK_T_DISCARD, 0, { data: [rangeSegment(0, 1024)] })).status,
+    ).toBe(OK)
     expect(statSync(path).blocks).toBeLessThan(before)
     expect(statSync(path).size).toBe(1 << 20)
   })
@@ -94,7 +113,11 @@ describe("file backend", () => {
   test("B4: the fd of a read-only disk lets nobody write, whatever the device would do", () => {
     const path = image(pattern(4096))
     const parts = [{ source: path, size: 4096 }]
-    for (const backend of [openFileBackend(path, { readOnly: true }), concatBackend(parts), memoryBackend(4096, { readOnly: true })]) {
+    for (const backend of [
+      openFileBackend(path, { readOnly: true }),
+      concatBackend(parts),
+      memoryBackend(4096, { readOnly: true }),
+    ]) {
       const extents = new ExtentList()
       kept(backend).locate(0, 512, extents)
       const batch = new IoBatch(1, 1)
@@ -107,15 +130,18 @@ describe("file backend", () => {
     expect(readFileSync(path)).toEqual(Buffer.from(pattern(4096)))
   })
 
-  test.each([direct, overVhostUser])("B6: an image truncated under the device gives IOERR, and later requests work over $name", async over => {
-    const path = image(pattern(1 << 20))
-    const { block, device } = await attach(openFileBackend(path), over)
-    truncateSync(path, 4096)
-    expect((await block.request(defs.VIRTIO_BLK_T_IN, 1024, { writable: [4096] })).status).toBe(IOERR)
-    expect((await block.request(defs.VIRTIO_BLK_T_IN, 7, { writable: [1024] })).status).toBe(IOERR)
-    expect((await block.request(defs.VIRTIO_BLK_T_IN, 0, { writable: [4096] })).status).toBe(OK)
-    expect(device.counters.failed).toBe(2)
-  })
+  test.each([direct, overVhostUser])(
+    "B6: an image truncated under the device gives IOERR, and later requests work over $name",
+    async over => {
+      const path = image(pattern(1 << 20))
+      const { block, device } = await attach(openFileBackend(path), over)
+      truncateSync(path, 4096)
+      expect((await block.request(defs.VIRTIO_BLK_T_IN, 1024, { writable: [4096] })).status).toBe(IOERR)
+      expect((await block.request(defs.VIRTIO_BLK_T_IN, 7, { writable: [1024] })).status).toBe(IOERR)
+      expect((await block.request(defs.VIRTIO_BLK_T_IN, 0, { writable: [4096] })).status).toBe(OK)
+      expect(device.counters.failed).toBe(2)
+    },
+  )
 
   test("B6: a full file system gives IOERR, and later requests work", async () => {
     const mount = folder()
@@ -137,7 +163,9 @@ describe("file backend", () => {
     expect(statuses[0]).toBe(OK)
     expect(statuses.at(-1)).toBe(IOERR)
     expect((await block.request(defs.VIRTIO_BLK_T_IN, 0, { writable: [512] })).data).toEqual(pattern(512))
-    expect((await block.request(defs.VIRTIO_BLK_T_DISCARD, 0, { data: [rangeSegment(0, 64)] })).status).toBe(OK)
+    expect((await block.request(defs.VIRTIO_BLK_T_DISCARD, 0, { data: [rangeSegment(0, 64)] })).status).toBe(
+      OK,
+    )
     expect((await block.request(defs.VIRTIO_BLK_T_OUT, 512, { data: [pattern(4096)] })).status).toBe(OK)
   })
 
@@ -150,7 +178,9 @@ describe("file backend", () => {
     bytes.set(magic)
     const { block, device } = await attach(openFileBackend(image(bytes)))
     expect(device.capacity).toBe(1 << 16)
-    expect((await block.request(defs.VIRTIO_BLK_T_IN, 0, { writable: [512] })).data).toEqual(bytes.slice(0, 512))
+    expect((await block.request(defs.VIRTIO_BLK_T_IN, 0, { writable: [512] })).data).toEqual(
+      bytes.slice(0, 512),
+    )
   })
 
   test("B9: a second writer is refused, readers share, and the lock ends with the backend", () => {
@@ -175,19 +205,22 @@ describe("file backend", () => {
     expect(codeOf(() => openFileBackend("/dev/null"))).toBe("not-a-disk")
   })
 
-  test.each([direct, overVhostUser])("a grown image is offered with a configuration interrupt over $name", async over => {
-    const path = image(pattern(1 << 16))
-    const { block, device, driver } = await attach(openFileBackend(path), over)
-    truncateSync(path, 1 << 17)
-    device.updateCapacity()
-    await driver.port.settle()
-    expect(driver.configInterrupts).toBe(1)
-    expect(device.capacity).toBe(1 << 17)
-    expect((await block.request(defs.VIRTIO_BLK_T_IN, 255, { writable: [512] })).status).toBe(OK)
-    device.updateCapacity()
-    await driver.port.settle()
-    expect(driver.configInterrupts).toBe(1)
-  })
+  test.each([direct, overVhostUser])(
+    "a grown image is offered with a configuration interrupt over $name",
+    async over => {
+      const path = image(pattern(1 << 16))
+      const { block, device, driver } = await attach(openFileBackend(path), over)
+      truncateSync(path, 1 << 17)
+      device.updateCapacity()
+      await driver.port.settle()
+      expect(driver.configInterrupts).toBe(1)
+      expect(device.capacity).toBe(1 << 17)
+      expect((await block.request(defs.VIRTIO_BLK_T_IN, 255, { writable: [512] })).status).toBe(OK)
+      device.updateCapacity()
+      await driver.port.settle()
+      expect(driver.configInterrupts).toBe(1)
+    },
+  )
 })
 
 describe("concatenated backend", () => {
@@ -214,13 +247,17 @@ describe("concatenated backend", () => {
       const one = await block.request(defs.VIRTIO_BLK_T_IN, sector, { writable: [512] })
       expect(Buffer.compare(one.data, expected.subarray(sector * 512, sector * 512 + 512))).toBe(0)
     }
-    expect((await block.request(defs.VIRTIO_BLK_T_IN, expected.length / 512, { writable: [512] })).status).toBe(IOERR)
+    expect(
+      (await block.request(defs.VIRTIO_BLK_T_IN, expected.length / 512, { writable: [512] })).status,
+    ).toBe(IOERR)
   })
 
   test("a request across hundreds of small parts is one request", async () => {
     const bytes = pattern(512, 9)
     const path = image(bytes)
-    const { block } = await attach(concatBackend(Array.from({ length: 400 }, () => ({ source: path, size: 512 }))))
+    const { block } = await attach(
+      concatBackend(Array.from({ length: 400 }, () => ({ source: path, size: 512 }))),
+    )
     const result = await block.request(defs.VIRTIO_BLK_T_IN, 0, { writable: [512 * 400] })
     expect(result.status).toBe(OK)
     for (let i = 0; i < 400; i++) expect(result.data[i * 512 + 77]).toBe(bytes[77])
@@ -231,7 +268,9 @@ describe("concatenated backend", () => {
     expect(codeOf(() => concatBackend([]))).toBe("part")
     expect(codeOf(() => concatBackend([{ source: inner, size: 100 }]))).toBe("part")
     expect(codeOf(() => concatBackend([{ source: "/nonexistent/part", size: 512 }]))).toBe("open")
-    expect(codeOf(() => concatBackend(Array.from({ length: 600 }, () => ({ source: inner, size: 512 }))))).toBe("part")
+    expect(
+      codeOf(() => concatBackend(Array.from({ length: 600 }, () => ({ source: inner, size: 512 })))),
+    ).toBe("part")
     expect(inner.bytes.length).toBe(0)
   })
 })

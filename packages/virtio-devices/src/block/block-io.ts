@@ -13,6 +13,15 @@ const MAX_SEGMENTS = 1024 + MAX_OPS
 const SYNC_OP_BYTES = 1024 * 1024
 /** Bytes moved in this thread per notification, at some 10 GB/s well under a millisecond. */
 const SYNC_BUDGET_BYTES = 8 * 1024 * 1024
+/**
+ * Writes per native call in this thread. They go to the page cache, which is some ten times faster than handing
+ * them to the pool, but the kernel makes a writer wait that is ahead of its disk: up to 200 ms per write.
+ */
+const SYNC_WRITES = 4
+/** Writes that took longer than this together have been made to wait. */
+const THROTTLED_MS = 5
+/** How long writes go to the pool after that. */
+const THROTTLE_PAUSE_MS = 1000
 
 const { EAGAIN, EINVAL, EIO, EOPNOTSUPP } = constants.errno
 
@@ -25,8 +34,9 @@ export interface IoTask {
 }
 
 /**
- * Moves data between a disk and guest memory. Reads that the page cache has are done at once in this thread, one
- * native call for as many as there are; all that may wait for a disk goes to the thread pool.
+ * Moves data between a disk and guest memory. Reads that the page cache has, and writes while it takes them, are
+ * done at once in this thread, one native call for as many as there are; all that waits for a disk goes to the
+ * thread pool.
  */
 export class BlockIo<Task extends IoTask> {
   readonly #backend: BlockBackend
@@ -42,8 +52,10 @@ export class BlockIo<Task extends IoTask> {
   readonly #ended: Task[] = []
   #telling = false
   #budget = SYNC_BUDGET_BYTES
-  /** False once the file system said that it has no writes that do not wait. */
-  #nowaitWrites = true
+  /** Writes in `#fast`. */
+  #fastWrites = 0
+  /** Until then writes go to the pool. */
+  #throttledUntil = 0
 
   /** @param done called once per task, when its `pending` has come down to 0 */
   constructor(backend: BlockBackend, memory: GuestMemory, done: (task: Task) => void) {
@@ -64,7 +76,14 @@ export class BlockIo<Task extends IoTask> {
    * @param offset position on the disk, bytes; checked
    * @param length bytes; checked to fit the chain and the disk
    */
-  addData(task: Task, opcode: number, chain: DescriptorChain, skip: number, offset: number, length: number): void {
+  addData(
+    task: Task,
+    opcode: number,
+    chain: DescriptorChain,
+    skip: number,
+    offset: number,
+    length: number,
+  ): void {
     const extents = this.#extents
     extents.clear()
     this.#backend.locate(offset, length, extents)
@@ -85,7 +104,7 @@ export class BlockIo<Task extends IoTask> {
           within -= chain.segmentLengths[segment++]!
           continue
         }
-        const part = room < left ? room : left
+        const part = Math.min(room, left)
         const at = chain.segmentOffsets[segment]! + within
         const region = chain.segmentRegions[segment]!
         if (fd !== ZERO_EXTENT) batch.addSegment(region, this.#bases[region]! + at, part)
@@ -94,6 +113,7 @@ export class BlockIo<Task extends IoTask> {
         within += part
       }
     }
+    if (this.#fastWrites >= SYNC_WRITES) this.#run(this.#fast)
   }
 
   /** Adds a flush, or a punch or zero of `length` bytes at `offset`. */
@@ -128,7 +148,10 @@ export class BlockIo<Task extends IoTask> {
 
   #choose(opcode: number, length: number): Batch<Task> {
     if (length > SYNC_OP_BYTES || length > this.#budget) return this.#slow
-    if (opcode === IO_WRITE && !this.#nowaitWrites) return this.#slow
+    if (opcode === IO_WRITE && !this.#backend.inMemory) {
+      if (performance.now() < this.#throttledUntil) return this.#slow
+      this.#fastWrites++
+    }
     this.#budget -= length
     return this.#fast
   }
@@ -163,13 +186,16 @@ export class BlockIo<Task extends IoTask> {
 
   #runNow(batch: Batch<Task>): void {
     const { io, tasks, expected, count } = batch
-    io.runSync(this.#buffers, count, this.#backend.inMemory ? WAIT : NOWAIT)
+    const begun = this.#fastWrites > 0 ? performance.now() : 0
+    io.runSync(this.#buffers, count, this.#backend.inMemory ? WAIT : NOWAIT_READS)
+    if (this.#fastWrites > 0) this.#watchThrottle(begun)
     const results = io.results
     for (let i = 0; i < count; i++) {
       const result = results[i]!
       const task = tasks[i]!
       if (result !== expected[i]) {
-        if (this.#wouldWait(batch, i, result)) {
+        // Not cached, or a file system that cannot tell.
+        if (!this.#backend.inMemory && (result === -EAGAIN || result === -EOPNOTSUPP)) {
           this.#missed.push(i)
           continue
         }
@@ -179,10 +205,10 @@ export class BlockIo<Task extends IoTask> {
     }
   }
 
-  #wouldWait(batch: Batch<Task>, row: number, result: number): boolean {
-    if (this.#backend.inMemory) return false
-    if (result === -EOPNOTSUPP && batch.io.ops[4 * row] === IO_WRITE) this.#nowaitWrites = false
-    return result === -EAGAIN || result === -EOPNOTSUPP
+  #watchThrottle(begun: number): void {
+    this.#fastWrites = 0
+    const now = performance.now()
+    if (now - begun > THROTTLED_MS) this.#throttledUntil = now + THROTTLE_PAUSE_MS
   }
 
   #runAsync(batch: Batch<Task>): void {
@@ -202,7 +228,7 @@ function noteError(task: IoTask, result: number): void {
   if (task.error === 0) task.error = result < 0 ? result : -EIO
 }
 
-const NOWAIT = { nowait: true } as const
+const NOWAIT_READS = { nowait: "reads" } as const
 const WAIT = { nowait: false } as const
 
 /** Rows of one native call and whose they are. */

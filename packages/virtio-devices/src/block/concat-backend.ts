@@ -40,7 +40,9 @@ export function concatBackend(parts: readonly ConcatPart[]): BlockBackend {
     }
     parts.forEach(({ size }, i) => {
       if (!Number.isSafeInteger(size) || size <= 0 || size % SECTOR_SIZE !== 0) {
-        throw new BlockError("part", `part ${i} of ${size} bytes is not a whole number of sectors`, { value: i })
+        throw new BlockError("part", `part ${i} of ${size} bytes is not a whole number of sectors`, {
+          value: i,
+        })
       }
     })
     return new ConcatBackend(

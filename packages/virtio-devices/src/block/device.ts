@@ -118,7 +118,8 @@ export class BlockDevice implements VirtioDevice {
 
   activate(ctx: DeviceContext): void {
     this.#disk.discard =
-      hasFeature(ctx.features, defs.VIRTIO_BLK_F_DISCARD) || hasFeature(ctx.features, defs.VIRTIO_BLK_F_WRITE_ZEROES)
+      hasFeature(ctx.features, defs.VIRTIO_BLK_F_DISCARD) ||
+      hasFeature(ctx.features, defs.VIRTIO_BLK_F_WRITE_ZEROES)
     const session: Session = {
       ctx,
       flushes: hasFeature(ctx.features, defs.VIRTIO_BLK_F_FLUSH),
@@ -274,5 +275,6 @@ function checkOptions(serial: string, queues: number, blockSize: number): void {
   if (!(Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUES)) {
     throw new RangeError(`queues must be an integer from 1 to ${MAX_QUEUES}`)
   }
-  if (![512, 1024, 2048, 4096].includes(blockSize)) throw new RangeError("blockSize must be 512, 1024, 2048 or 4096")
+  if (![512, 1024, 2048, 4096].includes(blockSize))
+    throw new RangeError("blockSize must be 512, 1024, 2048 or 4096")
 }

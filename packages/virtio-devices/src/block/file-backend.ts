@@ -38,7 +38,9 @@ export function openFileBackend(path: string, options: FileBackendOptions = {}):
     // O_NONBLOCK: a path that turns out to be a FIFO must not hold up the process.
     fd = openSync(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK)
   } catch (cause) {
-    throw new BlockError("open", `disk image ${path} cannot be opened: ${(cause as Error).message}`, { cause })
+    throw new BlockError("open", `disk image ${path} cannot be opened: ${(cause as Error).message}`, {
+      cause,
+    })
   }
   try {
     return new FileBackend(fd, path, { readOnly, ...options })

@@ -57,7 +57,8 @@ export class ConsoleDevice implements VirtioDevice {
   /** @throws RangeError for no ports, or more than 31 */
   constructor(options: ConsoleOptions = {}) {
     const ports = options.ports ?? [{}]
-    if (ports.length < 1 || ports.length > MAX_PORTS) throw new RangeError(`console with ${ports.length} ports`)
+    if (ports.length < 1 || ports.length > MAX_PORTS)
+      throw new RangeError(`console with ${ports.length} ports`)
     const multiport = options.multiport ?? ports.length > 1
     if (!multiport && ports.length > 1) throw new RangeError("several ports need multiport")
     this.ports = ports.map((port, index) => new ConsolePort(index, port, this.#owner())) as [ConsolePort]
@@ -91,7 +92,8 @@ export class ConsoleDevice implements VirtioDevice {
   }
 
   notify(index: number): void {
-    if (this.#multiport && (index === CONTROL_RX_QUEUE || index === CONTROL_TX_QUEUE)) this.#control.notify(index)
+    if (this.#multiport && (index === CONTROL_RX_QUEUE || index === CONTROL_TX_QUEUE))
+      this.#control.notify(index)
     else this.ports[index < CONTROL_RX_QUEUE ? 0 : (index >> 1) - 1]?.notify(index)
   }
 

@@ -15,8 +15,16 @@ function twoByTwo() {
   const memory = arrayBufferMemory(DEFAULT_REGIONS)
   const driver = new SplitDriver(memory, RING, VIRTIO_F_VERSION_1)
   memory.write(LOW, Uint8Array.of(1, 2, 3, 4))
-  memory.write(HIGH, Uint8Array.from({ length: 40 }, (_, i) => 5 + i))
-  const part = (address: number, length: number, writable: boolean) => ({ address, length, writable, bytes: () => new Uint8Array() })
+  memory.write(
+    HIGH,
+    Uint8Array.from({ length: 40 }, (_, i) => 5 + i),
+  )
+  const part = (address: number, length: number, writable: boolean) => ({
+    address,
+    length,
+    writable,
+    bytes: () => new Uint8Array(),
+  })
   driver.post([part(LOW, 4, false), part(HIGH, 40, false), part(HIGH + 64, 5, true), part(LOW + 64, 3, true)])
   const chain = new SplitQueue(memory, RING, VIRTIO_F_VERSION_1).pop() as DescriptorChain
   return { memory, chain }

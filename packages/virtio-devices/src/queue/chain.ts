@@ -41,6 +41,8 @@ export class DescriptorChain {
   readonly segmentOffsets: Float64Array = new Float64Array(INITIAL_SEGMENTS)
   /** Length in bytes of each segment; never zero. */
   readonly segmentLengths: Uint32Array = new Uint32Array(INITIAL_SEGMENTS)
+  /** Region that every entry of `segmentRegions` names, or -1: spares the queue writing them again. Of no use to devices. */
+  readonly uniformRegion: number = 0
   /** Taken from the ring and not yet returned. */
   readonly taken: boolean = false
   /** Its queue was stopped: it has no segments any more and completing it does nothing. */
@@ -104,15 +106,6 @@ export class DescriptorChain {
     return this.#triples(offset, length, this.readableCount, this.segmentCount, out)
   }
 
-  /** @internal Doubles the room for segments; a queue calls it while it fills the chain in. */
-  grow(): void {
-    const self: MutableChain = this
-    const room = this.segmentOffsets.length * 2
-    self.segmentRegions = copyInto(new Uint32Array(room), this.segmentRegions)
-    self.segmentOffsets = copyInto(new Float64Array(room), this.segmentOffsets)
-    self.segmentLengths = copyInto(new Uint32Array(room), this.segmentLengths)
-  }
-
   #copy(offset: number, other: Uint8Array, first: number, end: number, toGuest: boolean): number {
     let skip = offset
     let done = 0
@@ -174,11 +167,6 @@ function copyOut(bytes: Uint8Array, at: number, into: Uint8Array, start: number,
     return
   }
   for (let i = 0; i < length; i++) into[start + i] = bytes[at + i]!
-}
-
-function copyInto<T extends Uint32Array | Float64Array>(into: T, from: T): T {
-  into.set(from)
-  return into
 }
 
 /** A chain as its queue sees it: the queue alone fills it in. */

@@ -21,7 +21,11 @@ const CONFIG: QueueConfig = { size: 5, desc: BASE, driver: BASE + 0x1000, device
 function rig(features = PLAIN, over: Partial<QueueConfig> = {}) {
   const memory: ArrayBufferMemory = arrayBufferMemory(DEFAULT_REGIONS)
   const config = { ...CONFIG, ...over }
-  return { memory, driver: new PackedDriver(memory, config, features), queue: new PackedQueue(memory, config, features) }
+  return {
+    memory,
+    driver: new PackedDriver(memory, config, features),
+    queue: new PackedQueue(memory, config, features),
+  }
 }
 
 function buffer(address: number, length: number, writable = false): DriverBuffer {
@@ -93,13 +97,27 @@ describe("packed ring", () => {
     const { driver, queue } = rig()
     driver.post([buffer(HEAP, 3), buffer(HEAP, 4), buffer(HEAP, 5, true)], { indirectTable: HEAP + 0x100 })
     const chain = popped(queue)
-    expect([chain.segmentCount, chain.readableLength, chain.writableLength, chain.slots]).toEqual([3, 7, 5, 1])
+    expect([chain.segmentCount, chain.readableLength, chain.writableLength, chain.slots]).toEqual([
+      3, 7, 5, 1,
+    ])
   })
 
   test.each([
-    { name: "Q3: an address in a hole", list: [{ address: 0x8000_0000n, length: 4, flags: 0 }], code: "descriptor-address" },
-    { name: "Q4: an address past 2^53", list: [{ address: 2n ** 63n, length: 4, flags: 0 }], code: "descriptor-address" },
-    { name: "Q9: a buffer id outside the ring", list: [{ address: BigInt(HEAP), length: 4, flags: 0, next: 5 }], code: "head-index" },
+    {
+      name: "Q3: an address in a hole",
+      list: [{ address: 0x8000_0000n, length: 4, flags: 0 }],
+      code: "descriptor-address",
+    },
+    {
+      name: "Q4: an address past 2^53",
+      list: [{ address: 2n ** 63n, length: 4, flags: 0 }],
+      code: "descriptor-address",
+    },
+    {
+      name: "Q9: a buffer id outside the ring",
+      list: [{ address: BigInt(HEAP), length: 4, flags: 0, next: 5 }],
+      code: "head-index",
+    },
     {
       name: "Q1: a chain that never ends",
       list: Array.from({ length: 5 }, () => ({ address: BigInt(HEAP), length: 4, flags: VIRTQ_DESC_F_NEXT })),
@@ -110,7 +128,11 @@ describe("packed ring", () => {
       list: [{ address: BigInt(HEAP), length: 16, flags: VIRTQ_DESC_F_INDIRECT | VIRTQ_DESC_F_NEXT }],
       code: "indirect-flags",
     },
-    { name: "Q10: an indirect table of 20 bytes", list: [{ address: BigInt(HEAP), length: 20, flags: VIRTQ_DESC_F_INDIRECT }], code: "indirect-length" },
+    {
+      name: "Q10: an indirect table of 20 bytes",
+      list: [{ address: BigInt(HEAP), length: 20, flags: VIRTQ_DESC_F_INDIRECT }],
+      code: "indirect-length",
+    },
     {
       name: "Q12: readable after writable",
       list: [
@@ -130,7 +152,12 @@ describe("packed ring", () => {
 
   test("Q10: an indirect entry that is indirect itself is refused", () => {
     const { memory, driver, queue } = rig()
-    writeDescriptor(memory, HEAP, { address: BigInt(HEAP), length: 16, flags: 0, next: VIRTQ_DESC_F_INDIRECT })
+    writeDescriptor(memory, HEAP, {
+      address: BigInt(HEAP),
+      length: 16,
+      flags: 0,
+      next: VIRTQ_DESC_F_INDIRECT,
+    })
     driver.writeRaw(0, { address: BigInt(HEAP), length: 16, flags: VIRTQ_DESC_F_INDIRECT })
     expect(codeOf(() => queue.pop())).toBe("nested-indirect")
   })

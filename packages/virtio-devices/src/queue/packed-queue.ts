@@ -44,7 +44,8 @@ export class PackedQueue implements VirtQueue {
   readonly #indirectAllowed: boolean
   readonly #eventIdx: boolean
   readonly #inflightTracker: InflightTracker | undefined
-  readonly #chains: DescriptorChain[]
+  /** One chain object per buffer id, made when the id is first seen. */
+  readonly #chains: (DescriptorChain | undefined)[]
   readonly #unpopped: DescriptorChain[] = []
   #inFlight = 0
   /** Slots taken by the driver's chains that the device has not used yet. */
@@ -76,7 +77,7 @@ export class PackedQueue implements VirtQueue {
     this.#indirectAllowed = hasFeature(features, VIRTIO_F_INDIRECT_DESC)
     this.#eventIdx = hasFeature(features, VIRTIO_F_EVENT_IDX)
     this.#inflightTracker = config.inflight
-    this.#chains = Array.from({ length: size }, (_, id) => this.#builder.newChain(id))
+    this.#chains = new Array<DescriptorChain | undefined>(size).fill(undefined)
     this.#avail = slot(config.state?.availIndex ?? 0, size)
     this.#availWrap = config.state?.availWrap ?? true
     this.#used = slot(config.state?.usedIndex ?? 0, size)
@@ -107,6 +108,7 @@ export class PackedQueue implements VirtQueue {
   push(chain: DescriptorChain, written: number): void {
     const id = chain.head
     if (!chain.taken || this.#chains[id] !== chain) throw new QueueError("not-in-flight", id)
+    if (this.#unpopped.length > 0 && this.#unpopped.includes(chain)) throw new QueueError("not-in-flight", id)
     if (!(written >= 0 && written <= chain.writableLength))
       throw new QueueError("used-length", written, chain.writableLength)
     if (this.#desc16.length === 0) throw new QueueError("memory-gone", id)
@@ -114,7 +116,8 @@ export class PackedQueue implements VirtQueue {
     const at = this.#used
     this.#desc32[at * 4 + 2] = written
     this.#desc16[at * 8 + FLAGS_WORD - 1] = id
-    const flags = (this.#usedWrap ? VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED : 0) | (written > 0 ? VIRTQ_DESC_F_WRITE : 0)
+    const flags =
+      (this.#usedWrap ? VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED : 0) | (written > 0 ? VIRTQ_DESC_F_WRITE : 0)
     // The store of the flags is what gives the descriptor to the driver.
     Atomics.store(this.#desc16, at * 8 + FLAGS_WORD, flags)
     this.#advanceUsed(chain.slots)
@@ -162,7 +165,7 @@ export class PackedQueue implements VirtQueue {
   }
 
   stop(): void {
-    for (const chain of this.#chains) revokeChain(chain)
+    for (const chain of this.#chains) if (chain) revokeChain(chain)
     this.#unpopped.length = 0
     this.#inFlight = 0
     this.#slotsTaken = 0
@@ -218,9 +221,12 @@ export class PackedQueue implements VirtQueue {
   }
 
   #claim(id: number): DescriptorChain {
-    const chain = this.#chains[id]
-    if (chain === undefined) throw new QueueError("head-index", id, this.size)
-    if (chain.taken) throw new QueueError("head-in-flight", id)
+    if (!(id < this.size)) throw new QueueError("head-index", id, this.size)
+    const known = this.#chains[id]
+    if (known?.taken) throw new QueueError("head-in-flight", id)
+    if (known) return known
+    const chain = this.#builder.newChain(id)
+    this.#chains[id] = chain
     return chain
   }
 
@@ -241,7 +247,13 @@ export class PackedQueue implements VirtQueue {
       const at = base + 4 * i
       const entryFlags = words[at + 3]! >>> 16
       if ((entryFlags & VIRTQ_DESC_F_INDIRECT) !== 0) throw new QueueError("nested-indirect", i)
-      this.#builder.add(chain, words[at]!, words[at + 1]!, words[at + 2]!, (entryFlags & VIRTQ_DESC_F_WRITE) !== 0)
+      this.#builder.add(
+        chain,
+        words[at]!,
+        words[at + 1]!,
+        words[at + 2]!,
+        (entryFlags & VIRTQ_DESC_F_WRITE) !== 0,
+      )
     }
   }
 
@@ -266,6 +278,7 @@ export class PackedQueue implements VirtQueue {
 }
 
 function slot(index: number, size: number): number {
-  if (!(Number.isInteger(index) && index >= 0 && index < size)) throw new QueueError("descriptor-index", index, size)
+  if (!(Number.isInteger(index) && index >= 0 && index < size))
+    throw new QueueError("descriptor-index", index, size)
   return index
 }

@@ -12,6 +12,8 @@ import {
 import { QueueError } from "./errors.js"
 
 const TWO_32 = 2 ** 32
+/** As many segments as a chain may have, none longer than 2^22 bytes, stay within 2^32. */
+const LARGE_SHIFT = 22
 
 /** A table of descriptors as words: entry `i` starts at `words[base + 4 * i]`. */
 export interface DescriptorTable {
@@ -62,6 +64,7 @@ export class SegmentBuilder {
   moveScratch(chain: MutableChain): void {
     const from = this.#scratch
     const { segmentRegions, segmentOffsets, segmentLengths } = chain
+    chain.uniformRegion = -1
     chain.segmentRegions = from.segmentRegions
     chain.segmentOffsets = from.segmentOffsets
     chain.segmentLengths = from.segmentLengths
@@ -76,34 +79,34 @@ export class SegmentBuilder {
 
   /**
    * Fills `chain` with the descriptors that start at `head` of `ring`: every word is copied once and the copy
-   * is checked. A chain inside the last region hit is done in this loop with everything in locals; an
-   * indirect table or another region goes through `#walkSlowly`, which starts over.
-   *
-   * The sums are checked after the walk: it is bounded, so they are exact up to there.
+   * is checked. Chains of ordinary buffers inside the last region hit are done in this loop with everything
+   * in locals; whatever else there is, and every fault, goes through `#walkSlowly`, which starts over.
    *
    * @throws QueueError any guest fault of a chain
    */
   walk(chain: MutableChain, ring: Uint32Array, size: number, head: number, indirectAllowed: boolean): void {
-    const regions = chain.segmentRegions
     const offsets = chain.segmentOffsets
     const lengths = chain.segmentLengths
-    const hit = this.#hit
     const start = this.#hitStart
     const end = this.#hitEnd
+    if (chain.uniformRegion !== this.#hit) {
+      chain.segmentRegions.fill(this.#hit)
+      chain.uniformRegion = this.#hit
+    }
     let index = head
     let count = 0
     let readableCount = 0
     let readable = 0
     let writable = 0
-    // The room for segments bounds this loop: no slot is filled twice, and zero lengths leave it.
+    // Bounded by the room for segments: each turn fills one.
     while (count < offsets.length) {
       const at = 4 * index
       const address = ring[at + 1]! * TWO_32 + ring[at]!
       const length = ring[at + 2]!
       const flags = ring[at + 3]!
-      // Written so that NaN, which a detached view would give, leaves too.
-      if (!(address >= start && address + length <= end && length > 0 && (flags & VIRTQ_DESC_F_INDIRECT) === 0)) break
-      regions[count] = hit
+      // Empty, large, indirect. Below it is written so that NaN, which a detached view would give, leaves too.
+      if (((length - 1) >>> LARGE_SHIFT) | (flags & VIRTQ_DESC_F_INDIRECT)) break
+      if (!(address >= start && address + length <= end)) break
       offsets[count] = address - start
       lengths[count] = length
       count++
@@ -119,17 +122,22 @@ export class SegmentBuilder {
         chain.readableCount = readableCount
         chain.readableLength = readable
         chain.writableLength = writable
-        if (readable + writable > MAX_CHAIN_BYTES) throw tooLarge(readable + writable)
         return
       }
       index = flags >>> 16
-      if (index >= size || count >= size) break
+      if (index >= size) break
     }
     this.#walkSlowly(chain, ring, size, head, indirectAllowed)
   }
 
   /** Any chain at all, and every fault of one. */
-  #walkSlowly(chain: MutableChain, ring: Uint32Array, size: number, head: number, indirectAllowed: boolean): void {
+  #walkSlowly(
+    chain: MutableChain,
+    ring: Uint32Array,
+    size: number,
+    head: number,
+    indirectAllowed: boolean,
+  ): void {
     let words = ring
     let base = 0
     let entries = size
@@ -240,6 +248,7 @@ export class SegmentBuilder {
     const n = chain.segmentCount
     if (n === chain.segmentOffsets.length) grow(chain)
     chain.segmentRegions[n] = this.#hit
+    chain.uniformRegion = -1
     chain.segmentOffsets[n] = address - this.#hitStart
     chain.segmentLengths[n] = length
     chain.segmentCount = n + 1
@@ -272,7 +281,15 @@ function checkIndirect(flags: number, allowed: boolean, nested: boolean, head: n
 function grow(chain: MutableChain): void {
   const room = chain.segmentOffsets.length
   if (room >= MAX_CHAIN_SEGMENTS) throw new QueueError("chain-too-long", room, MAX_CHAIN_SEGMENTS)
-  chain.grow()
+  chain.uniformRegion = -1
+  chain.segmentRegions = copyInto(new Uint32Array(room * 2), chain.segmentRegions)
+  chain.segmentOffsets = copyInto(new Float64Array(room * 2), chain.segmentOffsets)
+  chain.segmentLengths = copyInto(new Uint32Array(room * 2), chain.segmentLengths)
+}
+
+function copyInto<T extends Uint32Array | Float64Array>(into: T, from: T): T {
+  into.set(from)
+  return into
 }
 
 /** The chain is in the device's hands. */
@@ -293,6 +310,5 @@ export function clearChain(chain: MutableChain): void {
   chain.writableLength = 0
   chain.segmentCount = 0
   chain.readableCount = 0
-  chain.slots = 0
   chain.taken = false
 }

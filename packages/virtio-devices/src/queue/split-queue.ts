@@ -39,9 +39,11 @@ export class SplitQueue implements VirtQueue {
   readonly #eventIdx: boolean
   readonly #inflightTracker: InflightTracker | undefined
   /** One chain object per head, made when the head is first seen. */
-  readonly #chains: DescriptorChain[]
+  readonly #chains: (DescriptorChain | undefined)[]
   readonly #unpopped: DescriptorChain[] = []
   readonly #resubmit: number[]
+  /** Something comes before the ring: an unpopped chain, or a head to resubmit. */
+  #again: boolean
   #inFlight = 0
   #availIdx: number
   #lastAvail: number
@@ -69,9 +71,10 @@ export class SplitQueue implements VirtQueue {
     this.#indirectAllowed = hasFeature(features, VIRTIO_F_INDIRECT_DESC)
     this.#eventIdx = hasFeature(features, VIRTIO_F_EVENT_IDX)
     this.#inflightTracker = config.inflight
-    this.#chains = Array.from({ length: size }, (_, head) => this.#builder.newChain(head))
+    this.#chains = new Array<DescriptorChain | undefined>(size).fill(undefined)
     this.#resubmit = [...(config.resubmit ?? [])].reverse()
     for (const head of this.#resubmit) if (!(head < size)) throw new QueueError("head-index", head, size)
+    this.#again = this.#resubmit.length > 0
     this.#lastAvail = (config.state?.availIndex ?? 0) & 0xffff
     this.#availIdx = this.#lastAvail
     this.#usedIdx = (config.state?.usedIndex ?? 0) & 0xffff
@@ -83,8 +86,7 @@ export class SplitQueue implements VirtQueue {
   }
 
   pop(): DescriptorChain | undefined {
-    if (this.#unpopped.length > 0) return this.#popAgain()
-    if (this.#resubmit.length > 0) return this.#take(this.#resubmit.pop()!)
+    if (this.#again) return this.#popAgain()
     if (this.#lastAvail === this.#availIdx && !this.#available()) return undefined
     const head = this.#avail[AVAIL_RING + (this.#lastAvail & (this.size - 1))]!
     if (!(head < this.size)) throw this.#badHead(head)
@@ -97,6 +99,7 @@ export class SplitQueue implements VirtQueue {
     if (!chain.taken || this.#chains[chain.head] !== chain || this.#unpopped.includes(chain))
       throw new QueueError("not-in-flight", chain.head)
     this.#unpopped.push(chain)
+    this.#again = true
     this.#inFlight--
     this.#inflightTracker?.unpopped(chain.head)
   }
@@ -104,6 +107,7 @@ export class SplitQueue implements VirtQueue {
   push(chain: DescriptorChain, written: number): void {
     const head = chain.head
     if (!chain.taken || this.#chains[head] !== chain) throw new QueueError("not-in-flight", head)
+    if (this.#again && this.#unpopped.includes(chain)) throw new QueueError("not-in-flight", head)
     if (!(written >= 0 && written <= chain.writableLength))
       throw new QueueError("used-length", written, chain.writableLength)
     if (this.#used16.length === 0) throw new QueueError("memory-gone", head)
@@ -142,7 +146,7 @@ export class SplitQueue implements VirtQueue {
     if (this.#eventIdx) Atomics.store(this.#used16, AVAIL_RING + 4 * this.size, this.#lastAvail)
     else if (!this.#notifyOn) Atomics.store(this.#used16, 0, 0)
     this.#notifyOn = true
-    return this.#unpopped.length > 0 || this.#resubmit.length > 0 || this.#available()
+    return this.#again || this.#available()
   }
 
   state(): QueueState {
@@ -155,9 +159,10 @@ export class SplitQueue implements VirtQueue {
   }
 
   stop(): void {
-    for (const chain of this.#chains) revokeChain(chain)
+    for (const chain of this.#chains) if (chain) revokeChain(chain)
     this.#unpopped.length = 0
     this.#resubmit.length = 0
+    this.#again = false
     this.#inFlight = 0
   }
 
@@ -178,14 +183,20 @@ export class SplitQueue implements VirtQueue {
   }
 
   #popAgain(): DescriptorChain {
-    const chain = this.#unpopped.pop()!
+    const chain = this.#unpopped.pop()
+    this.#again = this.#unpopped.length > 0 || this.#resubmit.length > (chain ? 0 : 1)
+    if (!chain) return this.#take(this.#resubmit.pop()!)
     this.#inFlight++
     this.#inflightTracker?.popped(chain.head)
     return chain
   }
 
   #take(head: number): DescriptorChain {
-    const chain = this.#chains[head]!
+    let chain = this.#chains[head]
+    if (chain === undefined) {
+      chain = this.#builder.newChain(head)
+      this.#chains[head] = chain
+    }
     if (chain.taken) throw new QueueError("head-in-flight", head)
     this.#builder.walk(chain, this.#desc, this.size, head, this.#indirectAllowed)
     markTaken(chain, 1)

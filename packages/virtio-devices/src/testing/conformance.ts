@@ -46,24 +46,42 @@ type Body = (driver: MockDriver, subject: ConformanceSubject) => Promise<void>
 export function deviceConformance(subject: ConformanceSubject): ConformanceCase[] {
   const packed = { packed: true }
   return [
-    onDevice("T1: refuses features it did not offer, and a driver without VERSION_1", subject, refusesFeatures, {
-      holdBack: true,
-    }),
+    onDevice(
+      "T1: refuses features it did not offer, and a driver without VERSION_1",
+      subject,
+      refusesFeatures,
+      {
+        holdBack: true,
+      },
+    ),
     onDevice("works over split rings", subject, worksNow),
     onDevice("works over packed rings", subject, worksNow, packed),
-    onDevice("works without indirect descriptors and EVENT_IDX", subject, worksNow, { features: withoutRingFeatures }),
+    onDevice("works without indirect descriptors and EVENT_IDX", subject, worksNow, {
+      features: withoutRingFeatures,
+    }),
     onDevice("config space reads as zero past its end", subject, configEnds),
     onDevice("works again after each of many resets (T8)", subject, worksAfterResets),
     onDevice("works again after each of many resets, packed", subject, worksAfterResets, packed),
-    onDevice("Q19: notifications of queues that are not there are ignored", subject, ignoresStrayNotifications),
-    onDevice("Q19: notifications before DRIVER_OK are ignored", subject, ignoresEarlyNotifications, { holdBack: true }),
+    onDevice(
+      "Q19: notifications of queues that are not there are ignored",
+      subject,
+      ignoresStrayNotifications,
+    ),
+    onDevice("Q19: notifications before DRIVER_OK are ignored", subject, ignoresEarlyNotifications, {
+      holdBack: true,
+    }),
     onDevice("Q20: a flood of empty notifications changes nothing", subject, survivesFlood),
     onDevice("Q21: nothing is written after a reset with requests in flight", subject, dropsLateWork),
     onDevice("Q21: the same with packed rings", subject, dropsLateWork, packed),
     ...BROKEN_CHAINS.map(chain => onDevice(`${chain.name} breaks it until reset`, subject, breaksOn(chain))),
     ...ODD_CHAINS.map(chain => onDevice(`${chain.name}: it survives`, subject, survives(chain))),
     onDevice("random rings neither throw, hang nor stop it for good", subject, randomRings(false)),
-    onDevice("random packed rings neither throw, hang nor stop it for good", subject, randomRings(true), packed),
+    onDevice(
+      "random packed rings neither throw, hang nor stop it for good",
+      subject,
+      randomRings(true),
+      packed,
+    ),
   ]
 }
 
@@ -143,7 +161,8 @@ const ignoresEarlyNotifications: Body = async (driver, subject) => {
 }
 
 const survivesFlood: Body = async (driver, subject) => {
-  for (let i = 0; i < 20_000; i++) for (const index of driver.device.queueSizes.keys()) driver.port.kick(index)
+  for (let i = 0; i < 20_000; i++)
+    for (const index of driver.device.queueSizes.keys()) driver.port.kick(index)
   await driver.port.settle()
   await worksNow(driver, subject)
 }

@@ -4,7 +4,11 @@ import type { VirtioDevice } from "../device.js"
 import { RING_FEATURES } from "../features.js"
 import type { QueueConfig } from "../queue/virt-queue.js"
 import { DeviceRuntime } from "../transport/device-runtime.js"
-import { Negotiation, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_NEEDS_RESET } from "../transport/negotiation.js"
+import {
+  Negotiation,
+  VIRTIO_CONFIG_S_DRIVER_OK,
+  VIRTIO_CONFIG_S_NEEDS_RESET,
+} from "../transport/negotiation.js"
 import type { DriverPort, FrontDoor, FrontDoorOptions } from "./front-door.js"
 
 /** Driver and device in one process, joined by function calls: nothing but the queues in between. */
@@ -18,8 +22,8 @@ export class DirectPort implements DriverPort {
   readonly memory: ArrayBufferMemory
   readonly negotiation: Negotiation
   readonly runtime: DeviceRuntime
-  #interrupt: (index: number) => void = ignore
-  #configInterrupt: () => void = ignore
+  #interrupt: ((index: number) => void) | undefined
+  #configInterrupt: (() => void) | undefined
 
   constructor(device: VirtioDevice, options: FrontDoorOptions) {
     this.memory = arrayBufferMemory(options.regions)
@@ -28,8 +32,8 @@ export class DirectPort implements DriverPort {
       queueSizes: device.queueSizes,
     })
     this.runtime = new DeviceRuntime(device, {
-      interrupt: index => this.#interrupt(index),
-      configInterrupt: () => this.#configInterrupt(),
+      interrupt: index => this.#interrupt?.(index),
+      configInterrupt: () => this.#configInterrupt?.(),
       needsReset: () => this.negotiation.needsReset(),
     })
   }
@@ -102,8 +106,4 @@ export class DirectPort implements DriverPort {
     this.runtime.reset()
     this.memory.close()
   }
-}
-
-function ignore(): void {
-  return undefined
 }

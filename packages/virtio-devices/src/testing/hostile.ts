@@ -40,10 +40,20 @@ function table(driver: MockDriver, index: number, list: readonly [bigint, number
 }
 
 /** Plants an indirect table and offers a descriptor that refers to it. */
-function indirect(driver: MockDriver, index: number, list: readonly [bigint, number, number, number?][], length?: number): void {
+function indirect(
+  driver: MockDriver,
+  index: number,
+  list: readonly [bigint, number, number, number?][],
+  length?: number,
+): void {
   const at: GuestAddress = driver.alloc(Math.max(1, list.length) * VIRTQ_DESC_SIZE)
   list.forEach(([address, size, flags, next], i) => {
-    writeDescriptor(driver.memory, at + i * VIRTQ_DESC_SIZE, { address, length: size, flags, next: next ?? 0 })
+    writeDescriptor(driver.memory, at + i * VIRTQ_DESC_SIZE, {
+      address,
+      length: size,
+      flags,
+      next: next ?? 0,
+    })
   })
   table(driver, index, [[BigInt(at), length ?? list.length * VIRTQ_DESC_SIZE, INDIRECT]])
 }

@@ -1,3 +1,4 @@
+export { benchQueue, type QueueBenchResult } from "./bench-queue.js"
 export { type ConformanceCase, type ConformanceSubject, deviceConformance } from "./conformance.js"
 export { DirectPort, direct } from "./direct.js"
 export {
@@ -9,8 +10,9 @@ export {
   writeDescriptor,
 } from "./driver-queue.js"
 export type { DriverPort, FrontDoor, FrontDoorOptions, MemoryRequest } from "./front-door.js"
-export { DEFAULT_REGIONS, MockDriver, type MockDriverOptions } from "./mock-driver.js"
-export { PackedDriver } from "./packed-driver.js"
-export { SplitDriver } from "./split-driver.js"
 export { BROKEN_CHAINS, type HostileChain, ODD_CHAINS } from "./hostile.js"
+export { DEFAULT_REGIONS, MockDriver, type MockDriverOptions } from "./mock-driver.js"
+export { overVhostUser } from "./over-vhost-user.js"
+export { PackedDriver } from "./packed-driver.js"
 export { type RandomSource, randomSource, writeRandomRing } from "./random-ring.js"
+export { SplitDriver } from "./split-driver.js"

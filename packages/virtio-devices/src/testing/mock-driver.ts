@@ -106,7 +106,8 @@ export class MockDriver implements AsyncDisposable {
     const packed = this.options.packed ?? false
     const chosen = this.options.features?.(offered) ?? offered & (RING_FEATURES | this.device.features)
     this.features = (packed ? chosen : chosen & ~VIRTIO_F_RING_PACKED) | VIRTIO_F_VERSION_1
-    if (packed && !hasFeature(this.features, VIRTIO_F_RING_PACKED)) throw new Error("packed rings are not offered")
+    if (packed && !hasFeature(this.features, VIRTIO_F_RING_PACKED))
+      throw new Error("packed rings are not offered")
     if (!(await this.port.acknowledge(this.features))) throw new Error("device refused the features")
     this.#queues.clear()
     for (const [index, size] of this.#sizes().entries()) {

@@ -60,7 +60,10 @@ export class PackedDriver implements DriverQueue {
     const slots = options.indirectTable === undefined ? buffers.length : 1
     if (slots === 0 || this.#freeSlots < slots) throw new RangeError("ring has no room for the chain")
     const id = this.#freeIds.pop()!
-    const list = options.indirectTable === undefined ? buffers.map(describe) : [this.#indirect(buffers, options.indirectTable)]
+    const list =
+      options.indirectTable === undefined
+        ? buffers.map(describe)
+        : [this.#indirect(buffers, options.indirectTable)]
     const head = this.#avail
     // The head's flags are stored last: they give the whole chain away.
     const headFlags = this.#markers() | list[0]!.flags | (slots > 1 ? VIRTQ_DESC_F_NEXT : 0)
@@ -83,7 +86,8 @@ export class PackedDriver implements DriverQueue {
     if (flags === RING_EVENT_FLAGS_DISABLE) return false
     if (flags !== RING_EVENT_FLAGS_DESC) return true
     const offWrap = this.#memory.loadU16(this.config.device)
-    const event = (offWrap & 0x7fff) - ((offWrap >>> WRAP_BIT === 1) === this.#availWrap ? 0 : this.config.size)
+    const event =
+      (offWrap & 0x7fff) - ((offWrap >>> WRAP_BIT === 1) === this.#availWrap ? 0 : this.config.size)
     return ((this.#avail - event - 1) & 0xffff) < count
   }
 

@@ -97,7 +97,8 @@ export class SplitDriver implements DriverQueue {
     const { driver, size } = this.config
     this.#memory.storeU16(driver, on ? 0 : VIRTQ_AVAIL_F_NO_INTERRUPT)
     // Just behind us is the index that the device passes last.
-    if (this.#eventIdx) this.#memory.storeU16(driver + 4 + 2 * size, on ? this.#usedIdx : (this.#usedIdx - 1) & 0xffff)
+    if (this.#eventIdx)
+      this.#memory.storeU16(driver + 4 + 2 * size, on ? this.#usedIdx : (this.#usedIdx - 1) & 0xffff)
   }
 
   writeRaw(index: number, descriptor: RawDescriptor): void {

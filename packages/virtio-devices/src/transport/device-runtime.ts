@@ -65,7 +65,11 @@ export class DeviceRuntime {
    * DRIVER_OK. Makes the queues; when one cannot be made the device is broken and not activated.
    * A second call without `reset` counts as refused and does nothing.
    */
-  activate(memory: GuestMemory, features: bigint, queues: ReadonlyMap<number, QueueConfig> = new Map()): void {
+  activate(
+    memory: GuestMemory,
+    features: bigint,
+    queues: ReadonlyMap<number, QueueConfig> = new Map(),
+  ): void {
     if (this.#active) {
       this.counters.refusals++
       return

@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest"
 import { VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "../features.js"
 import {
-  Negotiation,
   VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE,
   VIRTIO_CONFIG_S_DRIVER as DRIVER,
   VIRTIO_CONFIG_S_DRIVER_OK as DRIVER_OK,
   VIRTIO_CONFIG_S_FAILED as FAILED,
   VIRTIO_CONFIG_S_FEATURES_OK as FEATURES_OK,
   VIRTIO_CONFIG_S_NEEDS_RESET as NEEDS_RESET,
+  Negotiation,
 } from "./negotiation.js"
 
 const OFFER = { features: VIRTIO_F_VERSION_1 | VIRTIO_F_RING_PACKED | 1n, queueSizes: [256, 64] }
@@ -118,7 +118,11 @@ describe("queues", () => {
     const n = negotiated()
     n.setQueueAddresses(0, ADDRESSES)
     n.setQueueReady(0)
-    expect([n.setQueueSize(0, 16), n.setQueueAddresses(0, { desc: 0 }), n.setQueueReady(0)]).toEqual([false, false, false])
+    expect([n.setQueueSize(0, 16), n.setQueueAddresses(0, { desc: 0 }), n.setQueueReady(0)]).toEqual([
+      false,
+      false,
+      false,
+    ])
     n.writeStatus(n.status | DRIVER_OK)
     expect([n.setQueueSize(1, 16), n.setQueueReady(1)]).toEqual([false, false])
     expect(n.readyQueues().get(0)).toEqual({ size: 256, ...ADDRESSES })

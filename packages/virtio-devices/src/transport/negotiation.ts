@@ -218,7 +218,8 @@ export class Negotiation {
   }
 
   #isQueueSize(index: number, size: number): boolean {
-    if (!(Number.isInteger(size) && size > 0 && size <= Math.min(this.queueMax(index), MAX_QUEUE_SIZE))) return false
+    if (!(Number.isInteger(size) && size > 0 && size <= Math.min(this.queueMax(index), MAX_QUEUE_SIZE)))
+      return false
     return hasFeature(this.#features, VIRTIO_F_RING_PACKED) || (size & (size - 1)) === 0
   }
 }

@@ -1,5 +1,5 @@
 import { writeSync } from "node:fs"
-import { closeFd, fdStat, sendMessage, setNonBlocking } from "@ts-vmm/native"
+import { closeFd, fdOrigin, sendMessage, setNonBlocking } from "@ts-vmm/native"
 import { VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, VHOST_USER_SET_BACKEND_REQ_FD } from "./defs.js"
 import { VhostUserError } from "./errors.js"
 import { encodeMessage } from "./message.js"
@@ -19,16 +19,20 @@ export class BackendChannel {
    * @throws VhostUserError `protocol` when it is neither a socket nor a pipe; `fd` is closed then
    */
   open(fd: number): undefined {
-    const { kind } = fdStat(fd)
-    if (kind !== "socket" && kind !== "fifo") {
+    const origin = fdOrigin(fd)
+    if (origin !== "socket" && origin !== "pipe") {
       closeFd(fd)
-      throw new VhostUserError("protocol", `back-end requests cannot be sent through a ${kind}`, {
-        request: VHOST_USER_SET_BACKEND_REQ_FD,
-      })
+      throw new VhostUserError(
+        "protocol",
+        `back-end requests cannot be sent through a file of kind ${origin}`,
+        {
+          request: VHOST_USER_SET_BACKEND_REQ_FD,
+        },
+      )
     }
     this.close()
     this.#fd = fd
-    this.#socket = kind === "socket"
+    this.#socket = origin === "socket"
     if (!this.#socket) setNonBlocking(fd)
   }
 

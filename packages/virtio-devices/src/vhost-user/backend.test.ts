@@ -1,12 +1,12 @@
 import { closeSync, openSync } from "node:fs"
-import { closeFd, eventFd, Mapping, pipe, signal } from "@ts-vmm/native"
+import { closeFd, eventFd, type Mapping, pipe, signal } from "@ts-vmm/native"
 import { afterEach, describe, expect, test } from "vitest"
 import { BlockDevice } from "../block/device.js"
 import { memoryBackend } from "../block/memory-backend.js"
 import { RngDevice } from "../rng/device.js"
 import * as defs from "./defs.js"
 import * as message from "./message.js"
-import { RAM_USER, RawPeer, regionOf, settledFds, testRam } from "./raw-peer.js"
+import { RAM_USER, RawPeer, regionOf, ringAddress, settledFds, testRam } from "./raw-peer.js"
 
 const closers: (() => void)[] = []
 afterEach(() => {
@@ -32,26 +32,6 @@ async function greeted(ram = kept(testRam())): Promise<RawPeer> {
 
 const state = (index: number, num: number) => message.encodeVringState({ index, num })
 const u64 = (value: number) => message.encodeU64(BigInt(value))
-const address = (over: Partial<message.VringAddr> = {}) =>
-  message.encodeVringAddr({
-    index: 0,
-    flags: 0,
-    desc: RAM_USER,
-    avail: RAM_USER + 0x1000n,
-    used: RAM_USER + 0x2000n,
-    log: 0n,
-    ...over,
-  })
-
-/** Sets ring 0 up as far as a kick. */
-async function ringUp(peer: RawPeer, kick: number, call: number): Promise<void> {
-  await peer.command(defs.VHOST_USER_SET_VRING_CALL, u64(0), [call])
-  await peer.command(defs.VHOST_USER_SET_VRING_NUM, state(0, 64))
-  await peer.command(defs.VHOST_USER_SET_VRING_BASE, state(0, 0))
-  await peer.command(defs.VHOST_USER_SET_VRING_ADDR, address())
-  await peer.command(defs.VHOST_USER_SET_VRING_KICK, u64(0), [kick])
-  await peer.command(defs.VHOST_USER_SET_VRING_ENABLE, state(0, 1))
-}
 
 describe("H1: header", () => {
   test.each([
@@ -88,7 +68,11 @@ describe("H2: file descriptors", () => {
       [defs.VHOST_USER_SET_BACKEND_REQ_FD, new Uint8Array(0), [ram.fd]],
       [defs.VHOST_USER_SET_LOG_BASE, message.encodeLogArea({ size: 0n, offset: 0n }), [ram.fd]],
       [defs.VHOST_USER_SET_LOG_BASE, message.encodeLogArea({ size: 1n << 40n, offset: 0n }), [ram.fd]],
-      [defs.VHOST_USER_SET_INFLIGHT_FD, message.encodeInflight({ mmapSize: 1n, mmapOffset: 0n, numQueues: 1, queueSize: 64 }), [ram.fd]],
+      [
+        defs.VHOST_USER_SET_INFLIGHT_FD,
+        message.encodeInflight({ mmapSize: 1n, mmapOffset: 0n, numQueues: 1, queueSize: 64 }),
+        [ram.fd],
+      ],
       [99, new Uint8Array(0), [ram.fd, ram.fd]],
     ]
     for (const [request, payload, fds] of cases) {
@@ -127,9 +111,12 @@ describe("H2: file descriptors", () => {
     const before = await settledFds()
     for (const end of ["close", "hostile"] as const) {
       const peer = await greetedAlone(ram)
-      await ringUp(peer, kick, call)
+      await peer.startRing(kick, call)
       await peer.command(defs.VHOST_USER_SET_VRING_ERR, u64(0), [call])
-      await peer.ask(defs.VHOST_USER_GET_INFLIGHT_FD, message.encodeInflight({ mmapSize: 0n, mmapOffset: 0n, numQueues: 1, queueSize: 64 }))
+      await peer.ask(
+        defs.VHOST_USER_GET_INFLIGHT_FD,
+        message.encodeInflight({ mmapSize: 0n, mmapOffset: 0n, numQueues: 1, queueSize: 64 }),
+      )
       if (end === "hostile") {
         peer.send(99)
         await peer.hangUp()
@@ -152,7 +139,11 @@ describe("H4: order", () => {
     ["SET_MEM_TABLE", defs.VHOST_USER_SET_FEATURES, u64(0)],
     ["SET_VRING_NUM", defs.VHOST_USER_SET_VRING_NUM, state(0, 64)],
     ["GET_VRING_BASE", defs.VHOST_USER_GET_VRING_BASE, state(0, 0)],
-    ["SET_CONFIG without its feature", defs.VHOST_USER_SET_CONFIG, message.encodeConfig({ offset: 0, flags: 0, data: new Uint8Array(4) })],
+    [
+      "SET_CONFIG without its feature",
+      defs.VHOST_USER_SET_CONFIG,
+      message.encodeConfig({ offset: 0, flags: 0, data: new Uint8Array(4) }),
+    ],
   ])("%s before SET_OWNER ends the session", async (_, request, payload) => {
     const peer = kept(new RawPeer(new RngDevice()))
     peer.send(request, payload)
@@ -162,14 +153,21 @@ describe("H4: order", () => {
   test.each([
     ["a ring that is not there", defs.VHOST_USER_SET_VRING_NUM, state(7, 64)],
     ["ring 2^32 - 1", defs.VHOST_USER_SET_VRING_BASE, state(0xffff_ffff, 0)],
-    ["enable before an address", defs.VHOST_USER_SET_VRING_ENABLE, state(0, 1)],
     ["enable with 2", defs.VHOST_USER_SET_VRING_ENABLE, state(0, 2)],
-    ["an address before a size", defs.VHOST_USER_SET_VRING_ADDR, address()],
+    ["an address before a size", defs.VHOST_USER_SET_VRING_ADDR, ringAddress()],
     ["GET_VRING_BASE of a ring that is not there", defs.VHOST_USER_GET_VRING_BASE, state(9, 0)],
   ])("%s ends the session", async (_, request, payload) => {
     const peer = await greeted()
     peer.send(request, payload)
     expect((await peer.hangUp())?.code).toBe("protocol")
+  })
+
+  test("enable before an address is remembered and starts nothing, as QEMU needs it", async () => {
+    const peer = await greeted()
+    expect(await peer.command(defs.VHOST_USER_SET_VRING_ENABLE, state(0, 1))).toBe(0n)
+    expect(peer.server.counters.activations).toBe(0)
+    await peer.startRing(keptFd(eventFd()), keptFd(eventFd()))
+    expect(peer.server.counters.activations).toBe(1)
   })
 
   test("a kick fd before call and address ends the session", async () => {
@@ -183,7 +181,7 @@ describe("H4: order", () => {
     const peer = kept(new RawPeer(new RngDevice()))
     await peer.greet()
     await peer.command(defs.VHOST_USER_SET_VRING_NUM, state(0, 64))
-    peer.send(defs.VHOST_USER_SET_VRING_ADDR, address())
+    peer.send(defs.VHOST_USER_SET_VRING_ADDR, ringAddress())
     expect((await peer.hangUp())?.code).toBe("protocol")
   })
 
@@ -202,8 +200,14 @@ describe("H5: changes under way", () => {
     const peer = await greeted()
     await peer.command(defs.VHOST_USER_SET_VRING_NUM, state(0, 64))
     const end = RAM_USER + (1n << 20n)
-    for (const over of [{ desc: 0n }, { desc: end - 16n }, { avail: end }, { used: end - 2n }, { used: (1n << 64n) - 8n }]) {
-      expect(await peer.command(defs.VHOST_USER_SET_VRING_ADDR, address(over))).toBe(1n)
+    for (const over of [
+      { desc: 0n },
+      { desc: end - 16n },
+      { avail: end },
+      { used: end - 2n },
+      { used: (1n << 64n) - 8n },
+    ]) {
+      expect(await peer.command(defs.VHOST_USER_SET_VRING_ADDR, ringAddress(over))).toBe(1n)
     }
   })
 
@@ -212,13 +216,13 @@ describe("H5: changes under way", () => {
     const [kick, call] = [keptFd(eventFd()), keptFd(eventFd())]
     await peer.command(defs.VHOST_USER_SET_VRING_CALL, u64(0), [call])
     await peer.command(defs.VHOST_USER_SET_VRING_NUM, state(0, 64))
-    await peer.command(defs.VHOST_USER_SET_VRING_ADDR, address({ desc: RAM_USER + 2n }))
+    await peer.command(defs.VHOST_USER_SET_VRING_ADDR, ringAddress({ desc: RAM_USER + 2n }))
     await peer.command(defs.VHOST_USER_SET_VRING_KICK, u64(0), [kick])
     await peer.command(defs.VHOST_USER_SET_VRING_ENABLE, state(0, 1))
     expect(message.decodeU64(await peer.ask(defs.VHOST_USER_GET_STATUS)) & 64n).toBe(64n)
     expect(await peer.command(defs.VHOST_USER_RESET_DEVICE)).toBe(0n)
     expect(message.decodeU64(await peer.ask(defs.VHOST_USER_GET_STATUS)) & 64n).toBe(0n)
-    await ringUp(peer, kick, call)
+    await peer.startRing(kick, call)
     expect(peer.server.counters.guestFaults).toBe(1)
   })
 
@@ -226,10 +230,10 @@ describe("H5: changes under way", () => {
     for (const [request, payload] of [
       [defs.VHOST_USER_SET_VRING_NUM, state(0, 32)],
       [defs.VHOST_USER_SET_VRING_BASE, state(0, 5)],
-      [defs.VHOST_USER_SET_VRING_ADDR, address({ desc: RAM_USER + 0x4000n })],
+      [defs.VHOST_USER_SET_VRING_ADDR, ringAddress({ desc: RAM_USER + 0x4000n })],
     ] as const) {
       const peer = await greeted()
-      await ringUp(peer, keptFd(eventFd()), keptFd(eventFd()))
+      await peer.startRing(keptFd(eventFd()), keptFd(eventFd()))
       peer.send(request, payload)
       expect((await peer.hangUp())?.code).toBe("protocol")
     }
@@ -239,7 +243,7 @@ describe("H5: changes under way", () => {
     const [ram, next] = [kept(testRam()), kept(testRam())]
     const [kick, call] = [keptFd(eventFd()), keptFd(eventFd())]
     const peer = await greeted(ram)
-    await ringUp(peer, kick, call)
+    await peer.startRing(kick, call)
     const before = await settledFds()
     await peer.share(next)
     expect(await settledFds()).toBe(before)
@@ -260,7 +264,7 @@ describe("H5: changes under way", () => {
     const small = kept(testRam(4096))
     const peer = await greeted(ram)
     const kick = keptFd(eventFd())
-    await ringUp(peer, kick, keptFd(eventFd()))
+    await peer.startRing(kick, keptFd(eventFd()))
     const table = message.encodeMemoryTable([regionOf(small)])
     expect(await peer.command(defs.VHOST_USER_SET_MEM_TABLE, table, [small.fd])).toBe(1n)
     signal(kick)

@@ -142,14 +142,19 @@ export class VhostUserBackend {
 
   get #offeredProtocol(): bigint {
     // The in-flight log is kept for split rings only.
-    return this.#options.packed ? PROTOCOL_FEATURES & ~bit(defs.VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) : PROTOCOL_FEATURES
+    return this.#options.packed
+      ? PROTOCOL_FEATURES & ~bit(defs.VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD)
+      : PROTOCOL_FEATURES
   }
 
   #message(header: message.MessageHeader, payload: Uint8Array, fds: MessageFds): Promise<void> | void {
     const { request } = header
     const rule = message.checkRequest(header)
     if (fds.length < rule.minFds || fds.length > rule.maxFds) {
-      throw new VhostUserError("protocol", `${rule.name} with ${fds.length} fds`, { request, value: fds.length })
+      throw new VhostUserError("protocol", `${rule.name} with ${fds.length} fds`, {
+        request,
+        value: fds.length,
+      })
     }
     this.#checkOrder(request)
     let answer: unknown
@@ -173,7 +178,9 @@ export class VhostUserBackend {
   #checkOrder(request: number): void {
     const feature = NEEDS_FEATURE.get(request)
     if (feature !== undefined && !this.#has(feature)) {
-      throw new VhostUserError("protocol", `${message.requestName(request)} without its protocol feature`, { request })
+      throw new VhostUserError("protocol", `${message.requestName(request)} without its protocol feature`, {
+        request,
+      })
     }
     if (!this.#owned && !BEFORE_OWNER.has(request)) {
       throw new VhostUserError("protocol", `${message.requestName(request)} before SET_OWNER`, { request })
@@ -191,13 +198,17 @@ export class VhostUserBackend {
   }
 
   #refuse(header: message.MessageHeader, rule: message.MessageRule, error: unknown): void {
-    const refusable = error instanceof VhostUserError && (error.code === "memory-region" || error.code === "refused")
+    const refusable =
+      error instanceof VhostUserError && (error.code === "memory-region" || error.code === "refused")
     if (!refusable || rule.reply || !this.#wantsAck(header)) throw error
     this.#reply(header.request, message.encodeU64(1n))
   }
 
   #wantsAck(header: message.MessageHeader): boolean {
-    return (header.flags & defs.VHOST_USER_NEED_REPLY_MASK) !== 0 && this.#has(defs.VHOST_USER_PROTOCOL_F_REPLY_ACK)
+    return (
+      (header.flags & defs.VHOST_USER_NEED_REPLY_MASK) !== 0 &&
+      this.#has(defs.VHOST_USER_PROTOCOL_F_REPLY_ACK)
+    )
   }
 
   #reply(request: number, answer: Answer): void {
@@ -219,7 +230,10 @@ export class VhostUserBackend {
       [defs.VHOST_USER_GET_FEATURES, () => message.encodeU64(this.#offered)],
       [defs.VHOST_USER_SET_FEATURES, payload => this.#setFeatures(message.decodeU64(payload))],
       [defs.VHOST_USER_GET_PROTOCOL_FEATURES, () => message.encodeU64(this.#offeredProtocol)],
-      [defs.VHOST_USER_SET_PROTOCOL_FEATURES, payload => this.#setProtocolFeatures(message.decodeU64(payload))],
+      [
+        defs.VHOST_USER_SET_PROTOCOL_FEATURES,
+        payload => this.#setProtocolFeatures(message.decodeU64(payload)),
+      ],
       [defs.VHOST_USER_SET_OWNER, () => this.#setOwner()],
       [defs.VHOST_USER_RESET_OWNER, () => this.#reset()],
       [defs.VHOST_USER_RESET_DEVICE, () => this.#reset()],
@@ -236,9 +250,18 @@ export class VhostUserBackend {
         defs.VHOST_USER_GET_VRING_BASE,
         state(async ({ index }) => message.encodeVringState({ index, num: await host.stop(index) })),
       ],
-      [defs.VHOST_USER_SET_VRING_KICK, (payload, fds) => this.#setRingFd(payload, fds, (i, fd) => host.setKick(i, fd))],
-      [defs.VHOST_USER_SET_VRING_CALL, (payload, fds) => this.#setRingFd(payload, fds, (i, fd) => host.ring(i).setCall(fd))],
-      [defs.VHOST_USER_SET_VRING_ERR, (payload, fds) => this.#setRingFd(payload, fds, (i, fd) => host.ring(i).setErr(fd))],
+      [
+        defs.VHOST_USER_SET_VRING_KICK,
+        (payload, fds) => this.#setRingFd(payload, fds, (i, fd) => host.setKick(i, fd)),
+      ],
+      [
+        defs.VHOST_USER_SET_VRING_CALL,
+        (payload, fds) => this.#setRingFd(payload, fds, (i, fd) => host.ring(i).setCall(fd)),
+      ],
+      [
+        defs.VHOST_USER_SET_VRING_ERR,
+        (payload, fds) => this.#setRingFd(payload, fds, (i, fd) => host.ring(i).setErr(fd)),
+      ],
       [defs.VHOST_USER_GET_CONFIG, payload => this.#getConfig(message.decodeConfig(payload))],
       [defs.VHOST_USER_SET_CONFIG, payload => this.#setConfig(message.decodeConfig(payload))],
       [defs.VHOST_USER_SET_BACKEND_REQ_FD, (_, fds) => this.#channel.open(fds.take(0)!)],
@@ -246,9 +269,15 @@ export class VhostUserBackend {
       // Only tells that the log changed, and front ends look at it whenever they like.
       [defs.VHOST_USER_SET_LOG_FD, () => undefined],
       [defs.VHOST_USER_GET_INFLIGHT_FD, payload => this.#getInflight(message.decodeInflight(payload))],
-      [defs.VHOST_USER_SET_INFLIGHT_FD, (payload, fds) => this.#setInflight(message.decodeInflight(payload), fds)],
+      [
+        defs.VHOST_USER_SET_INFLIGHT_FD,
+        (payload, fds) => this.#setInflight(message.decodeInflight(payload), fds),
+      ],
       [defs.VHOST_USER_SET_STATUS, payload => this.#setStatus(message.decodeU64(payload))],
-      [defs.VHOST_USER_GET_STATUS, () => message.encodeU64(BigInt(this.#status | (host.failed ? VIRTIO_CONFIG_S_NEEDS_RESET : 0)))],
+      [
+        defs.VHOST_USER_GET_STATUS,
+        () => message.encodeU64(BigInt(this.#status | (host.failed ? VIRTIO_CONFIG_S_NEEDS_RESET : 0))),
+      ],
     ])
   }
 
@@ -268,7 +297,10 @@ export class VhostUserBackend {
 
   #setProtocolFeatures(features: bigint): undefined {
     if (!hasFeature(this.#offeredProtocol, features)) {
-      throw new VhostUserError("protocol", `protocol features 0x${features.toString(16)} were not all offered`)
+      throw new VhostUserError(
+        "protocol",
+        `protocol features 0x${features.toString(16)} were not all offered`,
+      )
     }
     this.#protocolFeatures = features
   }
@@ -312,7 +344,9 @@ export class VhostUserBackend {
     const index = Number(value & BigInt(defs.VHOST_USER_VRING_IDX_MASK))
     const noFd = (value & BigInt(defs.VHOST_USER_VRING_NOFD_MASK)) !== 0n
     if (value >> 9n !== 0n || noFd !== (fds.length === 0)) {
-      throw new VhostUserError("protocol", `ring 0x${value.toString(16)} with ${fds.length} fds`, { queue: index })
+      throw new VhostUserError("protocol", `ring 0x${value.toString(16)} with ${fds.length} fds`, {
+        queue: index,
+      })
     }
     this.#host.ring(index)
     set(index, fds.take(0) ?? -1)

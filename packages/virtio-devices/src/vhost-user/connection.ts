@@ -101,7 +101,9 @@ export class Connection {
       throw new VhostUserError("disconnected", "peer closed the connection", { cause })
     }
     if (sent !== message.length) {
-      throw new VhostUserError("peer-stalled", `peer took ${sent ?? 0} of ${message.length} bytes`, { value: sent ?? 0 })
+      throw new VhostUserError("peer-stalled", `peer took ${sent ?? 0} of ${message.length} bytes`, {
+        value: sent ?? 0,
+      })
     }
   }
 
@@ -164,7 +166,10 @@ export class Connection {
         return false
       }
       if (received.truncated) {
-        throw new VhostUserError("protocol", first ? "more than 8 fds in a message" : "fds in the middle of a message")
+        throw new VhostUserError(
+          "protocol",
+          first ? "more than 8 fds in a message" : "fds in the middle of a message",
+        )
       }
       this.#have += received.length
     }
@@ -210,7 +215,9 @@ export class Connection {
     const partial = !this.#closed && this.#have > 0
     if (partial && !this.#timer) {
       this.#timer = setTimeout(() => {
-        this.#end(new VhostUserError("timeout", `message stopped after ${this.#have} bytes`, { value: this.#have }))
+        this.#end(
+          new VhostUserError("timeout", `message stopped after ${this.#have} bytes`, { value: this.#have }),
+        )
       }, this.#timeoutMs)
       this.#timer.unref()
     } else if (!partial && this.#timer) {
@@ -228,6 +235,7 @@ export class Connection {
 
 function asVhostUserError(error: unknown): VhostUserError {
   if (error instanceof VhostUserError) return error
-  if (error instanceof SysError) return new VhostUserError("disconnected", "connection failed", { cause: error })
+  if (error instanceof SysError)
+    return new VhostUserError("disconnected", "connection failed", { cause: error })
   return new VhostUserError("internal", "handling a message failed", { cause: error })
 }

@@ -1,9 +1,11 @@
+import { setTimeout as setTimeoutPromise } from "node:timers/promises"
 import type { VirtioDevice } from "../device.js"
 import { hasFeature, VIRTIO_F_RING_PACKED } from "../features.js"
 import { availRingSize, EVENT_SUPPRESS_SIZE, usedRingSize, VIRTQ_DESC_SIZE } from "../queue/defs.js"
 import type { QueueConfig, QueueState, VirtQueue } from "../queue/virt-queue.js"
 import type { TransportCounters } from "../transport/counters.js"
 import { DeviceRuntime } from "../transport/device-runtime.js"
+import { AdaptivePoll } from "./adaptive-poll.js"
 import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_VRING_F_LOG } from "./defs.js"
 import { LoggedQueue } from "./dirty-log.js"
 import { VhostUserError } from "./errors.js"
@@ -53,7 +55,14 @@ export class DeviceHost {
       },
       counters,
     )
-    this.rings = device.queueSizes.map((_, index) => new Vring(index, () => this.#runtime.notify(index)))
+    const poll = new AdaptivePoll()
+    this.rings = device.queueSizes.map(
+      (_, index) =>
+        new Vring(index, () => {
+          this.#runtime.notify(index)
+          poll.kicked()
+        }),
+    )
   }
 
   /** The device is in DEVICE_NEEDS_RESET. */
@@ -106,7 +115,10 @@ export class DeviceHost {
     const ring = this.#idle(index)
     const max = this.#runtime.device.queueSizes[index]!
     if (size === 0 || size > max) {
-      throw new VhostUserError("refused", `ring ${index} of ${size} descriptors, at most ${max}`, { queue: index, value: size })
+      throw new VhostUserError("refused", `ring ${index} of ${size} descriptors, at most ${max}`, {
+        queue: index,
+        value: size,
+      })
     }
     ring.size = size
   }
@@ -124,7 +136,8 @@ export class DeviceHost {
         throw new VhostUserError("protocol", `ring ${addr.index} moved while it runs`, { queue: addr.index })
       }
     } else {
-      if (ring.size === 0) throw new VhostUserError("protocol", `ring ${addr.index} has no size yet`, { queue: addr.index })
+      if (ring.size === 0)
+        throw new VhostUserError("protocol", `ring ${addr.index} has no size yet`, { queue: addr.index })
       this.#locate(ring, addr)
     }
     ring.addr = addr
@@ -134,7 +147,8 @@ export class DeviceHost {
     const ring = this.ring(index)
     const early = !ring.callKnown || !ring.addr
     ring.setKick(fd)
-    if (early) throw new VhostUserError("protocol", `ring ${index} is kicked before it is set up`, { queue: index })
+    if (early)
+      throw new VhostUserError("protocol", `ring ${index} is kicked before it is set up`, { queue: index })
     // Without protocol features there is no ENABLE.
     if (!hasFeature(this.#features, PROTOCOL_FEATURES)) ring.enabled = true
     this.#start(ring)
@@ -142,10 +156,9 @@ export class DeviceHost {
 
   async setEnabled(index: number, on: number): Promise<void> {
     const ring = this.ring(index)
-    if (on > 1) throw new VhostUserError("protocol", `ring ${index} enabled with ${on}`, { queue: index, value: on })
-    if (on === 1 && !ring.addr) {
-      throw new VhostUserError("protocol", `ring ${index} is enabled before it has an address`, { queue: index })
-    }
+    if (on > 1)
+      throw new VhostUserError("protocol", `ring ${index} enabled with ${on}`, { queue: index, value: on })
+    // QEMU enables every ring, also those its guest did not set up: that is remembered and starts nothing.
     ring.enabled = on === 1
     if (ring.enabled) this.#start(ring)
     else await this.#stop([ring])
@@ -228,12 +241,18 @@ export class DeviceHost {
     const config = { size: ring.size, ...this.#locate(ring, addr) }
     if (this.#packed) return { ...config, state: decodePackedBase(ring.base) }
     const usedIndex = this.#table!.memory.loadU16(config.device + 2)
-    if (!this.#inflight) return { ...config, state: { ...NO_QUEUE_STATE, availIndex: ring.base & 0xffff, usedIndex } }
+    if (!this.#inflight)
+      return { ...config, state: { ...NO_QUEUE_STATE, availIndex: ring.base & 0xffff, usedIndex } }
     const inflight = this.#inflight.queueLog(ring.index, ring.size)
     const { resubmit } = inflight.recover(usedIndex)
     // After a crash the front end knows only what was used; what was taken since is in the log.
     const availIndex = resubmit.length > 0 ? usedIndex + resubmit.length : ring.base
-    return { ...config, inflight, resubmit, state: { ...NO_QUEUE_STATE, availIndex: availIndex & 0xffff, usedIndex } }
+    return {
+      ...config,
+      inflight,
+      resubmit,
+      state: { ...NO_QUEUE_STATE, availIndex: availIndex & 0xffff, usedIndex },
+    }
   }
 
   /** Addresses of the front end's own as guest addresses. */
@@ -246,7 +265,9 @@ export class DeviceHost {
     const driver = this.#table.toGuest(addr.avail, this.#packed ? EVENT_SUPPRESS_SIZE : availRingSize(size))
     const device = this.#table.toGuest(addr.used, this.#packed ? EVENT_SUPPRESS_SIZE : usedRingSize(size))
     if (desc === undefined || driver === undefined || device === undefined || device % 2 !== 0) {
-      throw new VhostUserError("refused", `ring ${ring.index} lies outside the memory table`, { queue: ring.index })
+      throw new VhostUserError("refused", `ring ${ring.index} lies outside the memory table`, {
+        queue: ring.index,
+      })
     }
     return { desc, driver, device }
   }
@@ -256,7 +277,7 @@ export class DeviceHost {
     const running = rings.filter(ring => this.#runtime.hasQueue(ring.index))
     if (running.length === 0) return
     for (const ring of running) ring.unlisten()
-    if (!this.#failed) await this.#quiesce(running)
+    await (this.#failed ? this.#untilIdle() : this.#quiesce(running))
     for (const ring of running) {
       const state = this.#runtime.stopQueue(ring.index)
       if (state) ring.base = this.#packed ? encodePackedBase(state) : state.availIndex
@@ -270,6 +291,12 @@ export class DeviceHost {
     })
     await Promise.race([Promise.all(rings.map(ring => this.#runtime.suspend(ring.index))), late])
     clearTimeout(timer)
+  }
+
+  /** A broken device completes nothing any more, but what it began still works on guest memory. */
+  async #untilIdle(): Promise<void> {
+    const deadline = performance.now() + this.#quiesceMs
+    while ((this.#table?.inFlight ?? 0) > 0 && performance.now() < deadline) await setTimeoutPromise(1)
   }
 
   /** Stops the rings that run, does `change`, and starts them where they were. */

@@ -1,8 +1,9 @@
-import { closeFd, fdStat, socketPair, unixConnect } from "@ts-vmm/native"
-import { Connection, type MessageFds } from "./connection.js"
+import { closeFd, socketPair, unixConnect } from "@ts-vmm/native"
+import { Connection } from "./connection.js"
 import * as defs from "./defs.js"
 import { VhostUserError } from "./errors.js"
 import * as message from "./message.js"
+import { RequestChannel } from "./request-channel.js"
 
 /** How a front end behaves. */
 export interface FrontendOptions {
@@ -63,14 +64,6 @@ const KNOWN_PROTOCOL_FEATURES =
 const DEFAULT_TIMEOUT_MS = 10_000
 const NO_PAYLOAD = new Uint8Array(0)
 
-/** An answer that is waited for. */
-interface Waiting {
-  readonly request: number
-  readonly maxSize: number
-  readonly resolve: (answer: { payload: Uint8Array; fd: number | undefined }) => void
-  readonly reject: (error: VhostUserError) => void
-}
-
 /**
  * The front end of one vhost-user device: what a VMM needs to let a back end in another process serve it. Every
  * call is one request and resolves when the back end has carried it out (with REPLY_ACK, which this front end
@@ -88,26 +81,18 @@ interface Waiting {
  * ```
  */
 export class VhostUserFrontend implements Disposable {
-  readonly #connection: Connection
+  readonly #requests: RequestChannel
   readonly #options: FrontendOptions
-  readonly #waiting: Waiting[] = []
-  #timer: NodeJS.Timeout | undefined
   #channel: Connection | undefined
   #offered = 0n
   #protocolFeatures = 0n
-  #ended: VhostUserError | undefined
 
   private constructor(fd: number, options: FrontendOptions) {
     this.#options = options
-    this.#connection = new Connection(
-      fd,
-      {
-        header: header => this.#header(header),
-        message: (_, payload, fds) => this.#answered(payload, fds),
-        ended: error => this.#end(error),
-      },
-      options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
-    )
+    this.#requests = new RequestChannel(fd, options.timeoutMs ?? DEFAULT_TIMEOUT_MS, error => {
+      this.#channel?.close()
+      options.onEnded?.(error)
+    })
   }
 
   /**
@@ -141,7 +126,7 @@ export class VhostUserFrontend implements Disposable {
   }
 
   get closed(): boolean {
-    return this.#connection.closed
+    return this.#requests.closed
   }
 
   /**
@@ -171,7 +156,9 @@ export class VhostUserFrontend implements Disposable {
 
   /** Shares one region more. @throws VhostUserError `refused` */
   async addMemoryRegion(region: SharedRegion): Promise<void> {
-    await this.#command(defs.VHOST_USER_ADD_MEM_REG, message.encodeMemoryRegion(wireRegion(region)), [region.fd])
+    await this.#command(defs.VHOST_USER_ADD_MEM_REG, message.encodeMemoryRegion(wireRegion(region)), [
+      region.fd,
+    ])
   }
 
   /** Takes one region back. @throws VhostUserError `refused` */
@@ -199,7 +186,7 @@ export class VhostUserFrontend implements Disposable {
 
   /** Stops ring `index` with nothing in flight. @returns the base to go on from */
   async stopRing(index: number): Promise<number> {
-    const { payload } = await this.#request(
+    const { payload } = await this.#requests.ask(
       defs.VHOST_USER_GET_VRING_BASE,
       message.encodeVringState({ index, num: 0 }),
       [],
@@ -228,10 +215,12 @@ export class VhostUserFrontend implements Disposable {
   /** Reads `length` bytes of the configuration space. */
   async readConfig(offset: number, length: number): Promise<Uint8Array> {
     const payload = message.encodeConfig({ offset, flags: 0, data: new Uint8Array(length) })
-    const answer = await this.#request(defs.VHOST_USER_GET_CONFIG, payload, [], payload.length)
+    const answer = await this.#requests.ask(defs.VHOST_USER_GET_CONFIG, payload, [], payload.length)
     const config = message.decodeConfig(answer.payload)
     if (config.data.length !== length) {
-      throw new VhostUserError("refused", `${config.data.length} of ${length} bytes of configuration`, { value: length })
+      throw new VhostUserError("refused", `${config.data.length} of ${length} bytes of configuration`, {
+        value: length,
+      })
     }
     return config.data
   }
@@ -256,10 +245,13 @@ export class VhostUserFrontend implements Disposable {
   }
 
   /** Memory for the log of requests in flight. @returns its fd, the caller's to keep and close */
-  async createInflight(numQueues: number, queueSize: number): Promise<{ area: message.InflightArea; fd: number }> {
+  async createInflight(
+    numQueues: number,
+    queueSize: number,
+  ): Promise<{ area: message.InflightArea; fd: number }> {
     const wanted = { mmapSize: 0n, mmapOffset: 0n, numQueues, queueSize }
     const payload = message.encodeInflight(wanted)
-    const answer = await this.#request(defs.VHOST_USER_GET_INFLIGHT_FD, payload, [], payload.length)
+    const answer = await this.#requests.ask(defs.VHOST_USER_GET_INFLIGHT_FD, payload, [], payload.length)
     if (answer.fd === undefined) throw new VhostUserError("protocol", "in-flight area came without an fd")
     return { area: message.decodeInflight(answer.payload), fd: answer.fd }
   }
@@ -272,7 +264,7 @@ export class VhostUserFrontend implements Disposable {
   /** Memory for the dirty page bitmap, 1 bit per 4 KiB from guest address 0. */
   async setLog(fd: number, size: number, offset = 0): Promise<void> {
     const payload = message.encodeLogArea({ size: BigInt(size), offset: BigInt(offset) })
-    await this.#request(defs.VHOST_USER_SET_LOG_BASE, payload, [fd], 8)
+    await this.#requests.ask(defs.VHOST_USER_SET_LOG_BASE, payload, [fd], 8)
   }
 
   /** Resolves when everything sent before has been handled. */
@@ -282,7 +274,8 @@ export class VhostUserFrontend implements Disposable {
 
   /** Ends the session; the back end resets the device. Idempotent. */
   close(): void {
-    this.#finish(new VhostUserError("closed", "front end was closed"))
+    this.#requests.close()
+    this.#channel?.close()
   }
 
   [Symbol.dispose](): void {
@@ -319,7 +312,7 @@ export class VhostUserFrontend implements Disposable {
           const result = message.encodeU64(known ? 0n : 1n)
           this.#channel?.send(message.encodeMessage(request, defs.VHOST_USER_REPLY_MASK, result))
         },
-        ended: error => error && this.#end(error),
+        ended: error => error && this.#requests.end(error),
       },
       this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     )
@@ -340,85 +333,29 @@ export class VhostUserFrontend implements Disposable {
   }
 
   async #queryU64(request: number): Promise<bigint> {
-    const { payload } = await this.#request(request, NO_PAYLOAD, [], 8)
+    const { payload } = await this.#requests.ask(request, NO_PAYLOAD, [], 8)
     return message.decodeU64(payload)
   }
 
   /** A request without an answer of its own. */
   async #command(request: number, payload: Uint8Array, fds: readonly number[] = []): Promise<void> {
     if (!this.#has(defs.VHOST_USER_PROTOCOL_F_REPLY_ACK)) {
-      this.#send(message.encodeMessage(request, 0, payload), fds)
+      this.#requests.send(message.encodeMessage(request, 0, payload), fds)
       return
     }
-    const answer = await this.#request(request, payload, fds, 8, defs.VHOST_USER_NEED_REPLY_MASK)
+    const answer = await this.#requests.ask(request, payload, fds, 8, defs.VHOST_USER_NEED_REPLY_MASK)
     const result = message.decodeU64(answer.payload)
     if (result !== 0n) {
-      throw new VhostUserError("refused", `back end refused ${message.requestName(request)}: ${result}`, { request })
+      throw new VhostUserError("refused", `back end refused ${message.requestName(request)}: ${result}`, {
+        request,
+      })
     }
   }
 
-  async #request(request: number, payload: Uint8Array, fds: readonly number[], maxSize: number, flags = 0) {
-    this.#send(message.encodeMessage(request, flags, payload), fds)
-    return new Promise<{ payload: Uint8Array; fd: number | undefined }>((resolve, reject) => {
-      this.#waiting.push({ request, maxSize, resolve, reject })
-      if (this.#waiting.length === 1) this.#startTimer()
-    })
-  }
-
-  #send(bytes: Uint8Array, fds: readonly number[]): void {
-    if (this.#ended) throw this.#ended
-    this.#connection.send(bytes, fds)
-  }
-
-  #header(header: message.MessageHeader): void {
-    const waiting = this.#waiting[0]
-    if (!waiting) {
-      throw new VhostUserError("protocol", `answer ${header.request} that nobody waits for`, { request: header.request })
-    }
-    message.checkReply(header, waiting.request, waiting.maxSize)
-  }
-
-  #answered(payload: Uint8Array, fds: MessageFds): void {
-    const waiting = this.#waiting.shift()!
-    this.#startTimer()
-    const wanted = waiting.request === defs.VHOST_USER_GET_INFLIGHT_FD
-    waiting.resolve({ payload: payload.slice(), fd: wanted ? takeFile(fds) : undefined })
-  }
-
-  /** The oldest request waiting must be answered in time. */
-  #startTimer(): void {
-    clearTimeout(this.#timer)
-    const oldest = this.#waiting[0]
-    if (!oldest) return
-    this.#timer = setTimeout(() => {
-      const name = message.requestName(oldest.request)
-      this.#end(new VhostUserError("timeout", `no answer to ${name}`, { request: oldest.request }))
-    }, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS)
-  }
-
-  #end(error: VhostUserError | undefined): void {
-    if (this.#ended) return
-    this.#finish(error ?? new VhostUserError("disconnected", "back end closed the connection"))
-    this.#options.onEnded?.(error)
-  }
-
-  #finish(error: VhostUserError): void {
-    this.#ended ??= error
-    clearTimeout(this.#timer)
-    this.#connection.close()
-    this.#channel?.close()
-    for (const { reject } of this.#waiting.splice(0)) reject(error)
-  }
 }
 
 function wireRegion({ guestAddress, size, userAddress, offset = 0 }: SharedRegion): message.WireRegion {
   return { guestAddress: BigInt(guestAddress), size: BigInt(size), userAddress, mmapOffset: BigInt(offset) }
-}
-
-/** @returns the first fd when it is a file; the others are closed with the message */
-function takeFile(fds: MessageFds): number | undefined {
-  const fd = fds.borrowed[0]
-  return fd !== undefined && fdStat(fd).kind === "file" ? fds.take(0) : undefined
 }
 
 function checkBackendRequest({ request, flags, size }: message.MessageHeader): void {
@@ -427,6 +364,8 @@ function checkBackendRequest({ request, flags, size }: message.MessageHeader): v
     throw new VhostUserError("protocol", `request ${request} of the back end has flags ${flags}`, { request })
   }
   if (size > defs.VHOST_USER_MAX_PAYLOAD) {
-    throw new VhostUserError("protocol", `request ${request} of the back end has ${size} bytes`, { value: size })
+    throw new VhostUserError("protocol", `request ${request} of the back end has ${size} bytes`, {
+      value: size,
+    })
   }
 }

@@ -16,10 +16,9 @@ export {
 } from "./frontend.js"
 export type { MemoryPolicy } from "./memory-table.js"
 export type { InflightArea } from "./message.js"
-export { overVhostUser, VhostUserPort } from "./over-vhost-user.js"
 export {
-  ServerCounters,
   type ServeOptions,
+  ServerCounters,
   serveVhostUser,
   VhostUserServer,
   type VhostUserServerEvents,

@@ -1,4 +1,4 @@
-import { duplicateFd, Mapping } from "@ts-vmm/native"
+import { duplicateFd, fdOrigin, Mapping } from "@ts-vmm/native"
 import { VHOST_USER_SET_INFLIGHT_FD } from "./defs.js"
 import { VhostUserError } from "./errors.js"
 import { InflightQueueLog, inflightRegionSize } from "./inflight.js"
@@ -40,6 +40,7 @@ export class InflightMemory {
     if (area.mmapSize < BigInt(size) || area.mmapSize > BigInt(MAX_AREA_SIZE)) {
       throw shapeError(`in-flight area of ${area.mmapSize} bytes, not ${size}`)
     }
+    if (fdOrigin(fd) !== "memory") throw shapeError("in-flight area is not memory")
     try {
       return new InflightMemory(Mapping.map({ fd, offset: Number(area.mmapOffset), size }), area)
     } catch (cause) {
@@ -57,7 +58,10 @@ export class InflightMemory {
       throw shapeError(`in-flight area has no queue ${index} of ${queueSize} descriptors`)
     }
     const size = inflightRegionSize(this.#area.queueSize)
-    return new InflightQueueLog(new Uint8Array(this.#mapping.buffer, index * size, size), this.#area.queueSize)
+    return new InflightQueueLog(
+      new Uint8Array(this.#mapping.buffer, index * size, size),
+      this.#area.queueSize,
+    )
   }
 
   close(): void {

@@ -53,9 +53,13 @@ export class InflightQueueLog {
    */
   constructor(bytes: Uint8Array, size: number) {
     if (bytes.length < HEAD_SIZE + DESC_SIZE * size) {
-      throw new VhostUserError("protocol", `in-flight region of ${bytes.length} bytes for ${size} descriptors`, {
-        value: bytes.length,
-      })
+      throw new VhostUserError(
+        "protocol",
+        `in-flight region of ${bytes.length} bytes for ${size} descriptors`,
+        {
+          value: bytes.length,
+        },
+      )
     }
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     this.#size = size
@@ -69,7 +73,10 @@ export class InflightQueueLog {
    */
   recover(usedIndex: number): InflightRecovery {
     const view = this.#view
-    if (view.getUint16(VERSION_OFFSET, LE) !== INFLIGHT_VERSION || view.getUint16(DESC_NUM_OFFSET, LE) !== this.#size) {
+    if (
+      view.getUint16(VERSION_OFFSET, LE) !== INFLIGHT_VERSION ||
+      view.getUint16(DESC_NUM_OFFSET, LE) !== this.#size
+    ) {
       this.#initialise(usedIndex)
       return { resubmit: [] }
     }

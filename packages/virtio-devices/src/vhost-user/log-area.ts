@@ -1,4 +1,4 @@
-import { Mapping, MAX_MAPPING_SIZE } from "@ts-vmm/native"
+import { fdOrigin, MAX_MAPPING_SIZE, Mapping } from "@ts-vmm/native"
 import { VHOST_USER_SET_LOG_BASE } from "./defs.js"
 import { DirtyLog } from "./dirty-log.js"
 import { VhostUserError } from "./errors.js"
@@ -27,6 +27,7 @@ export class DirtyLogMemory {
     }
     const inPage = Number(area.offset % BigInt(PAGE_SIZE))
     const size = Number(area.size)
+    if (fdOrigin(fd) !== "memory") throw logError("dirty log is not memory")
     try {
       const mapping = Mapping.map({ fd, offset: Number(area.offset) - inPage, size: size + inPage })
       return new DirtyLogMemory(mapping, inPage, size)

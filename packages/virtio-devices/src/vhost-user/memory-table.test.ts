@@ -91,7 +91,9 @@ test("H3: regions that overlap in guest or in user addresses are refused", () =>
   const memory = ram()
   const fds = [memory.fd, memory.fd]
   const apart = region({ guestAddress: 1n << 20n, userAddress: 0x7100_0000_0000n })
-  expect(refusal(() => MemoryTable.map([region(), { ...apart, guestAddress: PAGE }], fds, MEMORY))).toBe("memory-region")
+  expect(refusal(() => MemoryTable.map([region(), { ...apart, guestAddress: PAGE }], fds, MEMORY))).toBe(
+    "memory-region",
+  )
   const sameUser = { ...apart, userAddress: region().userAddress + PAGE }
   expect(refusal(() => MemoryTable.map([region(), sameUser], fds, MEMORY))).toBe("memory-region")
 })
@@ -113,7 +115,8 @@ test("H2: memory that is a pipe, a directory, an eventfd, closed, read-only or o
   MemoryTable.map([region()], [onDisk], any).close()
   // On a machine whose temporary folder is a tmpfs the same file counts as memory.
   using probe = Mapping.map({ fd: onDisk, offset: 0, size: 4096 })
-  if (!probe.inMemory) expect(refusal(() => MemoryTable.map([region()], [onDisk], MEMORY))).toBe("memory-region")
+  if (!probe.inMemory)
+    expect(refusal(() => MemoryTable.map([region()], [onDisk], MEMORY))).toBe("memory-region")
   for (const fd of [reader, writer, event]) closeFd(fd)
   for (const fd of [directory, onDisk, readOnly]) closeSync(fd)
   rmSync(folder, { recursive: true })
@@ -122,7 +125,10 @@ test("H2: memory that is a pipe, a directory, an eventfd, closed, read-only or o
 test("H3: a file that shrinks later faults without harm", () => {
   const path = `/dev/shm/memory-table-${process.pid}`
   const fd = openSync(path, "w+")
-  cleanups.push(() => rmSync(path, { force: true }), () => closeSync(fd))
+  cleanups.push(
+    () => rmSync(path, { force: true }),
+    () => closeSync(fd),
+  )
   ftruncateSync(fd, 1 << 16)
   const table = MemoryTable.map([region()], [fd], MEMORY)
   table.memory.write(0, Uint8Array.of(7))
@@ -152,10 +158,15 @@ test("a region can be added and removed; the mappings in common stay", () => {
   expect(openFds()).toBe(before)
 })
 
-test("a mapping larger than one buffer is split and still one region to the front end", { timeout: 20_000 }, () => {
+test("a mapping larger than one buffer is split and still one region to the front end", {
+  timeout: 20_000,
+}, () => {
   const path = `/dev/shm/memory-table-big-${process.pid}`
   const fd = openSync(path, "w+")
-  cleanups.push(() => rmSync(path, { force: true }), () => closeSync(fd))
+  cleanups.push(
+    () => rmSync(path, { force: true }),
+    () => closeSync(fd),
+  )
   const size = 2 ** 32 + 2 ** 20
   ftruncateSync(fd, size)
   const table = MemoryTable.map([region({ size: BigInt(size) })], [fd], MEMORY)

@@ -1,4 +1,4 @@
-import { fdStat, Mapping, MAX_MAPPING_SIZE } from "@ts-vmm/native"
+import { fdOrigin, fdStat, MAX_MAPPING_SIZE, Mapping } from "@ts-vmm/native"
 import { type GuestAddress, type GuestMemory, MAX_GUEST_ADDRESS, RegionTable } from "@ts-vmm/vm-memory"
 import { VhostUserError } from "./errors.js"
 import type { WireRegion } from "./message.js"
@@ -53,11 +53,19 @@ function checkRegion({ guestAddress, size, userAddress, mmapOffset }: WireRegion
   if ([guestAddress, size, mmapOffset].some(value => value % BigInt(PAGE_SIZE) !== 0n)) {
     throw regionError("region is not made of whole pages", Number(guestAddress))
   }
-  return { guestAddress: Number(guestAddress), size: Number(size), userAddress, mmapOffset: Number(mmapOffset) }
+  return {
+    guestAddress: Number(guestAddress),
+    size: Number(size),
+    userAddress,
+    mmapOffset: Number(mmapOffset),
+  }
 }
 
 function regionError(fact: string, value: number, cause?: unknown): VhostUserError {
-  return new VhostUserError("memory-region", `${fact}: guest address 0x${value.toString(16)}`, { value, cause })
+  return new VhostUserError("memory-region", `${fact}: guest address 0x${value.toString(16)}`, {
+    value,
+    cause,
+  })
 }
 
 /** A region and its pages; more than one mapping when it is larger than an `ArrayBuffer` can be. */
@@ -118,6 +126,14 @@ export class MemoryTable {
     return this.#regions.some(region => region.mappings.some(mapping => mapping.faulted))
   }
 
+  /** Asynchronous I/O operations that read or write guest memory right now. */
+  get inFlight(): number {
+    return this.#regions.reduce(
+      (sum, { mappings }) => sum + mappings.reduce((n, mapping) => n + mapping.inFlight, 0),
+      0,
+    )
+  }
+
   /** This table with one region more. @throws VhostUserError `memory-region` */
   with(wire: WireRegion, fd: number, policy: MemoryPolicy): MemoryTable {
     const [region] = checkRegions([wire, ...this.#regions.map(toWire)])
@@ -151,7 +167,8 @@ export class MemoryTable {
   toGuest(userAddress: bigint, size: number): GuestAddress | undefined {
     for (const region of this.#regions) {
       const offset = userAddress - region.userAddress
-      if (offset >= 0n && offset + BigInt(size) <= BigInt(region.size)) return region.guestAddress + Number(offset)
+      if (offset >= 0n && offset + BigInt(size) <= BigInt(region.size))
+        return region.guestAddress + Number(offset)
     }
     return undefined
   }
@@ -180,18 +197,21 @@ function toWire(region: CheckedRegion): WireRegion {
 function mapRegion(region: CheckedRegion, fd: number, policy: MemoryPolicy): MappedRegion {
   const mappings: Mapping[] = []
   try {
+    // First, because on any other file the calls below may wait for whoever serves it.
+    if (policy.files === "memory" && fdOrigin(fd) !== "memory") {
+      throw regionError("memory is not a memfd or a file on tmpfs or hugetlbfs", region.guestAddress)
+    }
     const { kind, readable, writable } = fdStat(fd)
     if (kind !== "file" || !readable || !writable) {
-      throw regionError(`memory is a ${kind}, readable: ${readable}, writable: ${writable}`, region.guestAddress)
+      throw regionError(
+        `memory is a ${kind}, readable: ${readable}, writable: ${writable}`,
+        region.guestAddress,
+      )
     }
     for (let at = 0; at < region.size; at += MAX_MAPPING_SIZE) {
       const size = Math.min(region.size - at, MAX_MAPPING_SIZE)
       // Guard pages: an index that escaped every check faults instead of reaching this process's own memory.
-      const mapping = Mapping.map({ fd, offset: region.mmapOffset + at, size, guard: true })
-      mappings.push(mapping)
-      if (policy.files === "memory" && !mapping.inMemory) {
-        throw regionError("memory is a file on a disk, not memfd, tmpfs or hugetlbfs", region.guestAddress)
-      }
+      mappings.push(Mapping.map({ fd, offset: region.mmapOffset + at, size, guard: true }))
     }
     return { ...region, mappings }
   } catch (error) {

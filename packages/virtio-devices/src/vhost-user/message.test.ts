@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest"
 import * as defs from "./defs.js"
-import { VhostUserError } from "./errors.js"
+import type { VhostUserError } from "./errors.js"
 import * as message from "./message.js"
 
 const header = (request: number, size: number, flags = defs.VHOST_USER_VERSION) => ({ request, flags, size })
@@ -15,7 +15,11 @@ const codeOf = (action: () => unknown) => {
 
 describe("vhost-user message codec", () => {
   test("a message is request, flags and size as u32, then the payload", () => {
-    const bytes = message.encodeMessage(defs.VHOST_USER_SET_FEATURES, defs.VHOST_USER_NEED_REPLY_MASK, message.encodeU64(5n))
+    const bytes = message.encodeMessage(
+      defs.VHOST_USER_SET_FEATURES,
+      defs.VHOST_USER_NEED_REPLY_MASK,
+      message.encodeU64(5n),
+    )
     expect([...bytes]).toEqual([2, 0, 0, 0, 9, 0, 0, 0, 8, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0])
     expect(message.decodeHeader(bytes)).toEqual({ request: 2, flags: 9, size: 8 })
   })
@@ -38,7 +42,9 @@ describe("vhost-user message codec", () => {
 
   test("H1: a header with a wrong version, reply flag or reserved flag is refused", () => {
     for (const flags of [0, 2, 3, defs.VHOST_USER_VERSION | defs.VHOST_USER_REPLY_MASK, 0x11, 0x8000_0001]) {
-      expect(codeOf(() => message.checkRequest(header(defs.VHOST_USER_GET_FEATURES, 0, flags)))).toBe("protocol")
+      expect(codeOf(() => message.checkRequest(header(defs.VHOST_USER_GET_FEATURES, 0, flags)))).toBe(
+        "protocol",
+      )
     }
   })
 

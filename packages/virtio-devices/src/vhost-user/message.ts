@@ -34,7 +34,12 @@ const CONFIG_HEAD_SIZE = 12
 const INFLIGHT_MIN_SIZE = 20
 const INFLIGHT_SIZE = 24
 
-const rule = (name: string, size: number | readonly [number, number], fds: number | readonly [number, number], reply = false) => {
+const rule = (
+  name: string,
+  size: number | readonly [number, number],
+  fds: number | readonly [number, number],
+  reply = false,
+) => {
   const [minSize, maxSize] = typeof size === "number" ? [size, size] : size
   const [minFds, maxFds] = typeof fds === "number" ? [fds, fds] : fds
   return { name, minSize, maxSize, minFds, maxFds, reply } satisfies MessageRule
@@ -106,15 +111,22 @@ export function checkRequest(header: MessageHeader): MessageRule {
   const { request, flags, size } = header
   const allowed = defs.VHOST_USER_VERSION_MASK | defs.VHOST_USER_NEED_REPLY_MASK
   if ((flags & defs.VHOST_USER_VERSION_MASK) !== defs.VHOST_USER_VERSION || (flags & ~allowed) !== 0) {
-    throw new VhostUserError("protocol", `message flags 0x${flags.toString(16)} are not a request of version 1`, {
-      request,
-      value: flags,
-    })
+    throw new VhostUserError(
+      "protocol",
+      `message flags 0x${flags.toString(16)} are not a request of version 1`,
+      {
+        request,
+        value: flags,
+      },
+    )
   }
   const known = RULES.get(request)
   if (!known) throw new VhostUserError("protocol", `request ${request} is unknown`, { request })
   if (size < known.minSize || size > known.maxSize) {
-    throw new VhostUserError("protocol", `${known.name} with a payload of ${size} bytes`, { request, value: size })
+    throw new VhostUserError("protocol", `${known.name} with a payload of ${size} bytes`, {
+      request,
+      value: size,
+    })
   }
   return known
 }
@@ -139,7 +151,11 @@ export function checkReply(header: MessageHeader, request: number, maxSize: numb
 }
 
 /** One whole message: header and payload. */
-export function encodeMessage(request: number, flags: number, payload: Uint8Array = new Uint8Array(0)): Uint8Array {
+export function encodeMessage(
+  request: number,
+  flags: number,
+  payload: Uint8Array = new Uint8Array(0),
+): Uint8Array {
   const message = new Uint8Array(defs.VHOST_USER_HEADER_SIZE + payload.length)
   const view = viewOf(message)
   view.setUint32(0, request, LE)

@@ -83,7 +83,9 @@ export class VhostUserPort implements DriverPort {
       desc: USER_BASE + BigInt(config.desc),
       avail: USER_BASE + BigInt(config.driver),
       used: USER_BASE + BigInt(config.device),
-      base: hasFeature(this.#features, VIRTIO_F_RING_PACKED) ? PACKED_INITIAL_BASE : (config.state?.availIndex ?? 0),
+      base: hasFeature(this.#features, VIRTIO_F_RING_PACKED)
+        ? PACKED_INITIAL_BASE
+        : (config.state?.availIndex ?? 0),
       kickFd: fds.kick,
       callFd: fds.call,
     }
@@ -158,7 +160,7 @@ export class VhostUserPort implements DriverPort {
     const kick = eventFd()
     const call = eventFd()
     const poller = new Poller(call, "readable", () => {
-      for (let left = drain(call); left > 0; left--) this.#interrupt(index)
+      if (drain(call) > 0) this.#interrupt(index)
     })
     const ring = { kick, call, poller }
     this.#closeRing(this.#rings.get(index))

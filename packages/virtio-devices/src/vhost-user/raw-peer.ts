@@ -55,12 +55,22 @@ export class RawPeer implements Disposable {
   }
 
   /** Sends one well-formed message. */
-  send(request: number, payload = new Uint8Array(0), fds: readonly number[] = [], flags = 0): boolean {
+  send(
+    request: number,
+    payload: Uint8Array = new Uint8Array(0),
+    fds: readonly number[] = [],
+    flags = 0,
+  ): boolean {
     return this.write(message.encodeMessage(request, flags, payload), fds)
   }
 
   /** Sends a request and waits for its answer's payload. */
-  async ask(request: number, payload?: Uint8Array, fds?: readonly number[], flags?: number): Promise<Uint8Array> {
+  async ask(
+    request: number,
+    payload?: Uint8Array,
+    fds?: readonly number[],
+    flags?: number,
+  ): Promise<Uint8Array> {
     this.send(request, payload, fds, flags)
     const header = message.decodeHeader(await this.#read(defs.VHOST_USER_HEADER_SIZE))
     message.checkReply(header, request, defs.VHOST_USER_MAX_PAYLOAD)
@@ -85,6 +95,17 @@ export class RawPeer implements Disposable {
   /** Shares `ram` at guest address 0, user address `RAM_USER`. */
   async share(ram: Mapping): Promise<void> {
     await this.command(defs.VHOST_USER_SET_MEM_TABLE, message.encodeMemoryTable([regionOf(ram)]), [ram.fd])
+  }
+
+  /** Sets ring 0 up at the start of the shared memory and enables it. */
+  async startRing(kick: number, call: number): Promise<void> {
+    const state = (num: number) => message.encodeVringState({ index: 0, num })
+    await this.command(defs.VHOST_USER_SET_VRING_CALL, message.encodeU64(0n), [call])
+    await this.command(defs.VHOST_USER_SET_VRING_NUM, state(64))
+    await this.command(defs.VHOST_USER_SET_VRING_BASE, state(0))
+    await this.command(defs.VHOST_USER_SET_VRING_ADDR, ringAddress())
+    await this.command(defs.VHOST_USER_SET_VRING_KICK, message.encodeU64(0n), [kick])
+    await this.command(defs.VHOST_USER_SET_VRING_ENABLE, state(1))
   }
 
   /** Waits until the back end hung up. @returns why */
@@ -134,6 +155,12 @@ export class RawPeer implements Disposable {
 
 /** Where tests say that guest address 0 is in the front end's own memory. */
 export const RAM_USER = 0x7000_0000_0000n
+
+/** SET_VRING_ADDR of ring 0: its parts at 0, 0x1000 and 0x2000 of the shared memory. */
+export function ringAddress(over: Partial<message.VringAddr> = {}): Uint8Array {
+  const parts = { desc: RAM_USER, avail: RAM_USER + 0x1000n, used: RAM_USER + 0x2000n }
+  return message.encodeVringAddr({ index: 0, flags: 0, log: 0n, ...parts, ...over })
+}
 
 /** All of `ram` at guest address 0. */
 export function regionOf(ram: Mapping): message.WireRegion {

@@ -35,7 +35,12 @@ export class ServerCounters extends TransportCounters {
   protocolErrors = 0
 }
 
-const DEFAULTS: BackendOptions = { files: "memory", messageTimeoutMs: 2000, quiesceTimeoutMs: 5000, packed: false }
+const DEFAULTS: BackendOptions = {
+  files: "memory",
+  messageTimeoutMs: 2000,
+  quiesceTimeoutMs: 5000,
+  packed: false,
+}
 
 const Emitter = EventEmitter as new () => TypedEmitter.default<VhostUserServerEvents>
 
@@ -167,9 +172,13 @@ export function serveVhostUser(device: VirtioDevice, options: ServeOptions): Vho
 function listen(path: string): number {
   const length = Buffer.byteLength(path)
   if (length > MAX_UNIX_PATH) {
-    throw new VhostUserError("socket-path", `socket path of ${length} bytes, at most ${MAX_UNIX_PATH}: ${path}`, {
-      value: length,
-    })
+    throw new VhostUserError(
+      "socket-path",
+      `socket path of ${length} bytes, at most ${MAX_UNIX_PATH}: ${path}`,
+      {
+        value: length,
+      },
+    )
   }
   return unixListen(path, { mode: 0o600, backlog: 8 })
 }

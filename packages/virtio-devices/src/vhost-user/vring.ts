@@ -1,4 +1,4 @@
-import { closeFd, drain, fdStat, Poller, signal } from "@ts-vmm/native"
+import { closeFd, drain, type FdOrigin, fdOrigin, Poller, signal } from "@ts-vmm/native"
 import type { GuestAddress } from "@ts-vmm/vm-memory"
 import { VhostUserError } from "./errors.js"
 import type { VringAddr } from "./message.js"
@@ -40,8 +40,8 @@ export class Vring {
   #poller: Poller | undefined
   #pollTimer: NodeJS.Timeout | undefined
   #kickFd = -1
-  #callFd = -1
-  #errFd = -1
+  readonly #call = new SignalFd()
+  readonly #err = new SignalFd()
 
   constructor(index: number, onKick: () => void) {
     this.index = index
@@ -66,16 +66,14 @@ export class Vring {
   /** @param fd owned from here on; -1: no interrupts */
   setCall(fd: number): void {
     checkSignalFd(fd, this.index)
-    if (this.#callFd >= 0) closeFd(this.#callFd)
-    this.#callFd = fd
+    this.#call.set(fd)
     this.callKnown = true
   }
 
   /** @param fd owned from here on; -1: none */
   setErr(fd: number): void {
     checkSignalFd(fd, this.index)
-    if (this.#errFd >= 0) closeFd(this.#errFd)
-    this.#errFd = fd
+    this.#err.set(fd)
   }
 
   /** Starts to hear kicks. */
@@ -103,12 +101,12 @@ export class Vring {
 
   /** Used-buffer interrupt. A peer that is gone is found out on the socket. */
   interrupt(): void {
-    this.#callFd = signalOrClose(this.#callFd)
+    this.#call.raise()
   }
 
   /** Tells the front end that the ring broke. */
   raiseError(): void {
-    this.#errFd = signalOrClose(this.#errFd)
+    this.#err.raise()
   }
 
   /** Forgets everything and closes every fd. */
@@ -132,23 +130,36 @@ export class Vring {
   }
 }
 
-function signalOrClose(fd: number): number {
-  if (fd < 0) return fd
-  try {
-    signal(fd)
-    return fd
-  } catch {
-    // The reader is gone: nobody is left to tell.
-    closeFd(fd)
-    return -1
+/** An fd to raise signals on. */
+class SignalFd {
+  #fd = -1
+  #origin: FdOrigin = "other"
+
+  /** @param fd owned from here on; -1: none */
+  set(fd: number): void {
+    if (this.#fd >= 0) closeFd(this.#fd)
+    this.#fd = fd
+    this.#origin = fd < 0 ? "other" : fdOrigin(fd)
+  }
+
+  raise(): void {
+    if (this.#fd < 0) return
+    try {
+      signal(this.#fd, this.#origin)
+    } catch {
+      // The reader is gone: nobody is left to tell.
+      this.set(-1)
+    }
   }
 }
 
 /** @throws VhostUserError `protocol`; `fd` is closed then */
 function checkSignalFd(fd: number, queue: number): void {
   if (fd < 0) return
-  const { kind } = fdStat(fd)
-  if (kind === "eventfd" || kind === "fifo" || kind === "socket") return
+  const origin = fdOrigin(fd)
+  if (origin === "eventfd" || origin === "pipe" || origin === "socket") return
   closeFd(fd)
-  throw new VhostUserError("protocol", `ring ${queue} cannot be signalled through a ${kind}`, { queue })
+  throw new VhostUserError("protocol", `ring ${queue} cannot be signalled through a file of kind ${origin}`, {
+    queue,
+  })
 }

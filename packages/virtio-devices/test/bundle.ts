@@ -1,0 +1,36 @@
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { build } from "tsup"
+
+/** A program made from sources, for tests that need a process of their own to kill. */
+export interface Bundle extends Disposable {
+  /** Path of the one file, for `node`. */
+  readonly program: string
+}
+
+/** Bundles `entry` with all it imports into a temporary folder; needs no build of the packages. */
+export async function bundle(entry: URL): Promise<Bundle> {
+  const folder = mkdtempSync(join(tmpdir(), "bundle-"))
+  await build({
+    entry: { program: fileURLToPath(entry) },
+    outDir: join(folder, "dist"),
+    format: ["esm"],
+    target: "node20",
+    noExternal: [/.*/],
+    silent: true,
+    config: false,
+    esbuildOptions(options) {
+      options.conditions = ["@ts-vmm/source"]
+    },
+  })
+  // The addon is not part of the bundle; it is found through its package.
+  const scope = join(folder, "node_modules", "@ts-vmm")
+  mkdirSync(scope, { recursive: true })
+  symlinkSync(fileURLToPath(new URL("../../native", import.meta.url)), join(scope, "native"))
+  return {
+    program: join(folder, "dist", "program.js"),
+    [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),
+  }
+}
