@@ -24,27 +24,31 @@ export function which(name) {
   return paths.map(folder => `${folder}/${name}`).find(existsSync)
 }
 
-/** Runs a command to its end; resolves with stdout, rejects with its stderr unless the exit code is 0. */
-export async function output([command, ...args], options = {}) {
+/**
+ * Runs a command to its end; it has to succeed.
+ * @param {string[]} commandLine
+ * @param {import("node:child_process").SpawnOptions} [options]
+ * @returns {Promise<{ stdout: string, stderr: string, wallMs: number }>} wallMs: from its start to its end
+ */
+export async function complete([command, ...args], options = {}) {
+  const since = process.hrtime.bigint()
   const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...options })
-  let out = ""
-  let err = ""
-  child.stdout.on("data", chunk => (out += chunk))
-  child.stderr.on("data", chunk => (err += chunk))
+  let stdout = ""
+  let stderr = ""
+  child.stdout.on("data", chunk => (stdout += chunk))
+  child.stderr.on("data", chunk => (stderr += chunk))
   const [code] = await once(child, "close")
-  if (code !== 0)
-    throw new Error(
-      `${command} ${args.slice(0, 4).join(" ")} … ended with code ${code}: ${err.trim() || out.trim()}`,
-    )
-  return out
+  const wallMs = Number(process.hrtime.bigint() - since) / 1e6
+  if (code === 0) return { stdout, stderr, wallMs }
+  const said = stderr.trim() || stdout.trim()
+  throw new Error(`${command} ${args.slice(0, 4).join(" ")} … ended with code ${code}: ${said}`)
 }
 
-/** Milliseconds from starting a command to its end; it has to succeed. */
-export async function wallMs(commandLine, options) {
-  const since = process.hrtime.bigint()
-  await output(commandLine, options)
-  return Number(process.hrtime.bigint() - since) / 1e6
-}
+/** The stdout of a command that has to succeed. */
+export const output = async (commandLine, options) => (await complete(commandLine, options)).stdout
+
+/** Milliseconds from starting a command to its end. */
+export const wallMs = async (commandLine, options) => (await complete(commandLine, options)).wallMs
 
 /**
  * Starts a server and waits until its socket exists.

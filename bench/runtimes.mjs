@@ -45,7 +45,15 @@ export async function runtimes(folder) {
     }
   }
   return {
-    ours: (args, options = []) => [process.execPath, OURS, "run", "--rm", ...options, `oci:${image}`, ...args],
+    ours: (args, options = []) => [
+      process.execPath,
+      OURS,
+      "run",
+      "--rm",
+      ...options,
+      `oci:${image}`,
+      ...args,
+    ],
     peers: [
       await peer("runsc", findRunsc, (program, bundle, id) => [
         ...[program, "--root", `${folder}/runsc`, "--network=none", "--ignore-cgroups", "--platform=systrap"],

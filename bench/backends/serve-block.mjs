@@ -6,5 +6,7 @@ const { BlockDevice, openFileBackend } = await import(`${DIST}/block/index.js`)
 const { serveVhostUser } = await import(`${DIST}/vhost-user/index.js`)
 
 const [file, socketPath] = process.argv.slice(2)
-const server = await serveVhostUser(new BlockDevice(openFileBackend(file, { readOnly: true })), { socketPath })
+const server = await serveVhostUser(new BlockDevice(openFileBackend(file, { readOnly: true })), {
+  socketPath,
+})
 process.once("SIGTERM", () => server.close())

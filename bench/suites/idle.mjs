@@ -6,6 +6,7 @@ import { setTimeout as delay } from "node:timers/promises"
 import { MemoryGroup, whyNoMemoryGroup } from "../cgroup.mjs"
 import { Skip } from "../harness.mjs"
 import { runtimes } from "../runtimes.mjs"
+import { SharedMeasurement } from "../shared-measurement.mjs"
 
 const MIB = 1024 * 1024
 const SETTLE_MS = 1500
@@ -50,24 +51,6 @@ async function measure(commandLine, name) {
   }
 }
 
-/** One measurement yields several figures: they are taken from it one by one. */
-class Shared {
-  #take
-  #figures = []
-  #served = new Map()
-
-  constructor(take) {
-    this.#take = take
-  }
-
-  async figure(name, of) {
-    const at = this.#served.get(name) ?? 0
-    this.#served.set(name, at + 1)
-    while (this.#figures.length <= at) this.#figures.push(await this.#take())
-    return of(this.#figures[at])
-  }
-}
-
 const FIGURES = [
   { name: "beside guest pages (private and kernel memory)", of: ({ anon, kernel }) => (anon + kernel) / MIB },
   { name: "guest pages (shared memory)", of: ({ shmem }) => shmem / MIB },
@@ -84,8 +67,8 @@ export default {
     const [runsc] = peers
     let count = 0
     const name = () => `ts-vmm-bench-${process.pid}-${++count}`
-    const ourSide = new Shared(() => measure(ours(PROGRAM, RAM), name()))
-    const peerSide = new Shared(async () => measure(await runsc.command(PROGRAM), name()))
+    const ourSide = new SharedMeasurement(() => measure(ours(PROGRAM, RAM), name()))
+    const peerSide = new SharedMeasurement(async () => measure(await runsc.command(PROGRAM), name()))
     return FIGURES.map(figure => ({
       name: figure.name,
       unit: "MiB",

@@ -64,24 +64,31 @@ function nativeSteps() {
   ]
 }
 
-/** Names of the workspace packages that a package is built against. */
-function workspaceDependencies(manifest) {
+/** Folders of the workspace packages that a package stands on, directly or through others. */
+function foldersBelow(manifest, found = new Set()) {
   const all = { ...manifest.dependencies, ...manifest.devDependencies }
-  return Object.keys(all).filter(name => all[name].startsWith("workspace:"))
+  for (const name of Object.keys(all).filter(name => all[name].startsWith("workspace:"))) {
+    const folder = `packages/${name.replace(/^.*\//, "")}`
+    if (!found.has(folder)) foldersBelow(manifestOf(folder), found.add(folder))
+  }
+  return [...found]
 }
 
 function tsupStep(folder, { types }) {
   const manifest = manifestOf(folder)
-  const entry = `${folder}/dist/${types ? "index.d.ts" : folder.startsWith("packages/") ? "index.js" : "main.js"}`
+  const isPackage = folder.startsWith("packages/")
+  const output = isPackage ? `dist/index.${types ? "d.ts" : "js"}` : "dist"
   const sources = [`${folder}/src`, `${folder}/tsup.config.ts`, `${folder}/package.json`]
-  const below = workspaceDependencies(manifest)
+  const below = foldersBelow(manifest)
   return {
     name: `${types ? "types" : "build"} ${manifest.name}`,
-    // Declarations are made from the sources of the packages below; JavaScript only where it is bundled in.
-    inputs: [...COMMON, ...sources, ...below.map(name => `packages/${name.replace(/^.*\//, "")}/src`)],
+    // Declarations and the examples' bundles are made from the sources of the packages below as well.
+    inputs: [...COMMON, ...sources, ...(types || !isPackage ? below.map(lower => `${lower}/src`) : [])],
     facts: [process.version],
-    outputs: [entry],
-    after: below.map(name => `build ${name}`).concat(types ? [`build ${manifest.name}`] : []),
+    outputs: [`${folder}/${output}`],
+    after: below
+      .map(lower => `build ${manifestOf(lower).name}`)
+      .concat(types ? [`build ${manifest.name}`] : []),
     work: () =>
       run(process.execPath, [TSUP, ...(types ? ["--dts-only", "--no-clean"] : ["--no-dts"])], {
         cwd: `${ROOT}/${folder}`,

@@ -2,7 +2,7 @@ import { availableParallelism } from "node:os"
 import { buildPlan } from "./build-plan.mjs"
 import { withLock } from "./lock.mjs"
 import { step as report, SetupError } from "./report.mjs"
-import { exists, keyOf } from "./stamps.mjs"
+import { exists, keyOf, requireWritable } from "./stamps.mjs"
 
 /** Declarations take a compiler process of some 400 MB each: two at a time are enough. */
 const PARALLEL = Math.min(2, availableParallelism())
@@ -49,6 +49,7 @@ async function performAll(stamps, steps) {
 export async function build(stamps, { types = false } = {}) {
   const plan = buildPlan({ types })
   if (!plan.some(step => isStale(stamps, step))) return
+  requireWritable()
   await withLock("build", async () => {
     stamps.reload()
     await performAll(

@@ -1,6 +1,7 @@
 import { readdirSync, statSync } from "node:fs"
 import { SetupError, step } from "./report.mjs"
 import { query, run } from "./run.mjs"
+import { isWritable } from "./stamps.mjs"
 
 /** Debian packages by what they are needed for. */
 export const GROUPS = {
@@ -12,7 +13,7 @@ export const GROUPS = {
     ...["skopeo", "umoci", "mmdebstrap", "uidmap"], // images
     ...["kmod", "socat", "util-linux"], // depmod for the stock kernel, sockets, setpriv
   ],
-  bench: ["fio", "runc", "socat"],
+  bench: ["runc"],
 }
 
 const DPKG_STATUS = "/var/lib/dpkg/status"
@@ -76,5 +77,5 @@ export async function ensureDebianPackages(stamps, groups) {
     }
     await step(`Debian packages: ${missing.join(" ")}`, () => install(missing))
   }
-  if (stamps.isWritable()) stamps.set(stampName, key())
+  if (isWritable()) stamps.set(stampName, key())
 }

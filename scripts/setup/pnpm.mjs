@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs"
 import { CACHE, ROOT } from "./paths.mjs"
 import { step } from "./report.mjs"
 import { run } from "./run.mjs"
-import { exists, keyOf, makeCache } from "./stamps.mjs"
+import { exists, keyOf, makeCache, requireWritable } from "./stamps.mjs"
 
 const TOOLS = `${CACHE}/tools`
 const WORKSPACE_FOLDERS = ["packages", "examples"]
@@ -41,6 +41,7 @@ export async function ensureDependencies(stamps) {
   const inputs = ["package.json", "pnpm-lock.yaml", "pnpm-workspace.yaml", ".npmrc", ...manifests]
   const current = () => stamps.isCurrent("dependencies", keyOf(inputs))
   if (current() && exists("node_modules/.modules.yaml")) return
+  requireWritable()
   const pnpm = await ensurePnpm()
   // CI: never ask a question, also not whether node_modules may be laid anew. Scripts: nothing that comes from a
   // registry runs at its installation, and our own addon is a step of the build.

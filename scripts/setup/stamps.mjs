@@ -15,37 +15,30 @@ import { SetupError } from "./report.mjs"
 const FILE = `${CACHE}/stamps.json`
 const SKIPPED = new Set(["node_modules", "dist", "build", ".cache", ".git"])
 
+const isBuildInput = name => !SKIPPED.has(name) && !name.endsWith(".test.ts")
+
 /** Says whether `name` (a path relative to the root, or absolute) exists. */
 export function exists(name) {
   return statSync(name.startsWith("/") ? name : `${ROOT}/${name}`, { throwIfNoEntry: false }) !== undefined
 }
 
-function addEntry(hash, path, stat) {
-  if (stat.isDirectory()) {
-    for (const name of readdirSync(path).sort()) {
-      if (!SKIPPED.has(name))
-        addEntry(hash, `${path}/${name}`, statSync(`${path}/${name}`, { throwIfNoEntry: false }) ?? stat)
-    }
-  } else {
-    hash.update(`${path}\0${stat.size}\0${stat.mtimeMs}\n`)
-  }
+function addEntry(hash, path) {
+  const stat = statSync(path, { throwIfNoEntry: false })
+  if (!stat) hash.update(`${path} absent\n`)
+  else if (!stat.isDirectory()) hash.update(`${path}\0${stat.size}\0${stat.mtimeMs}\n`)
+  else for (const name of readdirSync(path).sort()) if (isBuildInput(name)) addEntry(hash, `${path}/${name}`)
 }
 
 /**
  * A key that changes when any of the inputs does: names, sizes and times of files, folders walked. Inputs that do
- * not exist count as absent.
+ * not exist count as absent; tests count as nothing.
  * @param {string[]} inputs paths relative to the root
  * @param {string[]} [facts] further text that the result depends on
  */
 export function keyOf(inputs, facts = []) {
   const hash = createHash("sha1")
   for (const fact of facts) hash.update(`${fact}\n`)
-  for (const input of inputs) {
-    const path = `${ROOT}/${input}`
-    const stat = statSync(path, { throwIfNoEntry: false })
-    if (stat) addEntry(hash, path, stat)
-    else hash.update(`${path} absent\n`)
-  }
+  for (const input of inputs) addEntry(hash, `${ROOT}/${input}`)
   return hash.digest("hex")
 }
 
@@ -66,16 +59,6 @@ export class Stamps {
     return this.#keys[step] === key
   }
 
-  /** Says whether this user may record anything here. */
-  isWritable() {
-    try {
-      accessSync(exists(CACHE) ? CACHE : ROOT, constants.W_OK)
-      return true
-    } catch {
-      return false
-    }
-  }
-
   /** Forgets what other processes may have changed meanwhile. */
   reload() {
     this.#keys = readStamps()
@@ -91,14 +74,26 @@ export class Stamps {
   }
 }
 
-/** Makes the cache folder, or says who must do it. */
-export function makeCache(folder = CACHE) {
+/** Says whether this user may change the checkout. */
+export function isWritable() {
   try {
-    mkdirSync(folder, { recursive: true })
-  } catch (error) {
-    if (error.code !== "EACCES" && error.code !== "EROFS" && error.code !== "EPERM") throw error
-    throw new SetupError(
-      `cannot write to ${folder}: run the set-up once as the owner of this checkout (npm run build)`,
-    )
+    for (const folder of [ROOT, CACHE].filter(exists)) accessSync(folder, constants.W_OK)
+    return true
+  } catch {
+    return false
   }
+}
+
+/** @throws SetupError when something has to be made here and this user may not */
+export function requireWritable() {
+  if (isWritable()) return
+  throw new SetupError(
+    `this checkout is not built, or changed since, and you may not write to it: run once as its owner: npm run build`,
+  )
+}
+
+/** Makes a folder in the cache. */
+export function makeCache(folder = CACHE) {
+  requireWritable()
+  mkdirSync(folder, { recursive: true })
 }

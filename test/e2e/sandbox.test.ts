@@ -134,6 +134,14 @@ describe("containers", () => {
     expect((await two.exec("true")).exitCode).toBe(0)
   })
 
+  test("X3: a container that eats all memory is told of by an event, and the sandbox lives on", async () => {
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 96 })
+    const oom = new Promise(resolve => sandbox.once("oom", resolve))
+    const hog = await sandbox.createContainer({ command: ["sh", "-c", "tail /dev/zero; sleep 1"] })
+    expect(await oom).toBe(hog.id)
+    expect((await sandbox.exec("echo", ["alive"])).stdout).toBe("alive\n")
+  })
+
   test("a removed container's place can be taken again", async () => {
     await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
     for (let i = 0; i < 5; i++) {

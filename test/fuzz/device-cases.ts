@@ -4,11 +4,18 @@ import { join, mutate, type Random } from "./random.js"
 
 /** What driver and transport do in turn. */
 export type DeviceStep =
-  | { readonly do: "chain"; readonly queue: number; readonly pieces: readonly Piece[]; readonly indirectAt: number }
+  | {
+      readonly do: "chain"
+      readonly queue: number
+      readonly pieces: readonly Piece[]
+      readonly indirectAt: number
+    }
   | { readonly do: "raw"; readonly queue: number; readonly slot: number; readonly descriptor: RawDescriptor }
   | { readonly do: "kick"; readonly queue: number }
   | { readonly do: "turn" | "reset" }
   | { readonly do: "config"; readonly offset: number; readonly bytes: Uint8Array }
+  /** The host's side of the device does something of its own. */
+  | { readonly do: "host"; readonly what: number }
   /** Buffers change while the device may be at work on them. */
   | { readonly do: "scribble"; readonly at: number; readonly bytes: Uint8Array }
 
@@ -21,14 +28,22 @@ export interface DeviceCase {
 }
 
 /** Makes an almost honest chain for a device. */
-export type ChainMaker = (random: Random) => { readonly queue: number; readonly readable: Uint8Array; readonly writable: number }
+export type ChainMaker = (random: Random) => {
+  readonly queue: number
+  readonly readable: Uint8Array
+  readonly writable: number
+}
 
 /** Steps around the chains that `make` makes: cut up in odd ways, now and then wrong. */
 export function randomDeviceCase(random: Random, queues: number, make: ChainMaker): DeviceCase {
   const negotiated = { packed: random.oneIn(3), indirect: !random.oneIn(4), eventIdx: random.oneIn(2) }
   const features = random.oneIn(2) ? (1n << 24n) - 1n : BigInt(random.u32())
   const steps = random.list(random.between(2, 16), () => randomStep(random, queues, make, negotiated))
-  return { negotiated, features, steps: [...steps, ...random.list(queues, queue => ({ do: "kick", queue }) as const)] }
+  return {
+    negotiated,
+    features,
+    steps: [...steps, ...random.list(queues, queue => ({ do: "kick", queue }) as const)],
+  }
 }
 
 function randomStep(random: Random, queues: number, make: ChainMaker, negotiated: Negotiated): DeviceStep {
@@ -41,10 +56,19 @@ function randomStep(random: Random, queues: number, make: ChainMaker, negotiated
     case 2:
       return random.oneIn(4) ? { do: "reset" } : { do: "turn" }
     case 3:
-      return { do: "config", offset: random.oneIn(2) ? random.edge() : random.below(64), bytes: random.bytes(random.below(16)) }
+      return {
+        do: "config",
+        offset: random.oneIn(2) ? random.edge() : random.below(64),
+        bytes: random.bytes(random.below(16)),
+      }
     case 4:
-      return { do: "scribble", at: random.between(BUFFERS, BUFFERS_END), bytes: random.bytes(random.between(1, 64)) }
+      return {
+        do: "scribble",
+        at: random.between(BUFFERS, BUFFERS_END),
+        bytes: random.bytes(random.between(1, 64)),
+      }
     case 5:
+      return { do: "host", what: random.u32() }
     case 6:
     case 7:
       return { do: "kick", queue }
@@ -57,7 +81,10 @@ function randomStep(random: Random, queues: number, make: ChainMaker, negotiated
 
 function chainStep(random: Random, make: ChainMaker, indirectAt: number): DeviceStep {
   const { queue, readable, writable } = make(random)
-  let pieces = [...cut(random, mutated(random, readable), false), ...cut(random, new Uint8Array(writable), true)]
+  let pieces = [
+    ...cut(random, mutated(random, readable), false),
+    ...cut(random, new Uint8Array(writable), true),
+  ]
   if (random.oneIn(12)) pieces = damaged(random, pieces)
   return { do: "chain", queue, pieces, indirectAt }
 }
@@ -71,7 +98,9 @@ function cut(random: Random, bytes: Uint8Array, writable: boolean): Piece[] {
   const pieces: Piece[] = []
   let rest = bytes
   for (let left = random.below(4); left > 0 && rest.length > 0; left--) {
-    const length = random.oneIn(8) ? 0 : Math.min(rest.length, random.between(1, random.pick([1, 16, 512, 5000])))
+    const length = random.oneIn(8)
+      ? 0
+      : Math.min(rest.length, random.between(1, random.pick([1, 16, 512, 5000])))
     pieces.push(place(random, rest.subarray(0, length), writable))
     rest = rest.subarray(length)
   }
@@ -118,8 +147,17 @@ export function blockChain(random: Random): ReturnType<ChainMaker> {
   header.setUint32(0, type, true)
   header.setBigUint64(8, random.oneIn(5) ? random.edge64() : BigInt(random.below(8200)), true)
   const data = random.oneIn(5) ? random.below(3000) : 512 * random.between(1, random.pick([1, 8, 64, 256]))
-  const out = type === 1 ? random.bytes(Math.min(data, 4096)) : type === 11 || type === 13 ? ranges(random) : new Uint8Array()
-  return { queue: 0, readable: join(new Uint8Array(header.buffer), out), writable: type === 0 ? data + 1 : type === 8 ? random.between(1, 24) : 1 }
+  const out =
+    type === 1
+      ? random.bytes(Math.min(data, 4096))
+      : type === 11 || type === 13
+        ? ranges(random)
+        : new Uint8Array()
+  return {
+    queue: 0,
+    readable: join(new Uint8Array(header.buffer), out),
+    writable: type === 0 ? data + 1 : type === 8 ? random.between(1, 24) : 1,
+  }
 }
 
 function ranges(random: Random): Uint8Array {
@@ -141,7 +179,12 @@ export function rngChain(random: Random): ReturnType<ChainMaker> {
 
 /** A packet of the guest, or a buffer for one of the host. */
 export function vsockChain(random: Random): ReturnType<ChainMaker> {
-  if (random.oneIn(3)) return { queue: random.pick([0, 0, 2]), readable: new Uint8Array(), writable: random.pick([4, 44, 45, 300, 4096]) }
+  if (random.oneIn(3))
+    return {
+      queue: random.pick([0, 0, 2]),
+      readable: new Uint8Array(),
+      writable: random.pick([4, 44, 45, 300, 4096]),
+    }
   const payload = random.oneIn(2) ? 0 : random.between(1, 600)
   const view = new DataView(new ArrayBuffer(44))
   view.setBigUint64(0, random.oneIn(12) ? random.edge64() : 3n, true)
@@ -150,9 +193,26 @@ export function vsockChain(random: Random): ReturnType<ChainMaker> {
   view.setUint32(20, random.pick([1024, 1024, 9]), true)
   view.setUint32(24, random.oneIn(12) ? random.edge() : payload, true)
   view.setUint16(28, random.oneIn(16) ? random.u32() & 0xffff : 1, true)
-  view.setUint16(30, random.oneIn(16) ? random.u32() & 0xffff : random.pick([1, 1, 2, 3, 4, 5, 5, 5, 6, 7]), true)
+  view.setUint16(
+    30,
+    random.oneIn(16) ? random.u32() & 0xffff : random.pick([1, 1, 2, 3, 4, 5, 5, 5, 6, 7]),
+    true,
+  )
   view.setUint32(32, random.oneIn(8) ? random.edge() : 0, true)
   view.setUint32(36, random.oneIn(4) ? random.edge() : 65536, true)
   view.setUint32(40, random.oneIn(4) ? random.edge() : 0, true)
   return { queue: 1, readable: join(new Uint8Array(view.buffer), random.bytes(payload)), writable: 0 }
+}
+
+/** Output, room for input, or a control message: of a console with two ports. */
+export function consoleChain(random: Random): ReturnType<ChainMaker> {
+  const queue = random.below(6)
+  if (queue % 2 === 0)
+    return { queue, readable: new Uint8Array(), writable: random.pick([1, 8, 27, 28, 64, 5000]) }
+  if (queue !== 3) return { queue, readable: random.bytes(random.pick([0, 1, 100, 20_000])), writable: 0 }
+  const message = new DataView(new ArrayBuffer(8))
+  message.setUint32(0, random.oneIn(6) ? random.edge() : random.below(2), true)
+  message.setUint16(4, random.oneIn(6) ? random.edge() : random.below(9), true)
+  message.setUint16(6, random.oneIn(6) ? random.edge() : random.below(2), true)
+  return { queue, readable: new Uint8Array(message.buffer), writable: 0 }
 }

@@ -1,7 +1,13 @@
 import { ok } from "node:assert"
 import { setImmediate } from "node:timers/promises"
 import { DeviceRuntime, QueueError, TransportCounters, type VirtioDevice } from "@ts-vmm/virtio-devices"
-import { type DriverBuffer, type DriverQueue, PackedDriver, SplitDriver, type UsedBuffer } from "@ts-vmm/virtio-devices/testing"
+import {
+  type DriverBuffer,
+  type DriverQueue,
+  PackedDriver,
+  SplitDriver,
+  type UsedBuffer,
+} from "@ts-vmm/virtio-devices/testing"
 import { type MappedMemory, mmapMemory } from "@ts-vmm/vm-memory/mmap"
 import { featuresOf, type RawDescriptor, writeWhereThere } from "./guest-ram.js"
 
@@ -63,7 +69,12 @@ export class DeviceRig {
     const features = featuresOf(negotiated) | (deviceFeatures & this.#deviceFeatures)
     this.#queues = this.device.queueSizes.map((max, index) => {
       const base = RINGS + index * RING_SPAN
-      const config = { size: Math.min(max, QUEUE_SIZE), desc: base, driver: base + 0x800, device: base + 0xa00 }
+      const config = {
+        size: Math.min(max, QUEUE_SIZE),
+        desc: base,
+        driver: base + 0x800,
+        device: base + 0xa00,
+      }
       return new (negotiated.packed ? PackedDriver : SplitDriver)(this.memory, config, features)
     })
     const queues = new Map(this.#queues.map((queue, index) => [index, queue.config]))
@@ -109,7 +120,10 @@ export class DeviceRig {
     for (;;) {
       const used = this.poll(index)
       if (used) return used
-      ok(performance.now() < deadline, `nothing comes back on queue ${index}: ${this.runtime.broken?.message}`)
+      ok(
+        performance.now() < deadline,
+        `nothing comes back on queue ${index}: ${this.runtime.broken?.message}`,
+      )
       await setImmediate()
     }
   }

@@ -2,10 +2,20 @@ import { deepStrictEqual, ok, strictEqual } from "node:assert"
 import { createHash } from "node:crypto"
 import { setImmediate } from "node:timers/promises"
 import { BlockDevice, type MemoryBackend, memoryBackend } from "@ts-vmm/virtio-devices/block"
+import { ConsoleDevice } from "@ts-vmm/virtio-devices/console"
 import { RngDevice } from "@ts-vmm/virtio-devices/rng"
 import type { MappedMemory } from "@ts-vmm/vm-memory/mmap"
 import { VsockDevice, VsockError } from "@ts-vmm/vsock"
-import { blockChain, type ChainMaker, type DeviceCase, type DeviceStep, randomDeviceCase, rngChain, vsockChain } from "./device-cases.js"
+import {
+  blockChain,
+  type ChainMaker,
+  consoleChain,
+  type DeviceCase,
+  type DeviceStep,
+  randomDeviceCase,
+  rngChain,
+  vsockChain,
+} from "./device-cases.js"
 import { BUFFERS, DeviceRig, type Negotiated } from "./device-rig.js"
 import { fuzz } from "./harness.js"
 
@@ -18,7 +28,7 @@ interface DeviceTarget {
   readonly share: number
   readonly queues: number
   readonly chain: ChainMaker
-  make(): { rig: DeviceRig; close(): void }
+  make(): { rig: DeviceRig; close(): void; host?(what: number): void }
   /** An honest driver's request. */
   probe(rig: DeviceRig): Promise<void>
   /** Faults besides broken rings that a guest may bring about. */
@@ -43,7 +53,8 @@ function fuzzDevice(target: DeviceTarget): void {
       const { rig } = made
       rig.start(negotiated, features)
       for (const step of steps) {
-        await perform(rig, step, negotiated, features)
+        if (step.do === "host") made.host?.(step.what)
+        else await perform(rig, step, negotiated, features)
         rig.checkFault(target.mayFail)
       }
       await setImmediate()
@@ -55,7 +66,12 @@ function fuzzDevice(target: DeviceTarget): void {
   })
 }
 
-async function perform(rig: DeviceRig, step: DeviceStep, negotiated: Negotiated, features: bigint): Promise<void> {
+async function perform(
+  rig: DeviceRig,
+  step: Exclude<DeviceStep, { do: "host" }>,
+  negotiated: Negotiated,
+  features: bigint,
+): Promise<void> {
   switch (step.do) {
     case "chain":
       rig.post(step.queue, step.pieces, step.indirectAt < 0 ? undefined : step.indirectAt)
@@ -115,7 +131,7 @@ function fuzzBlock(name: string, share: number, readOnly: boolean): void {
   })
 }
 
-fuzzBlock("block", 0.06, false)
+fuzzBlock("block", 0.05, false)
 fuzzBlock("block-read-only", 0.04, true)
 
 fuzzDevice({
@@ -128,13 +144,16 @@ fuzzDevice({
     rig.post(0, [{ at: BUFFERS, length: 48, writable: true, bytes: new Uint8Array(48) }])
     rig.kick(0)
     strictEqual((await rig.used(0)).length, 48)
-    ok(rig.read(BUFFERS, 48).some(byte => byte !== 0), "no entropy")
+    ok(
+      rig.read(BUFFERS, 48).some(byte => byte !== 0),
+      "no entropy",
+    )
   },
 })
 
 fuzzDevice({
   name: "vsock-chains",
-  share: 0.06,
+  share: 0.05,
   queues: 3,
   chain: vsockChain,
   make() {
@@ -156,6 +175,50 @@ fuzzDevice({
     rig.kick(1)
     strictEqual((await rig.used(0)).length, 44)
     const answer = new DataView(rig.read(BUFFERS, 44).buffer)
-    deepStrictEqual([answer.getUint32(16, true), answer.getUint32(20, true), answer.getUint16(30, true)], [6, 5, 3])
+    deepStrictEqual(
+      [answer.getUint32(16, true), answer.getUint32(20, true), answer.getUint16(30, true)],
+      [6, 5, 3],
+    )
+  },
+})
+
+const CONSOLE_BUFFER = 4096
+
+fuzzDevice({
+  name: "console",
+  share: 0.03,
+  queues: 6,
+  chain: consoleChain,
+  make() {
+    const ports = [{ bufferSize: CONSOLE_BUFFER }, { name: "agent", bufferSize: CONSOLE_BUFFER }]
+    const device = new ConsoleDevice({ ports })
+    const host = (what: number) => {
+      const port = device.ports[what & 1]!
+      const size = (what >>> 8) & 0x1fff
+      switch ((what >>> 1) % 5) {
+        case 0:
+          port.send(new Uint8Array(size))
+          break
+        case 1:
+          port.resize({ cols: size, rows: 25 })
+          break
+        case 2:
+          port.attach({ write: bytes => bytes.length % 2 === 0 })
+          break
+        case 3:
+          port.detach()
+          break
+        default:
+          port.resume()
+      }
+      ok(port.pendingInput <= CONSOLE_BUFFER, "input without bound")
+    }
+    return { ...rigFor(device), host }
+  },
+  /** Output is taken whether or not somebody listens. */
+  async probe(rig) {
+    rig.post(1, [{ at: BUFFERS, length: 5, writable: false, bytes: new Uint8Array(5) }])
+    rig.kick(1)
+    await rig.used(1)
   },
 })

@@ -1,14 +1,34 @@
 import { ok, strictEqual } from "node:assert"
 import { closeSync, ftruncateSync, openSync, unlinkSync } from "node:fs"
 import { setImmediate } from "node:timers/promises"
-import { closeFd, eventFd, Mapping, pipe, receiveMessage, sendMessage, signal, socketPair } from "@ts-vmm/native"
+import {
+  closeFd,
+  eventFd,
+  Mapping,
+  pipe,
+  receiveMessage,
+  sendMessage,
+  signal,
+  socketPair,
+} from "@ts-vmm/native"
 import { SplitDriver } from "@ts-vmm/virtio-devices/testing"
 import * as v from "@ts-vmm/virtio-devices/vhost-user"
 import { mappingMemory } from "@ts-vmm/vm-memory/mmap"
 import { join } from "./random.js"
 
 /** What an fd that goes along with a message is. */
-export const FD_KINDS = ["memory", "small", "shrinks", "file", "eventfd", "pipe", "write-pipe", "socket", "directory", "null"] as const
+export const FD_KINDS = [
+  "memory",
+  "small",
+  "shrinks",
+  "file",
+  "eventfd",
+  "pipe",
+  "write-pipe",
+  "socket",
+  "directory",
+  "null",
+] as const
 export type FdSort = (typeof FD_KINDS)[number]
 
 /** Pages of RAM in a session's memory file, and where the front end says it has it. */
@@ -154,7 +174,11 @@ export class FrontEnd {
 }
 
 /** An honest message. */
-export function honest(request: number, payload: Uint8Array = new Uint8Array(), fds: readonly FdSort[] = []): RawMessage {
+export function honest(
+  request: number,
+  payload: Uint8Array = new Uint8Array(),
+  fds: readonly FdSort[] = [],
+): RawMessage {
   return { request, flags: v.VHOST_USER_VERSION, lie: 0, payload, fds, pieces: 1, turns: 0 }
 }
 
@@ -172,7 +196,10 @@ export function words(...values: readonly (number | bigint)[]): Uint8Array {
 
 export const RING = { size: 16, desc: 0x1000, driver: 0x2000, device: 0x3000 } as const
 export const BASE_FEATURES = (1n << 32n) | (1n << 30n) | (1n << 28n)
-export const PROTOCOL_FEATURES = [0n, 1n, 3n, 5n, 9n, 12n, 13n, 15n, 16n].reduce((all, bit) => all | (1n << bit), 0n)
+export const PROTOCOL_FEATURES = [0n, 1n, 3n, 5n, 9n, 12n, 13n, 15n, 16n].reduce(
+  (all, bit) => all | (1n << bit),
+  0n,
+)
 
 /** What an honest front end says to bring ring 0 up. */
 export function honestSession(): RawMessage[] {
@@ -186,7 +213,10 @@ export function honestSession(): RawMessage[] {
     honest(v.VHOST_USER_SET_MEM_TABLE, words(1, 0, 0n, BigInt(RAM_SIZE), USER_ADDRESS, 0n), ["memory"]),
     honest(v.VHOST_USER_SET_VRING_NUM, words(0, RING.size)),
     honest(v.VHOST_USER_SET_VRING_BASE, words(0, 0)),
-    honest(v.VHOST_USER_SET_VRING_ADDR, words(0, 0, user(RING.desc), user(RING.device), user(RING.driver), 0n)),
+    honest(
+      v.VHOST_USER_SET_VRING_ADDR,
+      words(0, 0, user(RING.desc), user(RING.device), user(RING.driver), 0n),
+    ),
     honest(v.VHOST_USER_SET_VRING_CALL, words(0n), ["eventfd"]),
     honest(v.VHOST_USER_SET_VRING_KICK, words(0n), ["eventfd"]),
     honest(v.VHOST_USER_SET_VRING_ENABLE, words(0, 1)),
@@ -211,7 +241,10 @@ export async function goodSession(fd: number): Promise<void> {
     signal(kick)
     closeFd(kick)
     await untilUsed(driver)
-    ok(bytes.subarray(0x4000, 0x4020).some(byte => byte !== 0), "no entropy")
+    ok(
+      bytes.subarray(0x4000, 0x4020).some(byte => byte !== 0),
+      "no entropy",
+    )
   } finally {
     front.takeAnswers()
     front.close()

@@ -15,7 +15,7 @@ import type { Random } from "./random.js"
  */
 export const RAM = [
   { start: 0, size: 0x2000 },
-  { start: 0x2000, size: 0x2000 },
+  { start: 0x2000, size: 0xa000 },
   { start: 0x1_0000, size: 0x1000 },
   { start: 0x1_0000_0000, size: 0x4000 },
 ] as const

@@ -19,14 +19,22 @@ import { type LayerCase, randomLayer } from "./tar-cases.js"
 
 const MIB = 2 ** 20
 const BLOCK = 4096
-const LIMITS = { ...DEFAULT_LIMITS, layerBytes: 2 * MIB, ratioFloor: MIB / 2, ratio: 50, paddingBytes: 4096, entries: 200, depth: 32 }
+const LIMITS = {
+  ...DEFAULT_LIMITS,
+  layerBytes: 2 * MIB,
+  ratioFloor: MIB / 2,
+  ratio: 50,
+  paddingBytes: 4096,
+  entries: 200,
+  depth: 32,
+}
 
 let folder: string
 let file: FileHandle
 
 fuzz<LayerCase>({
   name: "layers",
-  share: 0.12,
+  share: 0.1,
   async setUp() {
     folder = mkdtempSync(join(tmpdir(), "ts-vmm-fuzz-layers-"))
     writeFileSync(join(folder, "sentinel"), "untouched")
@@ -51,7 +59,10 @@ fuzz<LayerCase>({
 })
 
 /** @returns undefined when the layer was refused, with an error that says so */
-async function read({ bytes, compression, chunks, wrongDigest }: LayerCase, part: PartWriter): Promise<ReadLayer | undefined> {
+async function read(
+  { bytes, compression, chunks, wrongDigest }: LayerCase,
+  part: PartWriter,
+): Promise<ReadLayer | undefined> {
   const hash = createHash("sha256").update(bytes)
   if (wrongDigest) hash.update("x")
   const source = {
@@ -65,7 +76,12 @@ async function read({ bytes, compression, chunks, wrongDigest }: LayerCase, part
   }
   const request = { digest: `sha256:${hash.digest("hex")}` as const, size: bytes.length }
   try {
-    const layer = await readLayer({ blob: new VerifiedBlob(source, request, "layer"), compression, part, limits: LIMITS })
+    const layer = await readLayer({
+      blob: new VerifiedBlob(source, request, "layer"),
+      compression,
+      part,
+      limits: LIMITS,
+    })
     ok(!wrongDigest, "accepted with a wrong digest")
     return layer
   } catch (error) {
@@ -78,12 +94,18 @@ async function read({ bytes, compression, chunks, wrongDigest }: LayerCase, part
 function checkTree(node: TreeNode, partSize: number, depth: number): number {
   ok(depth <= LIMITS.depth + 1, "tree deeper than the limit")
   if (node.kind === "file" && node.size > 0) {
-    ok(Number.isInteger(node.block) && node.block * BLOCK + node.size <= partSize, "file outside the data part")
+    ok(
+      Number.isInteger(node.block) && node.block * BLOCK + node.size <= partSize,
+      "file outside the data part",
+    )
   }
   ok(node.mode >= 0 && node.mode <= 0o7777 && node.uid >= 0 && node.uid < 2 ** 32 - 1, "mode or owner")
   let count = 1
   for (const [name, child] of node.children ?? []) {
-    ok(name !== "" && name !== "." && name !== ".." && !/[/\0]/.test(name) && name.length <= 255, `name ${name}`)
+    ok(
+      name !== "" && name !== "." && name !== ".." && !/[/\0]/.test(name) && name.length <= 255,
+      `name ${name}`,
+    )
     ok(!name.startsWith(".wh."), "whiteout in the tree")
     count += checkTree(child, partSize, depth + 1)
   }
@@ -106,7 +128,8 @@ function checkImage(layer: ReadLayer, dataSize: number): void {
     const root = mergeLayers(layers, { ...LIMITS, entries: 2 * LIMITS.entries })
     checkTree(root, dataSize, 0)
     let size = 0
-    for (const piece of writeMetadata({ root, partSizes: [dataSize, dataSize], uuid: Buffer.alloc(16) })) size += piece.length
+    for (const piece of writeMetadata({ root, partSizes: [dataSize, dataSize], uuid: Buffer.alloc(16) }))
+      size += piece.length
     strictEqual(size % BLOCK, 0, "size of the metadata part")
   } catch (error) {
     if (!isImageError(error)) throw error

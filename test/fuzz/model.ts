@@ -53,7 +53,8 @@ const WRAP = 0x10000
 const MAX_BYTES = 1n << 32n
 /** Not of the specification: the longest chain that the implementation takes, in descriptors and in segments. */
 export const MAX_SEGMENTS = 1024
-const MAX_TABLE_ENTRIES = 65536n
+/** Nor this: an indirect table holds no more entries than a chain may have, wherever it lies; so do packed rings. */
+const MAX_TABLE_ENTRIES = BigInt(MAX_SEGMENTS)
 
 interface Descriptor {
   readonly address: bigint

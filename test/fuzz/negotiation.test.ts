@@ -21,7 +21,13 @@ type Step =
   | { readonly do: "advance" }
   | { readonly do: "features"; readonly value: bigint }
   | { readonly do: "size"; readonly queue: number; readonly size: number }
-  | { readonly do: "addresses"; readonly queue: number; readonly desc: number; readonly driver: number; readonly device: number }
+  | {
+      readonly do: "addresses"
+      readonly queue: number
+      readonly desc: number
+      readonly driver: number
+      readonly device: number
+    }
   | { readonly do: "ready"; readonly queue: number }
   | { readonly do: "notify"; readonly queue: number }
   | { readonly do: "config"; readonly offset: number; readonly length: number }
@@ -54,10 +60,17 @@ function randomStep(random: Random, queue: () => number): Step {
       return { do: "status", value: random.oneIn(3) ? 0 : random.pick([1, 3, 11, 15, 128, 143, 64, 79]) }
     case 2:
     case 3:
-      return { do: "features", value: random.oneIn(2) ? (OFFERED & random.edge64()) | VIRTIO_F_VERSION_1 : random.edge64() }
+      return {
+        do: "features",
+        value: random.oneIn(2) ? (OFFERED & random.edge64()) | VIRTIO_F_VERSION_1 : random.edge64(),
+      }
     case 4:
     case 5:
-      return { do: "size", queue: queue(), size: random.oneIn(2) ? random.pick([1, 2, 4, 16]) : random.edge() }
+      return {
+        do: "size",
+        queue: queue(),
+        size: random.oneIn(2) ? random.pick([1, 2, 4, 16]) : random.edge(),
+      }
     case 6:
     case 7:
     case 8:
@@ -142,7 +155,8 @@ class Registers {
   step(step: Step): void {
     const n = this.#negotiation
     const before = { status: n.status }
-    const setUp = n.negotiated && !n.active && (n.status & FAILED) === 0
+    const ready = "queue" in step && n.isQueueReady(step.queue)
+    const setUp = n.negotiated && !n.active && !ready && (n.status & FAILED) === 0
     switch (step.do) {
       case "status":
         this.#writeStatus(step.value)
@@ -154,7 +168,8 @@ class Registers {
         strictEqual(n.writeFeatures(step.value), (before.status & FEATURES_OK) === 0, "features are frozen")
         break
       case "size":
-        if (n.setQueueSize(step.queue, step.size)) ok(setUp && this.#isSize(step.queue, step.size), "queue size")
+        if (n.setQueueSize(step.queue, step.size))
+          ok(setUp && this.#isSize(step.queue, step.size), "queue size")
         break
       case "addresses":
         if (n.setQueueAddresses(step.queue, step)) ok(setUp, "queue set-up is frozen")
@@ -222,7 +237,8 @@ class Registers {
         strictEqual(part.at % part.alignment, 0, "ring is not aligned")
         ok(this.#memory.find(part.at, part.size), "ring outside memory")
       }
-      for (const a of parts) for (const b of parts) ok(a === b || a.at + a.size <= b.at || b.at + b.size <= a.at, "rings overlap")
+      for (const a of parts)
+        for (const b of parts) ok(a === b || a.at + a.size <= b.at || b.at + b.size <= a.at, "rings overlap")
     }
   }
 

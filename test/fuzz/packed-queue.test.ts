@@ -104,19 +104,26 @@ class PackedRun {
   step(step: Step): void {
     switch (step.do) {
       case "offer":
-        return this.#offer(step.descriptors, step.flip)
+        this.#offer(step.descriptors, step.flip)
+        break
       case "pop":
-        return this.#pop()
+        this.#pop()
+        break
       case "push":
-        return this.#push(step.which)
+        this.#push(step.which)
+        break
       case "unpop":
-        return this.#unpop(step.which)
+        this.#unpop(step.which)
+        break
       case "publish":
-        return void this.#queue.publish()
+        this.#queue.publish()
+        break
       case "listen":
-        return void this.#queue.enableNotifications()
+        this.#queue.enableNotifications()
+        break
       case "silence":
-        return this.#queue.disableNotifications()
+        this.#queue.disableNotifications()
+        break
       case "scribble":
         writeWhereThere(this.#memory, step.at, step.bytes)
     }
@@ -143,6 +150,8 @@ class PackedRun {
     strictEqual(this.#queue.inFlight, before + 1)
     ok(this.#queue.inFlight <= this.#ring.size, "more in flight than the ring holds")
     this.#inFlight.push({ chain, shape: checkedShape(chain, this.#memory) })
+    const slots = this.#inFlight.reduce((sum, one) => sum + one.chain.slots, 0)
+    ok(slots <= this.#ring.size, "more slots in flight than the ring has")
   }
 
   #push(which: number): void {
@@ -182,7 +191,7 @@ let memory: MappedMemory
 
 fuzz<PackedCase>({
   name: "packed-queue",
-  share: 0.1,
+  share: 0.08,
   setUp() {
     memory = guardedRam()
   },

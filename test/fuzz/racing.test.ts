@@ -58,7 +58,7 @@ const stop = new Int32Array(new SharedArrayBuffer(4))
 
 fuzz<RaceCase>({
   name: "racing-driver",
-  share: 0.08,
+  share: 0.06,
   async setUp() {
     memory = guardedRam()
     const { fd } = memory.mappings[0]!

@@ -13,11 +13,48 @@ export interface LayerCase {
   readonly wrongDigest: boolean
 }
 
-const GOOD_NAMES = ["a", "b", "c", "dir/", "dir/x", "dir/sub/y", "./a", "/a", "link", "dir/link", "dir/.wh.x", ".wh..wh..opq", ".wh.a"]
+const GOOD_NAMES = [
+  "a",
+  "b",
+  "c",
+  "dir/",
+  "dir/x",
+  "dir/sub/y",
+  "./a",
+  "/a",
+  "link",
+  "dir/link",
+  "dir/.wh.x",
+  ".wh..wh..opq",
+  ".wh.a",
+]
+/** What lies below a file or link, if those names came before. */
+const BELOW_FILES = ["a/b", "link/x", "dir/link/x", "dir/x/deep/y"]
 const BAD_NAMES = [
-  ...GOOD_NAMES, "a/b", "../a", "dir/../a", "..", ".", "", "/", "a//b", "dir/./x", "dir/.wh..wh..opq", ".wh.", ".wh..", ".wh...",
-  ".wh..wh.aufs", ".wh.a/b", "link/x", "__proto__", "constructor", "dir/__proto__/x", "\xff\xfe", "new\nline",
-  "n".repeat(100), `${"d/".repeat(40)}f`,
+  ...GOOD_NAMES,
+  "a/b",
+  "../a",
+  "dir/../a",
+  "..",
+  ".",
+  "",
+  "/",
+  "a//b",
+  "dir/./x",
+  "dir/.wh..wh..opq",
+  ".wh.",
+  ".wh..",
+  ".wh...",
+  ".wh..wh.aufs",
+  ".wh.a/b",
+  "link/x",
+  "__proto__",
+  "constructor",
+  "dir/__proto__/x",
+  "\xff\xfe",
+  "new\nline",
+  "n".repeat(100),
+  `${"d/".repeat(40)}f`,
 ]
 const GOOD_TYPES = ["0", "0", "0", "0", "5", "5", "2", "1", "3", "6"]
 const BAD_TYPES = [...GOOD_TYPES, "4", "7", "\0", "x", "g", "L", "K", "S", "V", "\xff"]
@@ -38,6 +75,7 @@ class Writer {
   }
 
   name(): string {
+    if (this.random.oneIn(30)) return this.random.pick(BELOW_FILES)
     return this.random.pick(this.#bad ? BAD_NAMES : GOOD_NAMES)
   }
 
@@ -56,7 +94,9 @@ export function randomLayer(random: Random): LayerCase {
   return {
     bytes,
     compression: random.oneIn(20) ? random.pick(["none", "gzip", "zstd"] as const) : compression,
-    chunks: random.list(random.between(1, 3), () => random.pick(random.oneIn(12) ? [1, 7, 100] : [511, 512, 513, 4096, 65536])),
+    chunks: random.list(random.between(1, 3), () =>
+      random.pick(random.oneIn(12) ? [1, 7, 100] : [511, 512, 513, 4096, 65536]),
+    ),
     wrongDigest: random.oneIn(20),
   }
 }
@@ -132,8 +172,25 @@ function longName(writer: Writer): Uint8Array {
   return encode(writer, { name: "././@LongLink", type, link: "", size: content.length, content })
 }
 
-const GOOD_KEYS = ["linkpath", "uid", "gid", "mtime", "SCHILY.xattr.user.x", "SCHILY.xattr.security.capability", "comment"]
-const BAD_KEYS = [...GOOD_KEYS, "path", "size", "SCHILY.xattr.trusted.overlay.opaque", "SCHILY.xattr.", "GNU.sparse.major", "hdrcharset", "__proto__"]
+const GOOD_KEYS = [
+  "linkpath",
+  "uid",
+  "gid",
+  "mtime",
+  "SCHILY.xattr.user.x",
+  "SCHILY.xattr.security.capability",
+  "comment",
+]
+const BAD_KEYS = [
+  ...GOOD_KEYS,
+  "path",
+  "size",
+  "SCHILY.xattr.trusted.overlay.opaque",
+  "SCHILY.xattr.",
+  "GNU.sparse.major",
+  "hdrcharset",
+  "__proto__",
+]
 
 function paxHeader(writer: Writer): Uint8Array {
   const { random } = writer
@@ -152,7 +209,9 @@ function paxValue(writer: Writer, key: string): string {
   if (key === "path" || key === "linkpath") return writer.name()
   if (key.startsWith("SCHILY")) return "v".repeat(random.pick([0, 1, 100, 4000]))
   if (writer.odd(2)) return random.pick(["4294967295", "99999999999999999999", "0x10", "", "-1", "1e9", "1."])
-  return key === "mtime" ? random.pick(["1700000000.123456789", "-1", "-0.5"]) : random.pick(["0", "1", "512", "4294967294"])
+  return key === "mtime"
+    ? random.pick(["1700000000.123456789", "-1", "-0.5"])
+    : random.pick(["0", "1", "512", "4294967294"])
 }
 
 function paxRecord(writer: Writer, key: string, value: string): string {
@@ -192,6 +251,13 @@ function number(writer: Writer, block: Buffer, at: number, size: number, value: 
     block[at] = 0x80
     for (let i = 1; i < size; i++) block[at + i] = Math.floor(value / 2 ** (8 * (size - 1 - i))) & 0xff
   } else {
-    block.write(`${value.toString(8).padStart(size - 1, "0").slice(-(size - 1))}\0`, at, "latin1")
+    block.write(
+      `${value
+        .toString(8)
+        .padStart(size - 1, "0")
+        .slice(-(size - 1))}\0`,
+      at,
+      "latin1",
+    )
   }
 }

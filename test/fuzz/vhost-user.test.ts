@@ -2,8 +2,8 @@ import { ok, strictEqual } from "node:assert"
 import { setImmediate } from "node:timers/promises"
 import { socketPair } from "@ts-vmm/native"
 import { RngDevice } from "@ts-vmm/virtio-devices/rng"
-import { mappingMemory } from "@ts-vmm/vm-memory/mmap"
 import * as v from "@ts-vmm/virtio-devices/vhost-user"
+import { mappingMemory } from "@ts-vmm/vm-memory/mmap"
 import {
   BASE_FEATURES,
   FD_KINDS,
@@ -15,8 +15,8 @@ import {
   honestSession,
   PROTOCOL_FEATURES,
   RAM_SIZE,
-  RING,
   type RawMessage,
+  RING,
   USER_ADDRESS,
   words,
 } from "./front-end.js"
@@ -37,21 +37,46 @@ interface SessionCase {
 /** One in this many sessions is followed by an honest one. */
 const GOOD_EVERY = 16
 const REQUESTS = Array.from({ length: 42 }, (_, i) => i)
+/** Those that take fds, memory or rings. */
+const STATEFUL = [
+  v.VHOST_USER_SET_MEM_TABLE,
+  v.VHOST_USER_SET_MEM_TABLE,
+  v.VHOST_USER_ADD_MEM_REG,
+  v.VHOST_USER_REM_MEM_REG,
+  v.VHOST_USER_SET_LOG_BASE,
+  v.VHOST_USER_SET_INFLIGHT_FD,
+  v.VHOST_USER_SET_VRING_KICK,
+  v.VHOST_USER_SET_VRING_CALL,
+  v.VHOST_USER_GET_VRING_BASE,
+  v.VHOST_USER_SET_VRING_ENABLE,
+  v.VHOST_USER_SET_BACKEND_REQ_FD,
+]
 
 function generate(random: Random): SessionCase {
   let messages = random.oneIn(4) ? [] : honestSession().slice(0, random.oneIn(3) ? random.below(13) : 12)
   for (let left = random.between(1, 10); left > 0; left--) {
-    messages.splice(random.oneIn(2) ? random.below(messages.length + 1) : messages.length, 0, randomMessage(random))
+    messages.splice(
+      random.oneIn(2) ? random.below(messages.length + 1) : messages.length,
+      0,
+      randomMessage(random),
+    )
   }
-  if (random.oneIn(3)) messages = messages.map(message => (random.oneIn(6) ? spoil(random, message) : message))
+  if (random.oneIn(3))
+    messages = messages.map(message => (random.oneIn(6) ? spoil(random, message) : message))
   const ring = random.list(RING.size, i => randomDescriptor(random, i, RING.size, [0x800]))
   const available = random.oneIn(8) ? random.edge() & 0xffff : random.below(8)
-  return { packed: random.oneIn(4), ring, available, messages, shrinkAfter: random.oneIn(5) ? random.below(messages.length) : -1 }
+  return {
+    packed: random.oneIn(4),
+    ring,
+    available,
+    messages,
+    shrinkAfter: random.oneIn(5) ? random.below(messages.length) : -1,
+  }
 }
 
 /** A request with a payload of its shape; REPLY_ACK is asked for half the time. */
 function randomMessage(random: Random): RawMessage {
-  const request = random.oneIn(20) ? random.edge() : random.pick(REQUESTS)
+  const request = random.oneIn(20) ? random.edge() : random.pick(random.oneIn(2) ? STATEFUL : REQUESTS)
   const [payload, fds] = shaped(random, request)
   const flags = v.VHOST_USER_VERSION | (random.oneIn(2) ? v.VHOST_USER_NEED_REPLY_MASK : 0)
   return { ...honest(request, payload, fds), flags, turns: random.below(3) }
@@ -91,14 +116,28 @@ function shaped(random: Random, request: number): [payload: Uint8Array, fds: FdS
     case v.VHOST_USER_GET_CONFIG:
     case v.VHOST_USER_SET_CONFIG: {
       const size = random.below(64)
-      return [words(random.oneIn(3) ? random.edge() : 0, size, 0, ...random.list(size >> 2, () => random.u32())), []]
+      return [
+        words(random.oneIn(3) ? random.edge() : 0, size, 0, ...random.list(size >> 2, () => random.u32())),
+        [],
+      ]
     }
     case v.VHOST_USER_SET_LOG_BASE:
-      return [words(random.oneIn(3) ? random.edge64() : 4096n, random.oneIn(3) ? random.edge64() : 0n), [random.pick(FD_KINDS)]]
+      return [
+        words(random.oneIn(3) ? random.edge64() : 4096n, random.oneIn(3) ? random.edge64() : 0n),
+        [random.pick(FD_KINDS)],
+      ]
     case v.VHOST_USER_GET_INFLIGHT_FD:
       return [words(random.edge64(), 0n, inflightShape(random), 0), []]
     case v.VHOST_USER_SET_INFLIGHT_FD:
-      return [words(random.oneIn(2) ? BigInt(RAM_SIZE) : random.edge64(), random.oneIn(4) ? random.edge64() : 0n, inflightShape(random), 0), [random.pick(FD_KINDS)]]
+      return [
+        words(
+          random.oneIn(2) ? BigInt(RAM_SIZE) : random.edge64(),
+          random.oneIn(4) ? random.edge64() : 0n,
+          inflightShape(random),
+          0,
+        ),
+        [random.pick(FD_KINDS)],
+      ]
     case v.VHOST_USER_SET_BACKEND_REQ_FD:
     case v.VHOST_USER_SET_LOG_FD:
       return [new Uint8Array(), [random.oneIn(2) ? "socket" : random.pick(FD_KINDS)]]
@@ -124,12 +163,20 @@ function region(random: Random): bigint[] {
 
 function memoryTable(random: Random): [payload: Uint8Array, fds: FdSort[]] {
   const count = random.oneIn(8) ? random.below(10) : random.between(1, 2)
-  const fds = random.list(random.oneIn(8) ? random.below(12) : count, () => (random.oneIn(3) ? random.pick(FD_KINDS) : random.pick(["memory", "shrinks"] as const)))
-  return [words(random.oneIn(10) ? random.edge() : count, 0, ...random.list(count, () => region(random)).flat()), fds]
+  const fds = random.list(random.oneIn(8) ? random.below(12) : count, () =>
+    random.oneIn(3) ? random.pick(FD_KINDS) : random.pick(["memory", "shrinks"] as const),
+  )
+  return [
+    words(random.oneIn(10) ? random.edge() : count, 0, ...random.list(count, () => region(random)).flat()),
+    fds,
+  ]
 }
 
 function ringAddresses(random: Random, index: number): Uint8Array {
-  const part = (offset: number) => (random.oneIn(6) ? random.edge64() : USER_ADDRESS + BigInt(offset + (random.oneIn(6) ? random.below(64) : 0)))
+  const part = (offset: number) =>
+    random.oneIn(6)
+      ? random.edge64()
+      : USER_ADDRESS + BigInt(offset + (random.oneIn(6) ? random.below(64) : 0))
   return words(index, random.below(2), part(RING.desc), part(RING.device), part(RING.driver), random.edge64())
 }
 
@@ -155,14 +202,22 @@ const device = new RngDevice()
 /** @returns once the back end has taken note that the front end is gone */
 async function serve(packed: boolean, session: (fd: number) => Promise<void>): Promise<void> {
   const [ours, theirs] = socketPair()
-  const server = v.serveVhostUser(device, { fd: theirs, packed, messageTimeoutMs: 100, quiesceTimeoutMs: 100 })
+  const server = v.serveVhostUser(device, {
+    fd: theirs,
+    packed,
+    messageTimeoutMs: 100,
+    quiesceTimeoutMs: 100,
+  })
   const gone = new Promise<void>(resolve => server.on("disconnected", () => resolve()))
   await session(ours)
   await gone
   strictEqual(server.closed, true)
 }
 
-async function hostileSession(ours: number, { packed, ring, available, messages, shrinkAfter }: SessionCase): Promise<void> {
+async function hostileSession(
+  ours: number,
+  { packed, ring, available, messages, shrinkAfter }: SessionCase,
+): Promise<void> {
   const front = new FrontEnd(ours)
   const shop = new FdShop()
   try {
@@ -187,7 +242,7 @@ let sessions = 0
 
 fuzz<SessionCase>({
   name: "vhost-user",
-  share: 0.15,
+  share: 0.12,
   generate,
   async run(input) {
     const before = openFds()

@@ -4,7 +4,15 @@ import { BUFFERS, type DeviceRig, type Piece } from "./device-rig.js"
 
 export const GUEST_CID = 3
 export const HOST_CID = 2
-export const OP = { request: 1, response: 2, rst: 3, shutdown: 4, rw: 5, creditUpdate: 6, creditRequest: 7 } as const
+export const OP = {
+  request: 1,
+  response: 2,
+  rst: 3,
+  shutdown: 4,
+  rw: 5,
+  creditUpdate: 6,
+  creditRequest: 7,
+} as const
 const HEADER = 44
 /** Receive buffers lie first, sent packets behind them. */
 const RX_BUFFERS = BUFFERS
@@ -49,12 +57,21 @@ export class VsockGuest {
   send(fields: Partial<VsockHeader>, payload: Uint8Array): void {
     this.receive()
     if (this.#inFlight >= TX_COUNT) return
-    const header = { ...emptyHeader(), srcCid: GUEST_CID, dstCid: HOST_CID, type: 1, bufAlloc: 4096, len: payload.length, ...fields }
+    const header = {
+      ...emptyHeader(),
+      srcCid: GUEST_CID,
+      dstCid: HOST_CID,
+      type: 1,
+      bufAlloc: 4096,
+      len: payload.length,
+      ...fields,
+    }
     this.#note(header)
     this.#codec.encode(header)
     const at = TX_BUFFERS + TX_STRIDE * (this.#tx++ % TX_COUNT)
     const pieces: Piece[] = [{ at, length: HEADER, writable: false, bytes: this.#codec.bytes.slice() }]
-    if (payload.length > 0) pieces.push({ at: at + 64, length: payload.length, writable: false, bytes: payload })
+    if (payload.length > 0)
+      pieces.push({ at: at + 64, length: payload.length, writable: false, bytes: payload })
     if (this.#rig.post(1, pieces) === undefined) return
     this.#inFlight++
     this.#rig.kick(1)
@@ -65,7 +82,12 @@ export class VsockGuest {
     for (let i = 0; i < count; i++) {
       const slot = this.#freeRx.pop()
       if (slot === undefined) break
-      const piece = { at: RX_BUFFERS + slot * RX_STRIDE, length: Math.min(size, RX_STRIDE), writable: true, bytes: new Uint8Array() }
+      const piece = {
+        at: RX_BUFFERS + slot * RX_STRIDE,
+        length: Math.min(size, RX_STRIDE),
+        writable: true,
+        bytes: new Uint8Array(),
+      }
       const id = this.#rig.post(0, [piece])
       if (id === undefined) break
       this.#posted.set(id, slot)

@@ -19,7 +19,11 @@ type Step =
   | { readonly do: "offer"; readonly count: number; readonly size: number }
   | { readonly do: "turn" | "receive" | "connect" | "transport-reset" | "driver-reset" }
   /** What the host does with its n-th stream. */
-  | { readonly do: "write" | "end" | "destroy" | "pause" | "resume"; readonly which: number; readonly size: number }
+  | {
+      readonly do: "write" | "end" | "destroy" | "pause" | "resume"
+      readonly which: number
+      readonly size: number
+    }
 
 interface VsockCase {
   readonly bufAlloc: number
@@ -35,13 +39,25 @@ const NEGOTIATED = { packed: false, indirect: false, eventIdx: false }
 function generate(random: Random): VsockCase {
   const flood = random.oneIn(12)
   const steps = random.list(random.between(4, 40), () => (flood ? floodStep(random) : randomStep(random)))
-  return { bufAlloc: random.pick([1, 64, 1024, 65536]), steps: [{ do: "offer", count: 12, size: 4096 }, ...steps] }
+  return {
+    bufAlloc: random.pick([1, 64, 1024, 65536]),
+    steps: [{ do: "offer", count: 12, size: 4096 }, ...steps],
+  }
 }
 
 /** Many requests or tiny packets in a row. */
 function floodStep(random: Random): Step {
-  const header = { op: random.pick([OP.request, OP.rw, OP.rw, OP.creditRequest]), srcPort: 1000 + random.below(random.pick([2, 500])) }
-  return { do: "send", header, payload: header.op === OP.rw ? 1 : 0, to: random.pick([READER_PORT, IDLE_PORT]), honest: true }
+  const header = {
+    op: random.pick([OP.request, OP.rw, OP.rw, OP.creditRequest]),
+    srcPort: 1000 + random.below(random.pick([2, 500])),
+  }
+  return {
+    do: "send",
+    header,
+    payload: header.op === OP.rw ? 1 : 0,
+    to: random.pick([READER_PORT, IDLE_PORT]),
+    honest: true,
+  }
 }
 
 function randomStep(random: Random): Step {
@@ -95,7 +111,13 @@ function packet(random: Random): Step {
     case 5:
       header.srcPort = random.edge()
   }
-  return { do: "send", header, payload, to: random.pick([READER_PORT, IDLE_PORT, ECHO_PORT, ECHO_PORT, 9, -1, -1, -2]), honest }
+  return {
+    do: "send",
+    header,
+    payload,
+    to: random.pick([READER_PORT, IDLE_PORT, ECHO_PORT, ECHO_PORT, 9, -1, -1, -2]),
+    honest,
+  }
 }
 
 /** A device with a host that does all sorts of things, and its guest. */
@@ -183,12 +205,20 @@ class Host {
   #keep(stream: VsockStream): VsockStream {
     this.#streams.push(stream)
     stream.on("error", error => {
-      if (!(error instanceof VsockError) && (error as NodeJS.ErrnoException).code !== "ERR_STREAM_WRITE_AFTER_END") throw error
+      if (
+        !(error instanceof VsockError) &&
+        (error as NodeJS.ErrnoException).code !== "ERR_STREAM_WRITE_AFTER_END"
+      )
+        throw error
     })
     return stream
   }
 
-  #use(what: "write" | "end" | "destroy" | "pause" | "resume", stream: VsockStream | undefined, size: number): void {
+  #use(
+    what: "write" | "end" | "destroy" | "pause" | "resume",
+    stream: VsockStream | undefined,
+    size: number,
+  ): void {
     if (!stream) return
     if (what !== "write") stream[what]()
     else if (!stream.writableEnded && !stream.destroyed) stream.write(new Uint8Array(size))
@@ -199,7 +229,7 @@ const memory = DeviceRig.memory()
 
 fuzz<VsockCase>({
   name: "vsock",
-  share: 0.1,
+  share: 0.08,
   generate,
   async run({ bufAlloc, steps }) {
     const host = new Host(bufAlloc)

@@ -146,7 +146,6 @@ async function takeTour(folder: string): Promise<Tour> {
     const console = await Promise.race([machine.ended, fault])
     const said = readSaid(console)
     return {
-      folder,
       fromHost,
       second,
       toGuest,

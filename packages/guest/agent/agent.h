@@ -25,6 +25,7 @@ constexpr char kCgroupDir[] = "/sys/fs/cgroup";
 
 constexpr size_t kContainersMax = 256;
 constexpr size_t kProcessesMax = 1024;
+// Of one process. Nobody tells the agent that a caller has given up, so the oldest gives way to a new one.
 constexpr size_t kWaitersMax = 64;
 
 // A call whose answer is still owed; 0 is none (ttrpc stream ids are odd).
@@ -79,7 +80,9 @@ struct Container {
     uint64_t kills = 0;
   } oom;
 
-  PendingCall remove_call = 0;
+  // Whom to tell, and what, when the last trace is gone: who asked for that, or whose creation failed.
+  PendingCall remove_call = 0, failed_call = 0;
+  Status failure;
   bool removing = false;
 
   Process* init() { return processes.at(id).get(); }
@@ -98,6 +101,7 @@ class Agent : public FrameParser::Sink, Handler {
 
   Loop& loop() { return loop_; }
   void answer(PendingCall call, const Status& status, std::string_view payload = {});
+  void add_waiter(std::vector<PendingCall>& waiters, PendingCall call);
   // The child has reported something, or has closed its socket by execve or by dying.
   void on_sync(Process& process);
   void on_oom(Container& container);

@@ -148,9 +148,10 @@ void Agent::try_remove(const std::string& id) {
   for (auto& [name, process] : container.processes) unwatch(*process);
   loop_.watch(container.oom.fd.get(), &container.oom, container.oom.watched, 0);
   unmount_all(container.mounted);
-  const PendingCall call = container.remove_call;
+  const auto gone = std::move(it->second);
   containers_.erase(it);
-  answer(call, {});
+  answer(gone->failed_call, gone->failure);
+  answer(gone->remove_call, {});
 }
 
 Status Agent::update_container(uint32_t, std::string_view payload) {

@@ -79,6 +79,8 @@ Status Agent::open_stdio(Process& process, const StdioPorts& ports, Fd (&child_e
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return errno_status("pipe", errno);
     Fd reading(ends[0]), writing(ends[1]);
+    // May be refused where many pipes are in use; then it stays as it is.
+    if (i != 2) fcntl(ends[0], F_SETPIPE_SZ, kPipeSize);
     child_ends[i] = std::move(i == 0 ? reading : writing);
     Fd& ours = i == 0 ? writing : reading;
     const uint64_t id = add_relay(i == 0 ? Relay::Kind::inward : Relay::Kind::outward, std::move(ours), std::move(remote));
@@ -234,9 +236,11 @@ void Agent::exited(Process& process, int status) {
     // A container that was never started. Whoever waits for anything of it learns why.
     Status failure = process.failure;
     if (failure.ok()) failure = {Code::internal, "process was killed during set-up", {}};
-    answer(std::exchange(process.create_call, 0), failure);
     answer(std::exchange(process.start_call, 0), failure);
-    if (before == Process::State::setting_up && process.is_init && !container.removing) {
+    if (before == Process::State::setting_up) {
+      // Its creation is answered when the id is free again.
+      container.failed_call = std::exchange(process.create_call, 0);
+      container.failure = failure;
       answer_waiters(process, failure);
       return remove(container);
     }
@@ -321,8 +325,7 @@ Status Agent::wait_process(uint32_t stream, std::string_view payload) {
   Process* process;
   const Status status = find_process(payload, request, process);
   if (!status.ok()) return status;
-  if (process->waiters.size() >= kWaitersMax) return {Code::resource_exhausted, "too many calls wait for this process", {}};
-  process->waiters.push_back(stream);
+  add_waiter(process->waiters, stream);
   if (process->state == Process::State::exited) answer_waiters(*process, {});
   return {Code::pending, {}, {}};
 }

@@ -92,6 +92,14 @@ void Agent::answer(PendingCall call, const Status& status, std::string_view payl
   connection_.send(response_frame(call, status, payload));
 }
 
+void Agent::add_waiter(std::vector<PendingCall>& waiters, PendingCall call) {
+  if (waiters.size() >= kWaitersMax) {
+    answer(waiters.front(), {Code::resource_exhausted, "too many calls wait for this", {}});
+    waiters.erase(waiters.begin());
+  }
+  waiters.push_back(call);
+}
+
 Status Agent::create_sandbox(uint32_t, std::string_view payload) {
   CreateSandboxRequest request;
   if (!decode(payload, request)) return {Code::invalid_argument, "CreateSandboxRequest does not decode", {}};
@@ -159,8 +167,7 @@ Status Agent::set_date_time(uint32_t, std::string_view payload) {
 }
 
 Status Agent::oom_event(uint32_t stream, std::string_view) {
-  if (oom_calls_.size() >= kWaitersMax) return {Code::resource_exhausted, "too many calls wait for this", {}};
-  oom_calls_.push_back(stream);
+  add_waiter(oom_calls_, stream);
   while (!oom_calls_.empty() && !oom_ids_.empty()) {
     WireWriter reply;
     reply.put(1, oom_ids_.front());

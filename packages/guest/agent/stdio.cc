@@ -8,7 +8,8 @@
 namespace agent {
 
 namespace {
-constexpr size_t kChunk = 64 * 1024;
+// One read of a full pipe: fewer, larger turns cost a guest less.
+constexpr size_t kChunk = kPipeSize;
 // Chunks moved per wake-up, so that one busy stream does not starve the others.
 constexpr int kChunksPerTurn = 4;
 constexpr char kEndOfFileKey = 4;

@@ -9,6 +9,10 @@
 
 namespace agent {
 
+// Of a pipe that carries stdin or stdout. Four times the kernel's default saves a quarter of what a stream
+// costs, mostly in changes between the writer and the agent.
+constexpr int kPipeSize = 256 * 1024;
+
 // Two descriptors and the bytes that flow between them: `local` is our end of a pipe, or a terminal's
 // master; `remote` is a connection to the host, possibly still being made.
 //

@@ -3,6 +3,9 @@ import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import { GuestError } from "./errors.js"
 
+/** This entry loads no protocol code, for programs that first start a machine and then talk to it. */
+export { GuestError } from "./errors.js"
+
 /** Where the files that a guest boots from lie. */
 export interface GuestArtifacts {
   /** The initramfs with the agent in it. */

@@ -1,11 +1,6 @@
 export { AgentClient, type GuestDetails, type ProcessRef } from "./agent-client.js"
 export type { ContainerStats, MemoryUse } from "./agent-replies.js"
 export { type GuestArtifacts, guestArtifacts } from "./artifacts.js"
-export { GuestError, type GuestErrorCode, type GuestErrorDetails } from "./errors.js"
-export * from "./gen/agent_pb.js"
-export * from "./gen/health_pb.js"
-export * from "./gen/oci_pb.js"
-export { type InitramfsEntry, writeInitramfs } from "./initramfs.js"
 export {
   type ContainerSpecOptions,
   containerSpec,
@@ -13,9 +8,14 @@ export {
   DEFAULT_MASKED_PATHS,
   DEFAULT_MOUNTS,
   DEFAULT_READONLY_PATHS,
-  type ProcessOptions,
+  type ProcessSpecOptions,
   processSpec,
-} from "./oci-defaults.js"
+} from "./container-spec.js"
+export { GuestError, type GuestErrorCode, type GuestErrorDetails } from "./errors.js"
+export * from "./gen/agent_pb.js"
+export * from "./gen/health_pb.js"
+export * from "./gen/oci_pb.js"
+export { type InitramfsEntry, writeInitramfs } from "./initramfs.js"
 export { type CallOptions, TtrpcClient, type TtrpcClientOptions } from "./ttrpc/client.js"
 export * from "./ttrpc/frame.js"
 export { RpcStatusError, type ServiceHandlers, TtrpcServer } from "./ttrpc/server.js"

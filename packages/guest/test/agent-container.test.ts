@@ -8,188 +8,200 @@ const why = whyNoHostAgent()
 const PATH = ["PATH=/bin"]
 const sh = (script: string) => ({ args: ["sh", "-c", script], env: PATH })
 
-describe.skipIf(why !== undefined)(`agent: containers${why ? ` (skipped: ${why})` : ""}`, () => {
-  let host: HostAgent
-  beforeAll(async () => {
-    host = await HostAgent.start()
-  }, START_TIMEOUT_MS)
-  afterAll(() => host.stop())
+describe.skipIf(why !== undefined)(
+  `agent: containers${why ? ` (skipped: ${why})` : ""}`,
+  { timeout: 60_000 },
+  () => {
+    let host: HostAgent
+    beforeAll(async () => {
+      host = await HostAgent.start()
+    }, START_TIMEOUT_MS)
+    afterAll(() => host.stop())
 
-  const cgroups = () =>
-    readdirSync(`/proc/${host.pid}/root/sys/fs/cgroup`).filter(name => name.startsWith("ctr-"))
+    const cgroups = () =>
+      readdirSync(`/proc/${host.pid}/root/sys/fs/cgroup`).filter(name => name.startsWith("ctr-"))
 
-  test("two containers of a sandbox do not see each other's processes, files and names", async () => {
-    const one = await host.run("one", {
-      ...sh("echo 1 >/tmp/mine; echo up; sleep 100; true"),
-      hostname: "first",
+    test("two containers of a sandbox do not see each other's processes, files and names", async () => {
+      const one = await host.run("one", {
+        ...sh("echo 1 >/tmp/mine; echo up; sleep 100; true"),
+        hostname: "first",
+      })
+      const two = await host.run("two", {
+        ...sh("echo 2 >/tmp/mine; echo up; sleep 100; true"),
+        hostname: "second",
+      })
+      await Promise.all([one, two].map(run => new Promise(resolve => run.stdout.once("data", resolve))))
+      const look = sh("hostname; cat /tmp/mine; ps | grep -c sleep; ipcs -q | wc -l")
+      const [a, b] = await Promise.all([host.exec("one", "e", look), host.exec("two", "e", look)])
+      expect((await readAll(a.stdout)).toString()).toMatch(/^first\n1\n/)
+      expect((await readAll(b.stdout)).toString()).toMatch(/^second\n2\n/)
+      await host.client.removeContainer({ containerId: "one" })
+      expect(await one.exit).toBe(137)
+      expect(await host.exec("two", "e2", sh("true")).then(run => run.exit)).toBe(0)
+      await host.client.removeContainer({ containerId: "two" })
     })
-    const two = await host.run("two", {
-      ...sh("echo 2 >/tmp/mine; echo up; sleep 100; true"),
-      hostname: "second",
+
+    test("removal takes processes, mounts and cgroup away, and answers after that", async () => {
+      const mounts = () => readFileSync(`/proc/${host.pid}/mountinfo`, "utf8")
+      const before = mounts()
+      const run = await host.run("gone", sh("sleep 100 & sleep 100; true"))
+      expect(cgroups()).toEqual(["ctr-gone"])
+      await host.client.removeContainer({ containerId: "gone", timeout: 10 })
+      expect(await run.exit).toBe(137)
+      expect(cgroups()).toEqual([])
+      expect(mounts()).toBe(before)
+      expect(existsSync(`/proc/${host.pid}/root/run/tsvmm/gone/rootfs`)).toBe(false)
+      await expect(host.client.removeContainer({ containerId: "gone" })).rejects.toMatchObject({ status: 5 })
     })
-    await Promise.all([one, two].map(run => new Promise(resolve => run.stdout.once("data", resolve))))
-    const look = sh("hostname; cat /tmp/mine; ps | grep -c sleep; ipcs -q | wc -l")
-    const [a, b] = await Promise.all([host.exec("one", "e", look), host.exec("two", "e", look)])
-    expect((await readAll(a.stdout)).toString()).toMatch(/^first\n1\n/)
-    expect((await readAll(b.stdout)).toString()).toMatch(/^second\n2\n/)
-    await host.client.removeContainer({ containerId: "one" })
-    expect(await one.exit).toBe(137)
-    expect(await host.exec("two", "e2", sh("true")).then(run => run.exit)).toBe(0)
-    await host.client.removeContainer({ containerId: "two" })
-  })
 
-  test("removal takes processes, mounts and cgroup away, and answers after that", async () => {
-    const mounts = () => readFileSync(`/proc/${host.pid}/mountinfo`, "utf8")
-    const before = mounts()
-    const run = await host.run("gone", sh("sleep 100 & sleep 100; true"))
-    expect(cgroups()).toEqual(["ctr-gone"])
-    await host.client.removeContainer({ containerId: "gone", timeout: 10 })
-    expect(await run.exit).toBe(137)
-    expect(cgroups()).toEqual([])
-    expect(mounts()).toBe(before)
-    expect(existsSync(`/proc/${host.pid}/root/run/tsvmm/gone/rootfs`)).toBe(false)
-    await expect(host.client.removeContainer({ containerId: "gone" })).rejects.toMatchObject({ status: 5 })
-  })
-
-  test("/dev, /proc, /sys and /etc are what the OCI runtime spec and docker promise", async () => {
-    const { out } = await host.output(
-      "spec",
-      sh(`for n in null zero full random urandom tty; do test -c /dev/$n || echo missing $n; done
+    test("/dev, /proc, /sys and /etc are what the OCI runtime spec and docker promise", async () => {
+      const { out } = await host.output(
+        "spec",
+        sh(`for n in null zero full random urandom tty; do test -c /dev/$n || echo missing $n; done
         for l in fd stdin stdout stderr ptmx; do test -L /dev/$l || echo missing $l; done
         echo x >/dev/null; test -d /dev/shm -a -d /dev/pts -a -d /dev/mqueue && echo dirs
         cat /proc/1/comm; touch /sys/x 2>&1; echo 1 2>&1 >/proc/sys/kernel/panic; wc -c </proc/timer_list
         cat /etc/hostname; grep -c localhost /etc/hosts; cat /etc/resolv.conf; ls /proc/self/ns | grep -c cgroup`),
-    )
-    expect(out).toBe(
-      `dirs\nsh\ntouch: /sys/x: Read-only file system\nsh: can't create /proc/sys/kernel/panic: Read-only file system
+      )
+      expect(out).toBe(
+        `dirs\nsh\ntouch: /sys/x: Read-only file system\nsh: can't create /proc/sys/kernel/panic: Read-only file system
 0\nsandbox\n2\nnameserver 192.0.2.53\n1\n`,
-    )
-  })
-
-  test("a read-only root refuses writes and still has the files of /etc", async () => {
-    const { out } = await host.output("ro", {
-      ...sh("touch /x 2>&1; cat /etc/hostname; touch /dev/shm/ok && echo ok"),
-      readonly: true,
-      hostname: "ro",
+      )
     })
-    expect(out).toBe("touch: /x: Read-only file system\nro\nok\n")
-  })
 
-  test("capabilities, limits and no_new_privs are the ones asked for", async () => {
-    const script =
-      "grep -E 'Cap(Bnd|Eff)|NoNewPrivs' /proc/self/status | tr '\\t\\n' '  '; ulimit -n; cat /proc/self/oom_score_adj"
-    const { out } = await host.output("caps", {
-      ...sh(script),
-      capabilities: ["CAP_CHOWN", "CAP_KILL"],
-      rlimits: [{ Type: "RLIMIT_NOFILE", Soft: 64n, Hard: 64n }],
-      noNewPrivileges: true,
-      oomScoreAdj: 500,
-    })
-    expect(out).toBe("CapEff: 0000000000000021 CapBnd: 0000000000000021 NoNewPrivs: 1 64\n500\n")
-  })
-
-  test("a user other than root has no capability left", async () => {
-    const { out } = await host.output("nocaps", {
-      ...sh("grep CapEff /proc/self/status; touch /etc/x 2>&1"),
-      user: "ann",
-    })
-    expect(out).toBe("CapEff:\t0000000000000000\ntouch: /etc/x: Permission denied\n")
-  })
-
-  test.each([
-    ["capability", { capabilities: ["CAP_FLY"] }, 'capability "CAP_FLY" is not known'],
-    ["limit", { rlimits: [{ Type: "RLIMIT_LUCK", Soft: 1n, Hard: 1n }] }, 'limit "RLIMIT_LUCK" is not known'],
-    ["cwd", { cwd: "relative" }, 'cwd "relative" is not absolute'],
-  ])("an unknown %s is refused at the start", async (_what, options, message) => {
-    await expect(host.run("odd", { ...sh("true"), ...options })).rejects.toMatchObject({
-      code: "rpc",
-      message,
-    })
-    await host.client.removeContainer({ containerId: "odd" })
-  })
-
-  test("bind mounts come from the agent's directory only, and keep their options", async () => {
-    const bind = (source: string) => [
-      { destination: "/mnt/in", type: "bind", source, options: ["rbind", "ro"] },
-    ]
-    const { out } = await host.output("bind", {
-      ...sh("cat /mnt/in/plain; touch /mnt/in/x 2>&1"),
-      mounts: bind("/run/tsvmm/image/etc"),
-    })
-    expect(out).toBe("not a program\ntouch: /mnt/in/x: Read-only file system\n")
-    for (const source of ["/etc", "/run/tsvmm/../etc", "/run/tsvmmx"]) {
-      await expect(host.run("bind2", { ...sh("true"), mounts: bind(source) })).rejects.toMatchObject({
-        status: 3,
+    test("a read-only root refuses writes and still has the files of /etc", async () => {
+      const { out } = await host.output("ro", {
+        ...sh("touch /x 2>&1; cat /etc/hostname; touch /dev/shm/ok && echo ok"),
+        readonly: true,
+        hostname: "ro",
       })
-    }
-  })
-
-  test("A7: links in the image lead nowhere outside the container", async () => {
-    const run = await host.run(
-      "links",
-      sh("ln -s /../../../../run /var; ln -s / /mnt; echo up; sleep 100; true"),
-    )
-    await new Promise(resolve => run.stdout.once("data", resolve))
-    const exec = await host.exec("links", "e", {
-      ...sh("pwd; ls -d /run/tsvmm 2>&1"),
-      cwd: "/mnt/../../var/x",
+      expect(out).toBe("touch: /x: Read-only file system\nro\nok\n")
     })
-    expect((await readAll(exec.stdout)).toString()).toContain("ls: /run/tsvmm: No such file or directory")
-    await host.client.removeContainer({ containerId: "links" })
-    expect(existsSync(`/proc/${host.pid}/root/run/x`)).toBe(false)
-  })
 
-  test("pause stops the processes, resume lets them go on, stats count them", async () => {
-    const run = await host.run("paused", sh("while read x; do echo $x; done"))
-    const answered = () => new Promise(resolve => run.stdout.once("data", resolve))
-    run.stdin.write("1\n")
-    await answered()
-    await host.client.pauseContainer({ containerId: "paused" })
-    expect(readFileSync(`/proc/${host.pid}/root/sys/fs/cgroup/ctr-paused/cgroup.events`, "utf8")).toContain(
-      "frozen 1",
-    )
-    const later = answered()
-    run.stdin.end("2\n")
-    await host.client.resumeContainer({ containerId: "paused" })
-    await later
-    const stats = await host.client.statsContainer({ containerId: "paused" })
-    expect(stats.cpu.totalNs).toBeGreaterThan(0)
-    expect(await run.exit).toBe(0)
-    await host.client.removeContainer({ containerId: "paused" })
-  })
-
-  test("A3: unknown services and methods answer UNIMPLEMENTED, undecodable requests INVALID_ARGUMENT", async () => {
-    const call = (service: string, method: string, payload: number[]) =>
-      host.client.rpc.call(service, method, Uint8Array.from(payload)).catch(error => error.status)
-    expect(await call("grpc.AgentService", "CopyFile", [])).toBe(GRPC_STATUS.UNIMPLEMENTED)
-    expect(await call("grpc.Nothing", "CreateSandbox", [])).toBe(GRPC_STATUS.UNIMPLEMENTED)
-    for (const payload of [[0xff], [0x0a, 0x7f], [0x0b], [0x08, 0x01], Array(11).fill(0xff)]) {
-      expect(await call("grpc.AgentService", "StartContainer", payload)).toBe(GRPC_STATUS.INVALID_ARGUMENT)
-    }
-  })
-
-  test("the agent says who it is", async () => {
-    expect(await host.client.getGuestDetails()).toEqual({
-      version: "0.1.0",
-      initDaemon: false,
-      storageHandlers: ["blk", "overlayfs", "tmpfs", "virtio-fs"],
-    })
-    await expect(host.client.setGuestDateTime(new Date(0))).rejects.toMatchObject({ status: 9 })
-    await expect(host.client.createSandbox({})).rejects.toMatchObject({ status: GRPC_STATUS.ALREADY_EXISTS })
-  })
-
-  test.each([["../x"], [""], [".hidden"], ["a/b"], ["x".repeat(129)]])(
-    "container id %j is refused",
-    async id => {
-      const OCI = containerSpec({ rootPath: "/run/tsvmm/x", args: ["true"] })
-      await expect(host.client.createContainer({ containerId: id, execId: id, OCI })).rejects.toMatchObject({
-        status: 3,
+    test("capabilities, limits and no_new_privs are the ones asked for", async () => {
+      const script =
+        "grep -E 'Cap(Bnd|Eff)|NoNewPrivs' /proc/self/status | tr '\\t\\n' '  '; ulimit -n; cat /proc/self/oom_score_adj"
+      const { out } = await host.output("caps", {
+        ...sh(script),
+        capabilities: ["CAP_CHOWN", "CAP_KILL"],
+        rlimits: [{ Type: "RLIMIT_NOFILE", Soft: 64n, Hard: 64n }],
+        noNewPrivileges: true,
+        oomScoreAdj: 500,
       })
-    },
-  )
-})
+      expect(out).toBe("CapEff: 0000000000000021 CapBnd: 0000000000000021 NoNewPrivs: 1 64\n500\n")
+    })
 
-describe.skipIf(why !== undefined)("agent: connection", () => {
+    test("a user other than root has no capability left", async () => {
+      const { out } = await host.output("nocaps", {
+        ...sh("grep CapEff /proc/self/status; touch /etc/x 2>&1"),
+        user: "ann",
+      })
+      expect(out).toBe("CapEff:\t0000000000000000\ntouch: /etc/x: Permission denied\n")
+    })
+
+    test.each([
+      ["capability", { capabilities: ["CAP_FLY"] }, 'capability "CAP_FLY" is not known'],
+      [
+        "limit",
+        { rlimits: [{ Type: "RLIMIT_LUCK", Soft: 1n, Hard: 1n }] },
+        'limit "RLIMIT_LUCK" is not known',
+      ],
+      ["cwd", { cwd: "relative" }, 'cwd "relative" is not absolute'],
+    ])("an unknown %s is refused at the start", async (_what, options, message) => {
+      await expect(host.run("odd", { ...sh("true"), ...options })).rejects.toMatchObject({
+        code: "rpc",
+        message,
+      })
+      await host.client.removeContainer({ containerId: "odd" })
+    })
+
+    test("bind mounts come from the agent's directory only, and keep their options", async () => {
+      const bind = (source: string) => [
+        { destination: "/mnt/in", type: "bind", source, options: ["rbind", "ro"] },
+      ]
+      const { out } = await host.output("bind", {
+        ...sh("cat /mnt/in/plain; touch /mnt/in/x 2>&1"),
+        mounts: bind("/run/tsvmm/image/etc"),
+      })
+      expect(out).toBe("not a program\ntouch: /mnt/in/x: Read-only file system\n")
+      for (const source of ["/etc", "/run/tsvmm/../etc", "/run/tsvmmx"]) {
+        await expect(host.run("bind2", { ...sh("true"), mounts: bind(source) })).rejects.toMatchObject({
+          status: 3,
+        })
+      }
+    })
+
+    test("A7: links in the image lead nowhere outside the container", async () => {
+      const run = await host.run(
+        "links",
+        sh("ln -s /../../../../run /var; ln -s / /mnt; echo up; sleep 100; true"),
+      )
+      await new Promise(resolve => run.stdout.once("data", resolve))
+      const exec = await host.exec("links", "e", {
+        ...sh("pwd; ls -d /run/tsvmm 2>&1"),
+        cwd: "/mnt/../../var/x",
+      })
+      expect((await readAll(exec.stdout)).toString()).toContain("ls: /run/tsvmm: No such file or directory")
+      await host.client.removeContainer({ containerId: "links" })
+      expect(existsSync(`/proc/${host.pid}/root/run/x`)).toBe(false)
+    })
+
+    test("pause stops the processes, resume lets them go on, stats count them", async () => {
+      const run = await host.run("paused", sh("while read x; do echo $x; done"))
+      const answered = () => new Promise(resolve => run.stdout.once("data", resolve))
+      run.stdin.write("1\n")
+      await answered()
+      await host.client.pauseContainer({ containerId: "paused" })
+      expect(readFileSync(`/proc/${host.pid}/root/sys/fs/cgroup/ctr-paused/cgroup.events`, "utf8")).toContain(
+        "frozen 1",
+      )
+      const later = answered()
+      run.stdin.end("2\n")
+      await host.client.resumeContainer({ containerId: "paused" })
+      await later
+      const stats = await host.client.statsContainer({ containerId: "paused" })
+      expect(stats.cpu.totalNs).toBeGreaterThan(0)
+      expect(await run.exit).toBe(0)
+      await host.client.removeContainer({ containerId: "paused" })
+    })
+
+    test("A3: unknown services and methods answer UNIMPLEMENTED, undecodable requests INVALID_ARGUMENT", async () => {
+      const call = (service: string, method: string, payload: number[]) =>
+        host.client.rpc.call(service, method, Uint8Array.from(payload)).catch(error => error.status)
+      expect(await call("grpc.AgentService", "CopyFile", [])).toBe(GRPC_STATUS.UNIMPLEMENTED)
+      expect(await call("grpc.Nothing", "CreateSandbox", [])).toBe(GRPC_STATUS.UNIMPLEMENTED)
+      for (const payload of [[0xff], [0x0a, 0x7f], [0x0b], [0x08, 0x01], Array(11).fill(0xff)]) {
+        expect(await call("grpc.AgentService", "StartContainer", payload)).toBe(GRPC_STATUS.INVALID_ARGUMENT)
+      }
+    })
+
+    test("the agent says who it is", async () => {
+      expect(await host.client.getGuestDetails()).toEqual({
+        version: "0.1.0",
+        initDaemon: false,
+        storageHandlers: ["blk", "overlayfs", "tmpfs", "virtio-fs"],
+      })
+      await expect(host.client.setGuestDateTime(new Date(0))).rejects.toMatchObject({ status: 9 })
+      await expect(host.client.createSandbox({})).rejects.toMatchObject({
+        status: GRPC_STATUS.ALREADY_EXISTS,
+      })
+    })
+
+    test.each([["../x"], [""], [".hidden"], ["a/b"], ["x".repeat(129)]])(
+      "container id %j is refused",
+      async id => {
+        const OCI = containerSpec({ rootPath: "/run/tsvmm/x", args: ["true"] })
+        await expect(host.client.createContainer({ containerId: id, execId: id, OCI })).rejects.toMatchObject(
+          {
+            status: 3,
+          },
+        )
+      },
+    )
+  },
+)
+
+describe.skipIf(why !== undefined)("agent: connection", { timeout: 60_000 }, () => {
   test(
     "A8: when the host is gone everything in the sandbox ends",
     async () => {
@@ -210,6 +222,47 @@ describe.skipIf(why !== undefined)("agent: connection", () => {
       await host.run("left", sh("sleep 1000; true"))
       await host.client.destroySandbox()
       await host.ended()
+      await host.stop()
+    },
+    START_TIMEOUT_MS,
+  )
+
+  test(
+    "a call that nobody answers yet gives way to the 64th after it",
+    async () => {
+      const host = await HostAgent.start()
+      const calls = Array.from({ length: 65 }, () => host.client.getOomEvent())
+      for (const call of calls) call.catch(() => undefined)
+      await expect(calls[0]).rejects.toMatchObject({ status: GRPC_STATUS.RESOURCE_EXHAUSTED })
+      expect(host.client.rpc.inFlight).toBe(64)
+      await host.stop()
+    },
+    START_TIMEOUT_MS,
+  )
+
+  test(
+    "before CreateSandbox there are no containers, and its arguments are checked",
+    async () => {
+      const host = await HostAgent.start({ sandbox: false })
+      const OCI = containerSpec({ rootPath: "/run/tsvmm/x", args: ["true"] })
+      await expect(host.client.createContainer({ containerId: "x", execId: "x", OCI })).rejects.toMatchObject(
+        { status: 9 },
+      )
+      const storage = { driver: "tmpfs", mountPoint: "/run/tsvmm/m" }
+      for (const request of [
+        { dns: ["192.0.2.1\nsearch evil"] },
+        { dns: Array(17).fill("192.0.2.1") },
+        { hostname: "h".repeat(65) },
+        { storages: [{ ...storage, mountPoint: "/etc" }] },
+        { storages: [storage, { ...storage, mountPoint: "/run/tsvmm/../../etc" }] },
+        { storages: [storage, { ...storage, driver: "blk", source: "/etc/passwd" }] },
+        { storages: [{ ...storage, driver: "overlayfs", options: ["lowerdir=/etc:/run/tsvmm/a"] }] },
+        { storages: [{ ...storage, options: ["bind"] }] },
+      ]) {
+        await expect(host.client.createSandbox(request)).rejects.toMatchObject({ status: 3 })
+      }
+      expect(readFileSync(`/proc/${host.pid}/mountinfo`, "utf8")).not.toContain("/run/tsvmm/m ")
+      await host.client.createSandbox({ storages: [storage] })
       await host.stop()
     },
     START_TIMEOUT_MS,

@@ -23,130 +23,134 @@ function seen(stream: Socket, pattern: RegExp): Promise<string> {
   })
 }
 
-describe.skipIf(why !== undefined)(`agent: stdio${why ? ` (skipped: ${why})` : ""}`, () => {
-  let host: HostAgent
-  beforeAll(async () => {
-    host = await HostAgent.start()
-  }, START_TIMEOUT_MS)
-  afterAll(() => host.stop())
+describe.skipIf(why !== undefined)(
+  `agent: stdio${why ? ` (skipped: ${why})` : ""}`,
+  { timeout: 60_000 },
+  () => {
+    let host: HostAgent
+    beforeAll(async () => {
+      host = await HostAgent.start()
+    }, START_TIMEOUT_MS)
+    afterAll(() => host.stop())
 
-  test("64 MiB of output arrive whole, and the stream ends after the last byte", async () => {
-    const run = await host.run(
-      "flood",
-      sh("head -c 67108864 /dev/urandom | tee /tmp/copy; sha256sum </tmp/copy >&2"),
-    )
-    const hash = createHash("sha256")
-    let size = 0
-    for await (const chunk of run.stdout) {
-      hash.update(chunk as Buffer)
-      size += (chunk as Buffer).length
-    }
-    const told = (await readAll(run.stderr)).toString().split(" ")[0]
-    expect({ size, digest: hash.digest("hex") }).toEqual({ size: 64 * MIB, digest: told })
-    expect(await run.exit).toBe(0)
-    await host.client.removeContainer({ containerId: "flood" })
-  })
-
-  test("16 MiB of input arrive whole", async () => {
-    const data = randomBytes(16 * MIB)
-    const run = await host.run("feed", { args: ["sha256sum"], env: PATH })
-    run.stdin.end(data)
-    const told = (await readAll(run.stdout)).toString().split(" ")[0]
-    expect(told).toBe(createHash("sha256").update(data).digest("hex"))
-    await host.client.removeContainer({ containerId: "feed" })
-  })
-
-  test("A4: output that nobody reads stops its writer, and nobody else", async () => {
-    const stuck = await host.run("stuck", sh("yes; true"))
-    stuck.stdout.pause()
-    const other = await host.output("other", sh("head -c 1000000 /dev/zero | wc -c"))
-    expect(other).toMatchObject({ code: 0, out: "1000000\n" })
-    expect(await host.client.check()).toBe(true)
-    const exec = await host.exec("stuck", "e", sh("echo alive"))
-    expect((await readAll(exec.stdout)).toString()).toBe("alive\n")
-    await host.client.removeContainer({ containerId: "stuck" })
-    expect(await stuck.exit).toBe(137)
-  })
-
-  test("a host that closes stdout ends the writer like a closed pipe", async () => {
-    const run = await host.run("hangup", { args: ["yes"], env: PATH })
-    await new Promise(resolve => run.stdout.once("data", resolve))
-    run.stdout.destroy()
-    // As pid 1 of its namespace `yes` gets EPIPE, not the signal.
-    expect(await run.exit).toBe(1)
-    await host.client.removeContainer({ containerId: "hangup" })
-  })
-
-  test("stdio are real pipes that another user can open again", async () => {
-    const { out, err } = await host.output("reopen", {
-      ...sh("echo one >/dev/stdout; echo two >/dev/stderr; readlink /proc/self/fd/1 | cut -c1-5"),
-      user: "ann",
+    test("64 MiB of output arrive whole, and the stream ends after the last byte", async () => {
+      const run = await host.run(
+        "flood",
+        sh("head -c 67108864 /dev/urandom | tee /tmp/copy; sha256sum </tmp/copy >&2"),
+      )
+      const hash = createHash("sha256")
+      let size = 0
+      for await (const chunk of run.stdout) {
+        hash.update(chunk as Buffer)
+        size += (chunk as Buffer).length
+      }
+      const told = (await readAll(run.stderr)).toString().split(" ")[0]
+      expect({ size, digest: hash.digest("hex") }).toEqual({ size: 64 * MIB, digest: told })
+      expect(await run.exit).toBe(0)
+      await host.client.removeContainer({ containerId: "flood" })
     })
-    expect({ out, err }).toEqual({ out: "one\npipe:\n", err: "two\n" })
-  })
 
-  test("the exit of an exec does not wait for what it left running, whose output still comes", async () => {
-    const run = await host.run("holder", sh("echo up; sleep 100; true"))
-    await seen(run.stdout, /up/)
-    const exec = await host.exec("holder", "e", sh("(sleep 0.2; echo late) & echo early"))
-    expect(await exec.exit).toBe(0)
-    expect((await readAll(exec.stdout)).toString()).toBe("early\nlate\n")
-    await host.client.removeContainer({ containerId: "holder" })
-  })
-
-  test("streams without a port are the null device", async () => {
-    const { rootPath, storages } = host.storages("mute")
-    const { containerSpec } = await import("../src/index.js")
-    const OCI = containerSpec({
-      rootPath,
-      ...sh("cat; echo gone; readlink /proc/self/fd/0 >/tmp/x; grep -q null /tmp/x"),
+    test("16 MiB of input arrive whole", async () => {
+      const data = randomBytes(16 * MIB)
+      const run = await host.run("feed", { args: ["sha256sum"], env: PATH })
+      run.stdin.end(data)
+      const told = (await readAll(run.stdout)).toString().split(" ")[0]
+      expect(told).toBe(createHash("sha256").update(data).digest("hex"))
+      await host.client.removeContainer({ containerId: "feed" })
     })
-    await host.client.createContainer({ containerId: "mute", execId: "mute", storages, OCI })
-    await host.client.startContainer({ containerId: "mute" })
-    expect(await host.client.waitProcess({ containerId: "mute", execId: "mute" })).toBe(0)
-    await host.client.removeContainer({ containerId: "mute" })
-  })
 
-  test("a terminal: size, resize, interrupt key, end-of-file key", async () => {
-    const size = { rows: 33, columns: 99 }
-    const script =
-      "tty; stty size; trap 'stty size; echo winch' WINCH; trap 'echo int' INT; echo up; cat; cat; exit 4"
-    const run = await host.run("tty", { ...sh(script), terminal: true, size })
-    expect(await seen(run.stdout, /up/)).toContain("/dev/pts/0\r\n33 99\r\n")
-    run.stdin.write("x\n")
-    // Once echoed by the terminal, once by cat: it runs.
-    await seen(run.stdout, /x\r\nx\r\n/)
-    await host.client.ttyWinResize({ containerId: "tty", execId: "tty", row: 44, column: 88 })
-    run.stdin.write("\x03")
-    expect(await seen(run.stdout, /int[\s\S]*winch|winch[\s\S]*int/)).toContain("44 88")
-    run.stdin.end()
-    expect(await run.exit).toBe(4)
-    await host.client.removeContainer({ containerId: "tty" })
-  })
-
-  test("a terminal for an exec is its own, and /dev/console is the container's", async () => {
-    const run = await host.run("tty2", { ...sh("echo up; read x; echo bye"), terminal: true })
-    await seen(run.stdout, /up/)
-    const exec = await host.exec("tty2", "e", {
-      ...sh("tty; ls -l /dev/console | cut -c1; echo hello >/dev/tty"),
-      terminal: true,
+    test("A4: output that nobody reads stops its writer, and nobody else", async () => {
+      const stuck = await host.run("stuck", sh("yes; true"))
+      stuck.stdout.pause()
+      const other = await host.output("other", sh("head -c 1000000 /dev/zero | wc -c"))
+      expect(other).toMatchObject({ code: 0, out: "1000000\n" })
+      expect(await host.client.check()).toBe(true)
+      const exec = await host.exec("stuck", "e", sh("echo alive"))
+      expect((await readAll(exec.stdout)).toString()).toBe("alive\n")
+      await host.client.removeContainer({ containerId: "stuck" })
+      expect(await stuck.exit).toBe(137)
     })
-    expect((await readAll(exec.stdout)).toString()).toBe("/dev/pts/1\r\nc\r\nhello\r\n")
-    expect(await exec.exit).toBe(0)
-    run.stdin.write("\n")
-    expect(await run.exit).toBe(0)
-    await host.client.removeContainer({ containerId: "tty2" })
-  })
 
-  test("A6: exec of a missing program with a terminal fails and leaves no process behind", async () => {
-    const run = await host.run("ttybad", sh("echo up; sleep 100; true"))
-    await seen(run.stdout, /up/)
-    const failure = host.exec("ttybad", "e", { args: ["nosuch"], env: PATH, terminal: true })
-    await expect(failure).rejects.toMatchObject({ code: "exec-not-found", exitCode: 127 })
-    await expect(host.client.waitProcess({ containerId: "ttybad", execId: "e" })).rejects.toMatchObject({
-      status: 5,
+    test("a host that closes stdout ends the writer like a closed pipe", async () => {
+      const run = await host.run("hangup", { args: ["yes"], env: PATH })
+      await new Promise(resolve => run.stdout.once("data", resolve))
+      run.stdout.destroy()
+      // As pid 1 of its namespace `yes` gets EPIPE, not the signal.
+      expect(await run.exit).toBe(1)
+      await host.client.removeContainer({ containerId: "hangup" })
     })
-    await host.client.removeContainer({ containerId: "ttybad" })
-    expect(await run.exit).toBe(137)
-  })
-})
+
+    test("stdio are real pipes that another user can open again", async () => {
+      const { out, err } = await host.output("reopen", {
+        ...sh("echo one >/dev/stdout; echo two >/dev/stderr; readlink /proc/self/fd/1 | cut -c1-5"),
+        user: "ann",
+      })
+      expect({ out, err }).toEqual({ out: "one\npipe:\n", err: "two\n" })
+    })
+
+    test("the exit of an exec does not wait for what it left running, whose output still comes", async () => {
+      const run = await host.run("holder", sh("echo up; sleep 100; true"))
+      await seen(run.stdout, /up/)
+      const exec = await host.exec("holder", "e", sh("(sleep 0.2; echo late) & echo early"))
+      expect(await exec.exit).toBe(0)
+      expect((await readAll(exec.stdout)).toString()).toBe("early\nlate\n")
+      await host.client.removeContainer({ containerId: "holder" })
+    })
+
+    test("streams without a port are the null device", async () => {
+      const { rootPath, storages } = host.storages("mute")
+      const { containerSpec } = await import("../src/index.js")
+      const OCI = containerSpec({
+        rootPath,
+        ...sh("cat; echo gone; readlink /proc/self/fd/0 >/tmp/x; grep -q null /tmp/x"),
+      })
+      await host.client.createContainer({ containerId: "mute", execId: "mute", storages, OCI })
+      await host.client.startContainer({ containerId: "mute" })
+      expect(await host.client.waitProcess({ containerId: "mute", execId: "mute" })).toBe(0)
+      await host.client.removeContainer({ containerId: "mute" })
+    })
+
+    test("a terminal: size, resize, interrupt key, end-of-file key", async () => {
+      const size = { rows: 33, columns: 99 }
+      const script =
+        "tty; stty size; trap 'stty size; echo winch' WINCH; trap 'echo int' INT; echo up; cat; cat; exit 4"
+      const run = await host.run("tty", { ...sh(script), terminal: true, size })
+      expect(await seen(run.stdout, /up/)).toContain("/dev/pts/0\r\n33 99\r\n")
+      run.stdin.write("x\n")
+      // Once echoed by the terminal, once by cat: it runs.
+      await seen(run.stdout, /x\r\nx\r\n/)
+      await host.client.ttyWinResize({ containerId: "tty", execId: "tty", row: 44, column: 88 })
+      run.stdin.write("\x03")
+      expect(await seen(run.stdout, /int[\s\S]*winch|winch[\s\S]*int/)).toContain("44 88")
+      run.stdin.end()
+      expect(await run.exit).toBe(4)
+      await host.client.removeContainer({ containerId: "tty" })
+    })
+
+    test("a terminal for an exec is its own, and /dev/console is the container's", async () => {
+      const run = await host.run("tty2", { ...sh("echo up; read x; echo bye"), terminal: true })
+      await seen(run.stdout, /up/)
+      const exec = await host.exec("tty2", "e", {
+        ...sh("tty; ls -l /dev/console | cut -c1; echo hello >/dev/tty"),
+        terminal: true,
+      })
+      expect((await readAll(exec.stdout)).toString()).toBe("/dev/pts/1\r\nc\r\nhello\r\n")
+      expect(await exec.exit).toBe(0)
+      run.stdin.write("\n")
+      expect(await run.exit).toBe(0)
+      await host.client.removeContainer({ containerId: "tty2" })
+    })
+
+    test("A6: exec of a missing program with a terminal fails and leaves no process behind", async () => {
+      const run = await host.run("ttybad", sh("echo up; sleep 100; true"))
+      await seen(run.stdout, /up/)
+      const failure = host.exec("ttybad", "e", { args: ["nosuch"], env: PATH, terminal: true })
+      await expect(failure).rejects.toMatchObject({ code: "exec-not-found", exitCode: 127 })
+      await expect(host.client.waitProcess({ containerId: "ttybad", execId: "e" })).rejects.toMatchObject({
+        status: 5,
+      })
+      await host.client.removeContainer({ containerId: "ttybad" })
+      expect(await run.exit).toBe(137)
+    })
+  },
+)

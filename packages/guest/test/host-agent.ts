@@ -23,7 +23,7 @@ import {
   type ContainerSpecOptions,
   type CreateContainerRequestSchema,
   containerSpec,
-  type ProcessOptions,
+  type ProcessSpecOptions,
   processSpec,
 } from "../src/index.js"
 
@@ -39,7 +39,7 @@ export function whyNoHostAgent(): string | undefined {
   try {
     execFileSync(BUSYBOX, ["true"])
     execFileSync("unshare", ["-mpuifC", "true"])
-    return undefined
+    return cgroupMount() ? undefined : "needs a mounted cgroup2 file system"
   } catch (error) {
     return `needs busybox-static and unshare: ${(error as Error).message}`
   }
@@ -82,7 +82,7 @@ export class HostAgent {
     this.client = new AgentClient(this.raw)
   }
 
-  static async start(): Promise<HostAgent> {
+  static async start({ sandbox = true } = {}): Promise<HostAgent> {
     const agent = execFileSync(process.execPath, [BUILD_AGENT], { encoding: "utf8" }).trim()
     const dir = mkdtempSync(join(tmpdir(), "tsvmm-agent-"))
     makeRootfs(join(dir, "rootfs"))
@@ -114,7 +114,7 @@ export class HostAgent {
     ]
     const child = spawn("unshare", [...flags, ...setup], { stdio: ["ignore", "inherit", "inherit", "pipe"] })
     const self = new HostAgent(dir, cgroup, child)
-    await self.client.createSandbox({ hostname: "sandbox", sandboxId: "s", dns: ["192.0.2.53"] })
+    if (sandbox) await self.client.createSandbox({ hostname: "sandbox", sandboxId: "s", dns: ["192.0.2.53"] })
     return self
   }
 
@@ -161,7 +161,7 @@ export class HostAgent {
   }
 
   /** Starts another process in a container. */
-  async exec(containerId: string, execId: string, options: ProcessOptions): Promise<Started> {
+  async exec(containerId: string, execId: string, options: ProcessSpecOptions): Promise<Started> {
     const [stdin, stdout, stderr] = [this.listen(), this.listen(), this.listen()]
     const ports = stdioPorts(options, stdin.port, stdout.port, stderr.port)
     const started = this.client.execProcess({ containerId, execId, process: processSpec(options), ...ports })
@@ -209,14 +209,14 @@ export class HostAgent {
   }
 }
 
-function stdioPorts(options: ProcessOptions, stdin: number, stdout: number, stderr: number) {
+function stdioPorts(options: ProcessSpecOptions, stdin: number, stdout: number, stderr: number) {
   return options.terminal
     ? { stdoutPort: stdout }
     : { stdinPort: stdin, stdoutPort: stdout, stderrPort: stderr }
 }
 
 async function streams(
-  options: ProcessOptions,
+  options: ProcessSpecOptions,
   stdin: Promise<Socket>,
   stdout: Promise<Socket>,
   stderr: Promise<Socket>,
@@ -227,11 +227,13 @@ async function streams(
   return { stdin: await stdin, stdout: out, stderr: await stderr, exit }
 }
 
+function cgroupMount(): string | undefined {
+  return readFileSync("/proc/mounts", "utf8").match(/^\S+ (\S+) cgroup2 /m)?.[1]
+}
+
 /** A cgroup of its own, so that agents that run side by side do not meet. */
 function makeCgroup(dir: string): string {
-  const mount = readFileSync("/proc/mounts", "utf8").match(/^\S+ (\S+) cgroup2 /m)?.[1]
-  if (!mount) throw new Error("no cgroup2 file system is mounted")
-  const path = join(mount, basename(dir))
+  const path = join(cgroupMount()!, basename(dir))
   mkdirSync(path)
   return path
 }

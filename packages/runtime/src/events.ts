@@ -7,6 +7,8 @@ export type SandboxEvents = {
   ready: () => void
   /** A piece of the guest kernel's console: untrusted bytes, never to be written to a terminal unescaped. */
   console: (chunk: Buffer) => void
+  /** The guest's kernel killed a process of this container for want of memory. */
+  oom: (containerId: string) => void
   /** The guest has ended, for whatever reason. Once. */
   exit: (reason: SandboxExitReason) => void
   /** Something failed that no caller is waiting for. */

@@ -1,4 +1,6 @@
 import type { Server } from "node:net"
+import type { AgentClient } from "@ts-vmm/guest"
+import type { GuestError } from "@ts-vmm/guest/artifacts"
 import type { StoredImage } from "@ts-vmm/oci-image"
 import { type BootedGuest, bootGuest } from "./boot.js"
 import { ConsoleLog } from "./console-log.js"
@@ -231,7 +233,17 @@ export class Sandbox extends SandboxEmitter {
     this.#control = await serveControl(this.#directory.path, what => this.#onControl(what))
     this.#status = "running"
     this.#publish()
+    this.#watchMemory(this.#guest.agent)
     this.emit("ready")
+  }
+
+  /** One question is always open; its answer is an event, and the end of the connection the end of the watch. */
+  async #watchMemory(agent: AgentClient): Promise<void> {
+    try {
+      for (;;) this.emit("oom", await agent.getOomEvent())
+    } catch (error) {
+      if (this.#status === "running" && (error as GuestError).code !== "closed") this.#report(error)
+    }
   }
 
   #watch(machine: Machine): void {

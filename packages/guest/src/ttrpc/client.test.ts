@@ -102,6 +102,11 @@ describe("ttrpc client", () => {
     const next = client.unary(Health.method.check, {})
     there.write(encodeFrame(3, MESSAGE_TYPE.response, 0, response({})))
     await next
+    expect(client.strayFrames).toBe(0)
+    there.write(encodeFrame(1, MESSAGE_TYPE.response, 0, response({})))
+    const last = client.unary(Health.method.check, {})
+    there.write(encodeFrame(5, MESSAGE_TYPE.response, 0, response({})))
+    await last
     expect(client.strayFrames).toBe(1)
   })
 

@@ -21,8 +21,10 @@ import { encodeFrame, FRAME_DATA_MAX, type Frame, FrameDecoder, MESSAGE_TYPE } f
 const DEFAULT_TIMEOUT_MS = 30_000
 const DEFAULT_MAX_IN_FLIGHT = 4096
 const STREAM_ID_MAX = 0xffff_ffff
-/** Late replies to calls that timed out are normal; a flood of them is not. */
+/** Answers to nothing are dropped; a flood of them is not put up with. */
 const STRAY_FRAMES_MAX = 10_000
+/** Calls given up whose late answers are still expected; beyond this the oldest are forgotten. */
+const ABANDONED_MAX = 65_536
 /** Longest error text taken over from the agent. */
 const ERROR_TEXT_MAX = 4096
 
@@ -62,6 +64,8 @@ export class TtrpcClient {
   readonly #stream: Duplex
   readonly #maxInFlight: number
   readonly #calls = new Map<number, Call>()
+  /** Stream ids of calls that timed out or were aborted: the agent may answer each of them once. */
+  readonly #abandoned = new Set<number>()
   readonly #decoder: FrameDecoder
   #nextId = 1
   #strays = 0
@@ -98,7 +102,7 @@ export class TtrpcClient {
     return this.#calls.size
   }
 
-  /** Frames that answered nothing: late replies, or an agent that makes things up. */
+  /** Frames that answered nothing: an agent that makes things up. Late answers do not count. */
   get strayFrames(): number {
     return this.#strays
   }
@@ -176,13 +180,15 @@ export class TtrpcClient {
     signal: AbortSignal | undefined,
   ): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
-      const onAbort = () => settle(() => reject(aborted(method, signal!)))
+      const giveUp = (error: GuestError) =>
+        settle(() => {
+          this.#abandon(id)
+          reject(error)
+        })
+      const onAbort = () => giveUp(aborted(method, signal!))
       const timer =
         timeoutMs > 0
-          ? setTimeout(
-              () => settle(() => reject(timedOut(method, timeoutMs))),
-              Math.min(timeoutMs, 2 ** 31 - 1),
-            )
+          ? setTimeout(() => giveUp(timedOut(method, timeoutMs)), Math.min(timeoutMs, 2 ** 31 - 1))
           : undefined
       const settle = (how: () => void) => {
         clearTimeout(timer)
@@ -239,10 +245,20 @@ export class TtrpcClient {
       return undefined
     }
     const call = this.#calls.get(streamId)
+    if (!call && this.#abandoned.delete(streamId)) return undefined
     if (!call && ++this.#strays > STRAY_FRAMES_MAX) {
       this.#fail(new GuestError("protocol", `more than ${STRAY_FRAMES_MAX} answers to nothing`))
     }
     return call
+  }
+
+  #abandon(streamId: number): void {
+    this.#abandoned.add(streamId)
+    if (this.#abandoned.size <= ABANDONED_MAX) return
+    for (const oldest of this.#abandoned) {
+      this.#abandoned.delete(oldest)
+      return
+    }
   }
 
   #fail(reason: GuestError): void {

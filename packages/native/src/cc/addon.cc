@@ -3,10 +3,9 @@
 namespace tsvmm {
 namespace {
 
-Napi::Value SetErrorClass(const Napi::CallbackInfo& info) {
+void SetErrorClass(const Napi::CallbackInfo& info) {
   auto* instance = info.Env().GetInstanceData<Instance>();
   instance->error_class = Napi::Persistent(CheckFunction(info[0], "errorClass"));
-  return info.Env().Undefined();
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {

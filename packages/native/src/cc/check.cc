@@ -60,6 +60,14 @@ Bytes CheckView(Napi::Value value, const char* name) {
   return {static_cast<uint8_t*>(data), length};
 }
 
+Bytes CheckArrayBuffer(Napi::Env env, napi_value value, const char* name) {
+  void* data = nullptr;
+  size_t length = 0;
+  if (napi_get_arraybuffer_info(env, value, &data, &length) != napi_ok) ThrowType(env, name, "an ArrayBuffer");
+  // SAFETY: V8 keeps these bytes in place until JavaScript runs again; callers use them before they return.
+  return {static_cast<uint8_t*>(data), length};
+}
+
 Napi::Function CheckFunction(Napi::Value value, const char* name) {
   if (!value.IsFunction()) ThrowType(value.Env(), name, "a function");
   return value.As<Napi::Function>();

@@ -42,7 +42,7 @@ class UniqueFd {
   int fd_;
 };
 
-/** A view's bytes: valid until JavaScript runs again. */
+/** The bytes of a view or buffer: valid until JavaScript runs again. */
 struct Bytes {
   uint8_t* data;
   size_t length;
@@ -58,6 +58,14 @@ T Check(Napi::Env env, T result, const char* syscall) {
   return result;
 }
 
+/** Calls again while a signal interrupts the system call. */
+template <typename Call>
+auto Retry(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
 [[noreturn]] void ThrowType(Napi::Env env, const char* name, const char* expected);
 [[noreturn]] void ThrowRange(Napi::Env env, const char* name, double least, double most);
 
@@ -69,14 +77,13 @@ bool CheckBoolean(Napi::Value value, const char* name);
 std::string CheckString(Napi::Value value, const char* name);
 /** Any ArrayBufferView. */
 Bytes CheckView(Napi::Value value, const char* name);
+/** An ArrayBuffer; one that is detached has no bytes. */
+Bytes CheckArrayBuffer(Napi::Env env, napi_value value, const char* name);
 Napi::Function CheckFunction(Napi::Value value, const char* name);
 Napi::Array CheckArray(Napi::Value value, const char* name, uint32_t most);
 
 /** An array of numbers. */
 Napi::Array MakeRow(Napi::Env env, std::initializer_list<double> values);
-
-/** Sets or clears O_NONBLOCK; false with errno on failure. */
-bool SetNonBlocking(int fd, bool on);
 
 void RegisterFds(Napi::Env env, Napi::Object exports);
 void RegisterMapping(Napi::Env env, Napi::Object exports);
@@ -84,8 +91,8 @@ void RegisterPoller(Napi::Env env, Napi::Object exports);
 void RegisterSockets(Napi::Env env, Napi::Object exports);
 void RegisterIo(Napi::Env env, Napi::Object exports);
 
-/** Adds one function to the addon. */
-template <Napi::Value (*callback)(const Napi::CallbackInfo&)>
+/** Adds one function, which returns a Napi::Value or nothing, to the addon. */
+template <auto callback>
 void Export(Napi::Env env, Napi::Object exports, const char* name) {
   exports.Set(name, Napi::Function::New<callback>(env, name));
 }

@@ -1,7 +1,6 @@
 // eventfd, pipe, signalling, ioctl, locks: one system call each.
 #include "check.h"
 
-#include <cstring>
 #include <poll.h>
 
 #include <fcntl.h>
@@ -11,20 +10,14 @@
 
 namespace tsvmm {
 
-bool SetNonBlocking(int fd, bool on) {
-  int flags = fcntl(fd, F_GETFL);
-  if (flags < 0) return false;
-  int wanted = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
-  return wanted == flags || fcntl(fd, F_SETFL, wanted) == 0;
-}
-
 namespace {
 
-constexpr size_t kDrainChunk = 4096;
-constexpr int kDrainRounds = 256;
-constexpr size_t kLegacyIoctlSize = 4096;
+/** As much as a pipe holds by default. */
+constexpr size_t kDrainMost = 65536;
+/** More than any request without an encoded size moves. */
+constexpr size_t kLegacyIoctlSize = 8192;
 /** Below the kernel's mmap_min_addr nothing is ever mapped, so such an integer cannot be an address. */
-constexpr double kFirstAddress = 65536;
+constexpr uint64_t kFirstAddress = 65536;
 
 Napi::Value EventFd(const Napi::CallbackInfo& info) {
   auto initial = static_cast<unsigned>(CheckInteger(info[0], "initial", 0, UINT32_MAX));
@@ -37,19 +30,25 @@ Napi::Value Pipe(const Napi::CallbackInfo& info) {
   return MakeRow(info.Env(), {double(ends[0]), double(ends[1])});
 }
 
+/** Sets or clears O_NONBLOCK; false with errno on failure. */
+bool SetNonBlocking(int fd, bool on) {
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0) return false;
+  int wanted = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+  return wanted == flags || fcntl(fd, F_SETFL, wanted) == 0;
+}
+
 /** One transfer that cannot wait. Files without RWF_NOWAIT (eventfd writes) fall back to O_NONBLOCK. */
 ssize_t TransferNoWait(int fd, bool out, void* data, size_t length, bool fall_back = false) {
+  // SAFETY: data and length are the caller's local buffer in full, here and below.
   iovec part{data, length};
-  for (;;) {
-    ssize_t moved = -1;
-    if (!fall_back) moved = out ? pwritev2(fd, &part, 1, -1, RWF_NOWAIT) : preadv2(fd, &part, 1, -1, RWF_NOWAIT);
-    if (moved < 0 && (fall_back || errno == EOPNOTSUPP)) {
-      if (!SetNonBlocking(fd, true)) return -1;
-      // SAFETY: data and length are the caller's local buffer in full.
-      moved = out ? write(fd, data, length) : read(fd, data, length);
-    }
-    if (moved >= 0 || errno != EINTR) return moved;
+  if (!fall_back) {
+    auto* transfer = out ? pwritev2 : preadv2;
+    ssize_t moved = Retry([&] { return transfer(fd, &part, 1, -1, RWF_NOWAIT); });
+    if (moved >= 0 || errno != EOPNOTSUPP) return moved;
   }
+  if (!SetNonBlocking(fd, true)) return -1;
+  return Retry([&] { return out ? write(fd, data, length) : read(fd, data, length); });
 }
 
 Napi::Value Signal(const Napi::CallbackInfo& info) {
@@ -62,26 +61,16 @@ Napi::Value Signal(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value Drain(const Napi::CallbackInfo& info) {
-  int fd = CheckFd(info[0]);
-  uint8_t scratch[kDrainChunk];
-  double total = 0;
-  for (int round = 0; round < kDrainRounds; round++) {
-    ssize_t got = TransferNoWait(fd, false, scratch, sizeof scratch);
-    if (got < 0) {
-      if (errno == EAGAIN || total > 0) break;
-      ThrowErrno(info.Env(), errno, "read");
-    }
-    if (got == 0) return Napi::Number::New(info.Env(), total > 0 ? total : -1);
-    total += static_cast<double>(got);
-    if (static_cast<size_t>(got) < sizeof scratch) break;
-  }
-  return Napi::Number::New(info.Env(), total);
+  uint8_t scratch[kDrainMost];
+  ssize_t got = TransferNoWait(CheckFd(info[0]), false, scratch, sizeof scratch);
+  if (got < 0 && errno != EAGAIN) ThrowErrno(info.Env(), errno, "read");
+  // The end of the file is -1, so that nothing yet can be 0.
+  return Napi::Number::New(info.Env(), got < 0 ? 0 : got == 0 ? -1 : static_cast<double>(got));
 }
 
-Napi::Value CloseFd(const Napi::CallbackInfo& info) {
+void CloseFd(const Napi::CallbackInfo& info) {
   // Linux releases the number even when close reports EINTR, so it is never tried again.
   if (close(CheckFd(info[0])) != 0 && errno != EINTR) ThrowErrno(info.Env(), errno, "close");
-  return info.Env().Undefined();
 }
 
 Napi::Value DuplicateFd(const Napi::CallbackInfo& info) {
@@ -89,10 +78,9 @@ Napi::Value DuplicateFd(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), Check(info.Env(), copy, "fcntl"));
 }
 
-Napi::Value SetNonBlockingFd(const Napi::CallbackInfo& info) {
+void SetNonBlockingFd(const Napi::CallbackInfo& info) {
   int fd = CheckFd(info[0]);
   if (!SetNonBlocking(fd, CheckBoolean(info[1], "on"))) ThrowErrno(info.Env(), errno, "fcntl");
-  return info.Env().Undefined();
 }
 
 /** F_GET_SEALS, -1 for what is not tmpfs, memfd or hugetlbfs. Unlike fstat it never asks a file system. */
@@ -102,48 +90,25 @@ Napi::Value GetSeals(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), seals);
 }
 
-/** An ioctl whose argument is a view. */
-int IoctlView(Napi::Env env, int fd, unsigned long request, Bytes view) {
-  size_t encoded = _IOC_SIZE(request);
-  if (view.length < encoded) {
-    throw Napi::RangeError::New(env, "the view has " + std::to_string(view.length) + " bytes but the request moves " +
-                                         std::to_string(encoded));
-  }
-  if (encoded > 0) {
-    // SAFETY: the view has at least the bytes the request declares (checked above).
-    return ioctl(fd, request, view.data);
-  }
-  // A request from before _IOC: its size is unknown here, so the kernel gets room to spare.
-  if (view.length > kLegacyIoctlSize) {
-    throw Napi::RangeError::New(env, "a request without a size takes at most 4096 bytes");
-  }
-  alignas(16) uint8_t scratch[2 * kLegacyIoctlSize] = {};
-  if (view.length > 0) memcpy(scratch, view.data, view.length);
-  // SAFETY: no request without an encoded size moves more than 8 KiB; scratch is ours.
-  int result = ioctl(fd, request, scratch);
-  int error = errno;
-  if (view.length > 0) memcpy(view.data, scratch, view.length);
-  errno = error;
-  return result;
-}
-
 Napi::Value Ioctl(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   int fd = CheckFd(info[0]);
   auto request = static_cast<unsigned long>(CheckInteger(info[1], "request", 0, UINT32_MAX));
-  Napi::Value arg = info[2];
-  if (!arg.IsNumber() && !arg.IsBigInt()) {
-    return Napi::Number::New(env, Check(env, IoctlView(env, fd, request, CheckView(arg, "arg")), "ioctl"));
+  size_t encoded = _IOC_SIZE(request);
+  if (!info[2].IsBigInt()) {
+    Bytes view = CheckView(info[2], "arg");
+    size_t least = encoded > 0 ? encoded : kLegacyIoctlSize;
+    if (view.length < least) {
+      throw Napi::RangeError::New(env, "the view has " + std::to_string(view.length) +
+                                           " bytes but the request may move " + std::to_string(least));
+    }
+    // SAFETY: the view has at least the bytes that the request moves (checked above).
+    return Napi::Number::New(env, Check(env, ioctl(fd, request, view.data), "ioctl"));
   }
-  uint64_t number;
-  if (arg.IsBigInt()) {
-    bool lossless = false;
-    number = arg.As<Napi::BigInt>().Uint64Value(&lossless);
-    if (!lossless) throw Napi::RangeError::New(env, "arg must be an integer from 0 to 2^64 - 1");
-  } else {
-    number = static_cast<uint64_t>(CheckInteger(arg, "arg", 0, 9007199254740991.0));
-  }
-  bool takes_structure = _IOC_DIR(request) != _IOC_NONE && _IOC_SIZE(request) > 0;
+  bool lossless = false;
+  uint64_t number = info[2].As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless) throw Napi::RangeError::New(env, "arg must be an integer from 0 to 2^64 - 1");
+  bool takes_structure = _IOC_DIR(request) != _IOC_NONE && encoded > 0;
   if (takes_structure && number >= kFirstAddress) ThrowType(env, "arg", "a view, as the request takes a structure");
   return Napi::Number::New(env, Check(env, ioctl(fd, request, number), "ioctl"));
 }

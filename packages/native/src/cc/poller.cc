@@ -56,8 +56,8 @@ class PollerObject : public Napi::ObjectWrap<PollerObject> {
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "NativePoller",
                        {InstanceMethod<&PollerObject::SetEvents>("setEvents"),
-                        InstanceMethod<&PollerObject::RefLoop>("ref"),
-                        InstanceMethod<&PollerObject::UnrefLoop>("unref"),
+                        InstanceMethod<&PollerObject::HoldLoop<uv_ref>>("ref"),
+                        InstanceMethod<&PollerObject::HoldLoop<uv_unref>>("unref"),
                         InstanceMethod<&PollerObject::Close>("close"),
                         InstanceAccessor<&PollerObject::GetClosed>("closed")});
   }
@@ -108,29 +108,21 @@ class PollerObject : public Napi::ObjectWrap<PollerObject> {
     }
   }
 
-  Napi::Value SetEvents(const Napi::CallbackInfo& info) {
+  void SetEvents(const Napi::CallbackInfo& info) {
     int events = CheckEvents(info[0]);
     int error = handle_ == nullptr ? 0 : Start(events);
     if (error != 0) ThrowErrno(info.Env(), -error, "epoll_ctl");
-    return info.Env().Undefined();
   }
 
-  Napi::Value RefLoop(const Napi::CallbackInfo& info) {
-    if (handle_ != nullptr) uv_ref(reinterpret_cast<uv_handle_t*>(&handle_->poll));
-    return info.Env().Undefined();
+  template <void (*change)(uv_handle_t*)>
+  void HoldLoop(const Napi::CallbackInfo&) {
+    if (handle_ != nullptr) change(reinterpret_cast<uv_handle_t*>(&handle_->poll));
   }
 
-  Napi::Value UnrefLoop(const Napi::CallbackInfo& info) {
-    if (handle_ != nullptr) uv_unref(reinterpret_cast<uv_handle_t*>(&handle_->poll));
-    return info.Env().Undefined();
-  }
-
-  Napi::Value Close(const Napi::CallbackInfo& info) {
-    if (handle_ != nullptr) {
-      Release();
-      Unref();
-    }
-    return info.Env().Undefined();
+  void Close(const Napi::CallbackInfo&) {
+    if (handle_ == nullptr) return;
+    Release();
+    Unref();
   }
 
   Napi::Value GetClosed(const Napi::CallbackInfo& info) {

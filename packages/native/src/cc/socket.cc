@@ -61,10 +61,7 @@ Napi::Value UnixAccept(const Napi::CallbackInfo& info) {
   // A listening socket made by somebody else may be a blocking one.
   pollfd one{fd, POLLIN, 0};
   if (poll(&one, 1, 0) == 0) return info.Env().Undefined();
-  int accepted;
-  do {
-    accepted = accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  } while (accepted < 0 && (errno == EINTR || errno == ECONNABORTED));
+  int accepted = Retry([&] { return accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
   if (accepted < 0 && errno == EAGAIN) return info.Env().Undefined();
   return Napi::Number::New(info.Env(), Check(info.Env(), accepted, "accept4"));
 }
@@ -73,10 +70,7 @@ Napi::Value UnixConnect(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Address address = CheckPath(info[0], "connect");
   UniqueFd fd(Check(env, socket(AF_UNIX, kStream, 0), "socket"));
-  int result;
-  do {
-    result = connect(fd.Get(), address.Get(), address.length);
-  } while (result < 0 && errno == EINTR);
+  int result = Retry([&] { return connect(fd.Get(), address.Get(), address.length); });
   if (result < 0) ThrowErrno(env, errno, "connect", address.name.sun_path);
   return Napi::Number::New(env, fd.Release());
 }
@@ -126,10 +120,7 @@ Napi::Value SendMessage(const Napi::CallbackInfo& info) {
     header->cmsg_len = CMSG_LEN(count * sizeof(int));
     memcpy(CMSG_DATA(header), fds.data(), count * sizeof(int));
   }
-  ssize_t sent;
-  do {
-    sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
+  ssize_t sent = Retry([&] { return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL); });
   if (sent < 0 && errno == EAGAIN) return env.Undefined();
   return Napi::Number::New(env, static_cast<double>(Check(env, sent, "sendmsg")));
 }
@@ -171,10 +162,7 @@ Napi::Value ReceiveMessage(const Napi::CallbackInfo& info) {
   message.msg_iovlen = 1;
   message.msg_control = control.bytes;
   message.msg_controllen = sizeof control.bytes;
-  ssize_t got;
-  do {
-    got = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  } while (got < 0 && errno == EINTR);
+  ssize_t got = Retry([&] { return recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
   if (got < 0 && errno == EAGAIN) return Napi::Number::New(env, -1);
   Check(env, got, "recvmsg");
   bool truncated = (message.msg_flags & MSG_CTRUNC) != 0;

@@ -4,6 +4,7 @@ import { ImageError } from "../errors.js"
 import { checkLimit, type ImageLimits } from "../limits.js"
 import type { Compression } from "../spec/media-types.js"
 import { ZstdDecoder } from "./zstd.js"
+import { ZstdFrames, type ZstdPiece } from "./zstd-frames.js"
 
 const OUTPUT_CHUNK = 256 * 1024
 const MAGIC_SIZE = 4
@@ -57,11 +58,53 @@ async function* decoded(
     case "gzip":
       yield* through(chunks, zlib.createGunzip({ chunkSize: OUTPUT_CHUNK }), "gzip")
       return
-    case "zstd": {
-      const decoder = new ZstdDecoder(limits)
-      for await (const chunk of chunks) yield* decoder.push(chunk)
-      decoder.end()
-    }
+    case "zstd":
+      yield* createZstdDecompress
+        ? zstdNative(chunks, createZstdDecompress, limits)
+        : zstdPortable(chunks, limits)
+  }
+}
+
+/** Node has a zstd decoder of its own from 22.15 on; its types are not those of Node 20. */
+const { createZstdDecompress } = zlib as typeof zlib & { createZstdDecompress?: CreateZstdDecompress }
+
+/** The part of Node's zstd decoder that is used here. */
+type CreateZstdDecompress = (options: { chunkSize: number }) => Transform
+
+async function* zstdPortable(chunks: AsyncIterable<Buffer>, limits: ImageLimits): AsyncGenerator<Buffer> {
+  const frames = new ZstdFrames(limits)
+  const decoder = new ZstdDecoder()
+  for await (const chunk of chunks) {
+    for (const piece of frames.push(chunk)) yield* decoder.decode(piece)
+  }
+  frames.end()
+}
+
+/** Node's decoder ends after one frame without a word, so every frame gets its own. */
+async function* zstdNative(
+  chunks: AsyncIterable<Buffer>,
+  create: CreateZstdDecompress,
+  limits: ImageLimits,
+): AsyncGenerator<Buffer> {
+  const pieces = zstdPieces(chunks, limits)
+  for (let first = await pieces.next(); !first.done; first = await pieces.next()) {
+    yield* through(restOfFrame(first.value, pieces), create({ chunkSize: OUTPUT_CHUNK }), "zstd")
+  }
+}
+
+async function* zstdPieces(chunks: AsyncIterable<Buffer>, limits: ImageLimits): AsyncGenerator<ZstdPiece> {
+  const frames = new ZstdFrames(limits)
+  for await (const chunk of chunks) yield* frames.push(chunk)
+  frames.end()
+}
+
+async function* restOfFrame(first: ZstdPiece, pieces: AsyncIterator<ZstdPiece>): AsyncGenerator<Buffer> {
+  for (let piece = first; ; ) {
+    yield Buffer.from(piece.bytes)
+    if (piece.endsFrame) return
+    const next = await pieces.next()
+    if (next.done) return
+    piece = next.value
   }
 }
 

@@ -18,7 +18,9 @@ import { type NodeKind, sortedNames, TreeNode } from "./tree.js"
  * ```
  */
 const MAGIC = "TSVMLYR1"
-const HEADER_SIZE = 8 + 32 + 8 + 4
+const DATA_SIZE_OFFSET = 8 + 32
+/** Bytes at the start of an index that {@link layerDataSize} needs. */
+export const LAYER_INDEX_HEADER_SIZE = DATA_SIZE_OFFSET + 8 + 4
 const CHECKSUM_SIZE = 32
 const KINDS: readonly (NodeKind | "same")[] = [
   "directory",
@@ -52,9 +54,14 @@ export function encodeLayerIndex(index: LayerIndex): Buffer {
   out.f64(index.dataSize)
   out.u32(0)
   const count = new RecordEncoder(out).encode(index.root)
-  out.patchU32(HEADER_SIZE - 4, count)
+  out.patchU32(LAYER_INDEX_HEADER_SIZE - 4, count)
   out.bytes(createHash("sha256").update(out.view()).digest())
   return out.view()
+}
+
+/** The size of the data part, out of the first bytes of its index; -1 when they are not an index. */
+export function layerDataSize(header: Buffer): number {
+  return header.toString("latin1", 0, MAGIC.length) === MAGIC ? header.readDoubleLE(DATA_SIZE_OFFSET) : -1
 }
 
 /**
@@ -64,7 +71,7 @@ export function encodeLayerIndex(index: LayerIndex): Buffer {
  */
 export function decodeLayerIndex(bytes: Buffer): LayerIndex {
   const end = bytes.length - CHECKSUM_SIZE
-  if (end < HEADER_SIZE || bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
+  if (end < LAYER_INDEX_HEADER_SIZE || bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
     throw corrupt("not a layer index")
   const checksum = createHash("sha256").update(bytes.subarray(0, end)).digest()
   if (!checksum.equals(bytes.subarray(end))) throw corrupt("wrong checksum")

@@ -20,13 +20,20 @@ function paths(node: TreeNode, at = ""): string[] {
 
 describe("stacking layers", () => {
   test("a whiteout removes a lower file or tree, and nothing of its own layer", () => {
-    const root = merge([{ path: "d/a" }, { path: "d/t/x" }, { path: "f" }], [{ path: "d/.wh.t" }, { path: ".wh.f" }, { path: "f" }])
+    const root = merge(
+      [{ path: "d/a" }, { path: "d/t/x" }, { path: "f" }],
+      [{ path: "d/.wh.t" }, { path: ".wh.f" }, { path: "f" }],
+    )
     expect(paths(root)).toEqual(["d", "d/a", "f"])
     expect(findNode(root, ["f"])?.part).toBe(1)
   })
 
   test("an opaque directory keeps only what its own and higher layers have", () => {
-    const root = merge([{ path: "d/a" }, { path: "d/s/x" }], [{ path: "d/b" }, { path: "d/.wh..wh..opq" }], [{ path: "d/c" }])
+    const root = merge(
+      [{ path: "d/a" }, { path: "d/s/x" }],
+      [{ path: "d/b" }, { path: "d/.wh..wh..opq" }],
+      [{ path: "d/c" }],
+    )
     expect(paths(root)).toEqual(["d", "d/b", "d/c"])
   })
 
@@ -35,7 +42,10 @@ describe("stacking layers", () => {
   })
 
   test("I3: whiteouts of what is not there, or below what is no directory, do nothing", () => {
-    const root = merge([{ path: "l", target: "d" }, { path: "d/a" }], [{ path: "l/.wh.a" }, { path: "n/m/.wh.x" }, { path: ".wh.q" }])
+    const root = merge(
+      [{ path: "l", target: "d" }, { path: "d/a" }],
+      [{ path: "l/.wh.a" }, { path: "n/m/.wh.x" }, { path: ".wh.q" }],
+    )
     expect(paths(root)).toEqual(["d", "d/a", "l"])
     expect(findNode(root, ["l"])?.kind).toBe("symlink")
   })
@@ -46,13 +56,19 @@ describe("stacking layers", () => {
   })
 
   test("a directory that an entry describes takes its owner and mode", () => {
-    const root = merge([{ path: "d/", mode: 0o700 }, { path: "d/a" }], [{ path: "d/", mode: 0o755, mtime: 7 }])
+    const root = merge(
+      [{ path: "d/", mode: 0o700 }, { path: "d/a" }],
+      [{ path: "d/", mode: 0o755, mtime: 7 }],
+    )
     expect(findNode(root, ["d"])).toMatchObject({ mode: 0o755, mtime: 7 })
     expect(paths(root)).toEqual(["d", "d/a"])
   })
 
   test("I1: a directory over a lower symlink replaces it and is not written through it", () => {
-    const root = merge([{ path: "etc/passwd" }, { path: "l", target: "etc" }], [{ path: "l/passwd", content: "x" }])
+    const root = merge(
+      [{ path: "etc/passwd" }, { path: "l", target: "etc" }],
+      [{ path: "l/passwd", content: "x" }],
+    )
     expect(findNode(root, ["l"])?.kind).toBe("directory")
     expect(findNode(root, ["etc", "passwd"])?.part).toBe(0)
   })
@@ -84,6 +100,8 @@ describe("hard links to lower layers", () => {
   test("I1: to nothing, to a directory, or through a lower symlink are refused", async () => {
     expect(await codeOf(() => merge([], [link("b", "a")]))).toBe("link-target")
     expect(await codeOf(() => merge([{ path: "d/" }], [link("b", "d")]))).toBe("link-target")
-    expect(await codeOf(() => merge([{ path: "d/x" }, { path: "l", target: "d" }], [link("b", "l/x")]))).toBe("link-target")
+    expect(await codeOf(() => merge([{ path: "d/x" }, { path: "l", target: "d" }], [link("b", "l/x")]))).toBe(
+      "link-target",
+    )
   })
 })

@@ -82,7 +82,8 @@ function checkChecksum(block: Buffer, at: number): void {
   for (let i = 0; i < CHECKSUM_OFFSET; i++) sum += block[i] as number
   for (let i = CHECKSUM_OFFSET + CHECKSUM_SIZE; i < TAR_BLOCK; i++) sum += block[i] as number
   const field = block.toString("latin1", CHECKSUM_OFFSET, CHECKSUM_OFFSET + CHECKSUM_SIZE)
-  if (!/^ *[0-7]+[ \0]*$/.test(field)) throw new ImageError("tar-header", `no tar header at offset ${at}`, { at })
+  if (!/^ *[0-7]+[ \0]*$/.test(field))
+    throw new ImageError("tar-header", `no tar header at offset ${at}`, { at })
   const stored = tarNumber(block, CHECKSUM_OFFSET, CHECKSUM_SIZE, at)
   if (stored === sum) return
   throw new ImageError(

@@ -18,25 +18,37 @@ describe("well-formed streams", () => {
       { path: "x", content: "y", xattrs: { "user.a": Buffer.from([0, 255]) } },
     ])
     const whole = readTar(stream)
-    expect(whole.map(([e]) => [e.type, e.path.length])).toEqual([["directory", 4], ["file", 154], ["symlink", 1], ["file", 1]])
-    expect(whole[1]?.[0]).toMatchObject({ uid: 3_000_000, size: 1000, mtime: { seconds: -2, nanoseconds: 750_000_000 } })
+    expect(whole.map(([e]) => [e.type, e.path.length])).toEqual([
+      ["directory", 4],
+      ["file", 154],
+      ["symlink", 1],
+      ["file", 1],
+    ])
+    expect(whole[1]?.[0]).toMatchObject({
+      uid: 3_000_000,
+      size: 1000,
+      mtime: { seconds: -2, nanoseconds: 750_000_000 },
+    })
     expect(whole[3]?.[0].xattrs?.get("user.a")).toEqual(Buffer.from([0, 255]))
     for (const size of [1, 7, 511, 512, 513, 4096]) expect(readTar(stream, size)).toEqual(whole)
   })
 
-  test.each(["gnu", "posix", "ustar", "v7"])("reads what GNU tar writes as %s, as tar-stream does", async format => {
-    const folder = temporaryFolder()
-    const deep = "d".repeat(40)
-    mkdirSync(join(folder, deep))
-    writeFileSync(join(folder, deep, "e".repeat(50)), "content")
-    symlinkSync("target", join(folder, "link"))
-    if (format === "gnu" || format === "posix") writeFileSync(join(folder, deep, "f".repeat(200)), "long")
-    const stream = execFileSync("tar", [`--format=${format}`, "--sort=name", "-C", folder, "-c", "."])
+  test.each(["gnu", "posix", "ustar", "v7"])(
+    "reads what GNU tar writes as %s, as tar-stream does",
+    async format => {
+      const folder = temporaryFolder()
+      const deep = "d".repeat(40)
+      mkdirSync(join(folder, deep))
+      writeFileSync(join(folder, deep, "e".repeat(50)), "content")
+      symlinkSync("target", join(folder, "link"))
+      if (format === "gnu" || format === "posix") writeFileSync(join(folder, deep, "f".repeat(200)), "long")
+      const stream = execFileSync("tar", [`--format=${format}`, "--sort=name", "-C", folder, "-c", "."])
 
-    const ours = readTar(stream).map(([e, content]) => [e.path, e.type, e.size, e.mode, e.uid, content])
+      const ours = readTar(stream).map(([e, content]) => [e.path, e.type, e.size, e.mode, e.uid, content])
 
-    expect(ours).toEqual(await withTarStream(stream))
-  })
+      expect(ours).toEqual(await withTarStream(stream))
+    },
+  )
 
   test("accepts a stream without end mark, and an empty one", () => {
     expect(readTar(rawEntry({}, "abc"))).toHaveLength(1)
@@ -59,11 +71,12 @@ describe("well-formed streams", () => {
 
 async function withTarStream(stream: Buffer): Promise<unknown[]> {
   const entries: unknown[] = []
-  const parser = extract({ allowUnknownFormat: true, filenameEncoding: "latin1" })
+  const options: object = { allowUnknownFormat: true, filenameEncoding: "latin1" }
+  const parser = extract(options)
   parser.end(stream)
   for await (const entry of parser) {
     let content = ""
-    for await (const chunk of entry) content += chunk.toString("latin1")
+    for await (const chunk of entry) content += (chunk as Buffer).toString("latin1")
     const { name, type, size, mode, uid } = entry.header
     entries.push([name, type, size, (mode ?? 0) & 0o7777, uid, content])
   }
@@ -73,12 +86,28 @@ async function withTarStream(stream: Buffer): Promise<unknown[]> {
 describe("hostile streams", () => {
   const hidden = rawEntry({ name: "hidden" }, "inner")
   const cases: readonly (readonly [string, string, Buffer])[] = [
-    ["I4: PAX size and header size disagree", "tar-disagrees", concat(rawPax(paxRecord("size", "512")), rawHeader({ size: 0 }), hidden)],
-    ["I4: PAX size before a GNU long name", "tar-pax", concat(rawPax(paxRecord("size", "9")), rawEntry({ type: "L" }, "name\0"))],
-    ["I4: PAX header before a PAX header", "tar-pax", concat(rawPax(paxRecord("uid", "1")), rawPax(paxRecord("uid", "2")), rawEntry({}))],
+    [
+      "I4: PAX size and header size disagree",
+      "tar-disagrees",
+      concat(rawPax(paxRecord("size", "512")), rawHeader({ size: 0 }), hidden),
+    ],
+    [
+      "I4: PAX size before a GNU long name",
+      "tar-pax",
+      concat(rawPax(paxRecord("size", "9")), rawEntry({ type: "L" }, "name\0")),
+    ],
+    [
+      "I4: PAX header before a PAX header",
+      "tar-pax",
+      concat(rawPax(paxRecord("uid", "1")), rawPax(paxRecord("uid", "2")), rawEntry({})),
+    ],
     ["I4: PAX header with nothing after it", "tar-truncated", concat(rawPax(paxRecord("uid", "1")), END)],
     ["I4: NUL in a PAX path", "tar-pax", concat(rawPax(paxRecord("path", "a\0b")), rawEntry({}))],
-    ["I4: NUL in a PAX link path", "tar-pax", concat(rawPax(paxRecord("linkpath", "a\0b")), rawEntry({ type: "2", linkname: "l" }))],
+    [
+      "I4: NUL in a PAX link path",
+      "tar-pax",
+      concat(rawPax(paxRecord("linkpath", "a\0b")), rawEntry({ type: "2", linkname: "l" })),
+    ],
     ["I4: NUL in a PAX key", "tar-pax", concat(rawPax(paxRecord("pa\0th", "a")), rawEntry({}))],
     ["I4: NUL in a GNU long name", "tar-pax", concat(rawEntry({ type: "L" }, "a\0b\0"), rawEntry({}))],
     ["I4: empty PAX path", "tar-pax", concat(rawPax(paxRecord("path", "")), rawEntry({}))],
@@ -89,9 +118,21 @@ describe("hostile streams", () => {
     ["I4: PAX record with a sign in its length", "tar-pax", concat(rawPax("+9 path=a\n"), rawEntry({}))],
     ["I4: negative PAX size", "tar-number", concat(rawPax(paxRecord("size", "-1")), rawEntry({}))],
     ["I4: PAX size in hex", "tar-number", concat(rawPax(paxRecord("size", "0x10")), rawEntry({}))],
-    ["I4: PAX size beyond 2^53", "tar-number", concat(rawPax(paxRecord("size", "9007199254740993")), rawEntry({}))],
-    ["I4: global PAX header with a path", "tar-pax", concat(rawPax(paxRecord("path", "evil"), "g"), rawEntry({}))],
-    ["I4: global PAX header with a size", "tar-pax", concat(rawPax(paxRecord("size", "4096"), "g"), rawEntry({}))],
+    [
+      "I4: PAX size beyond 2^53",
+      "tar-number",
+      concat(rawPax(paxRecord("size", "9007199254740993")), rawEntry({})),
+    ],
+    [
+      "I4: global PAX header with a path",
+      "tar-pax",
+      concat(rawPax(paxRecord("path", "evil"), "g"), rawEntry({})),
+    ],
+    [
+      "I4: global PAX header with a size",
+      "tar-pax",
+      concat(rawPax(paxRecord("size", "4096"), "g"), rawEntry({})),
+    ],
     ["I4: negative size in base-256", "tar-number", rawHeader({ size: base256(-512n, 12) })],
     ["I4: negative size of a meta entry", "tar-number", rawHeader({ type: "x", size: base256(-512n, 12) })],
     ["I4: size beyond 2^53 in base-256", "tar-number", rawHeader({ size: base256(2n ** 60n, 12) })],
@@ -102,7 +143,11 @@ describe("hostile streams", () => {
     ["I4: wrong checksum", "tar-checksum", rawHeader({ checksum: "0000001\0" })],
     ["I4: not a tar stream", "tar-header", Buffer.alloc(1024, 0x41)],
     ["I4: sparse file, old GNU format", "tar-sparse", rawHeader({ type: "S" })],
-    ["I4: sparse file, PAX format", "tar-sparse", concat(rawPax(paxRecord("GNU.sparse.major", "1")), rawEntry({}))],
+    [
+      "I4: sparse file, PAX format",
+      "tar-sparse",
+      concat(rawPax(paxRecord("GNU.sparse.major", "1")), rawEntry({})),
+    ],
     ["I4: sparse file with a million regions", "tar-sparse", concat(rawPax(sparseMap(90_000)), rawEntry({}))],
     ["I4: directory with content", "tar-size", rawHeader({ name: "d/", type: "5", size: 512 })],
     ["I4: hard link with content", "tar-size", rawHeader({ type: "1", linkname: "a", size: 512 })],
@@ -112,7 +157,11 @@ describe("hostile streams", () => {
     ["I5: stream ends inside content", "tar-truncated", rawHeader({ size: 100 })],
     ["I5: stream ends inside a header", "tar-truncated", rawHeader({}).subarray(0, 100)],
     ["I5: data after the end mark", "tar-trailing-data", concat(END, rawEntry({ name: "late" }))],
-    ["I5: header after one zero block", "tar-trailing-data", concat(END.subarray(512), rawEntry({ name: "late" }))],
+    [
+      "I5: header after one zero block",
+      "tar-trailing-data",
+      concat(END.subarray(512), rawEntry({ name: "late" })),
+    ],
     ["I5: megabytes of zeros after the end mark", "limit", Buffer.alloc(DEFAULT_LIMITS.paddingBytes + 4096)],
     ["I5: huge PAX header", "limit", rawHeader({ type: "x", size: DEFAULT_LIMITS.paxBytes + 1 })],
     ["I6: huge attributes", "limit", concat(rawPax(attributes(3, 40_000)), rawEntry({}))],
@@ -125,7 +174,9 @@ describe("hostile streams", () => {
   })
 
   test("I4: a global PAX header that says nothing of importance is ignored", () => {
-    expect(readTar(concat(rawPax(paxRecord("comment", "0123"), "g"), rawEntry({ name: "a" }), END))).toHaveLength(1)
+    expect(
+      readTar(concat(rawPax(paxRecord("comment", "0123"), "g"), rawEntry({ name: "a" }), END)),
+    ).toHaveLength(1)
   })
 
   test("I6: a million empty entries end at the limit", async () => {
@@ -136,9 +187,14 @@ describe("hostile streams", () => {
 })
 
 function sparseMap(regions: number): string {
-  return paxRecord("GNU.sparse.numblocks", `${regions}`) + paxRecord("GNU.sparse.map", "0,1,".repeat(regions).slice(0, -1))
+  return (
+    paxRecord("GNU.sparse.numblocks", `${regions}`) +
+    paxRecord("GNU.sparse.map", "0,1,".repeat(regions).slice(0, -1))
+  )
 }
 
 function attributes(count: number, size: number): string {
-  return Array.from({ length: count }, (_, i) => paxRecord(`SCHILY.xattr.user.a${i}`, "v".repeat(size))).join("")
+  return Array.from({ length: count }, (_, i) => paxRecord(`SCHILY.xattr.user.a${i}`, "v".repeat(size))).join(
+    "",
+  )
 }

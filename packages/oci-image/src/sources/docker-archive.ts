@@ -94,7 +94,8 @@ export class DockerArchiveSource implements ImageSource {
 
   #choose(images: readonly DockerImage[]): DockerImage {
     const wanted = this.#tag === undefined ? undefined : normalizeName(this.#tag)
-    const matching = wanted === undefined ? images : images.filter(image => image.tags.includes(wanted))
+    const matching =
+      wanted === undefined ? images : images.filter(image => image.tags.some(tag => isNamed(tag, wanted)))
     const tags = images
       .flatMap(image => image.tags)
       .slice(0, 20)
@@ -145,6 +146,11 @@ export class DockerArchiveSource implements ImageSource {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#archive[Symbol.asyncDispose]()
   }
+}
+
+/** Whether a full name in an archive is the wanted one; a registry and a folder that were left out do not matter. */
+function isNamed(tag: string, wanted: string): boolean {
+  return tag === wanted || tag.endsWith(`/${wanted}`)
 }
 
 class ArchiveLayers implements BlobSource {

@@ -4,7 +4,6 @@ import { join } from "node:path"
 import { type Digest, parseDigest } from "../digest.js"
 import { ImageError, ioError, printable } from "../errors.js"
 import { type FolderFingerprint, fingerprintFolder } from "../pack/fingerprint.js"
-import { Fields, parseJsonObject } from "../spec/json.js"
 import { formatPlatform, type Platform } from "../spec/platform.js"
 import type { StoreFolder } from "./folder.js"
 
@@ -27,10 +26,13 @@ export class FolderCache {
    */
   static async look(folder: StoreFolder, rootfs: string, platform: Platform): Promise<FolderCache> {
     const path = await realpath(rootfs).catch(error => {
-      if (error.code === "ENOENT") throw new ImageError("source-missing", `no such folder: ${printable(rootfs)}`, { path: rootfs })
+      if (error.code === "ENOENT")
+        throw new ImageError("source-missing", `no such folder: ${printable(rootfs)}`, { path: rootfs })
       throw ioError(error, `cannot open ${printable(rootfs)}`)
     })
-    const key = createHash("sha256").update(`${formatPlatform(platform)}\0${path}`).digest("hex")
+    const key = createHash("sha256")
+      .update(`${formatPlatform(platform)}\0${path}`)
+      .digest("hex")
     return new FolderCache(folder, join(folder.top("folders"), key), await fingerprintFolder(path))
   }
 
@@ -38,13 +40,13 @@ export class FolderCache {
   async get(): Promise<Digest | undefined> {
     const bytes = await readFile(this.#file).catch(() => undefined)
     if (!bytes) return undefined
-    const fields = new Fields(parseJsonObject(bytes, "stored folder"), "stored folder", "store-corrupt")
-    return fields.raw("fingerprint") === this.#now.digest ? parseDigest(fields.raw("digest")) : undefined
+    const [fingerprint, digest] = bytes.toString().split(" ")
+    return fingerprint === this.#now.digest ? parseDigest(digest) : undefined
   }
 
   /** Remembers what the folder, as it was looked at, was packed into. */
   async set(digest: Digest): Promise<void> {
     if (!this.#now.settled) return
-    await this.#folder.replaceFile(this.#file, JSON.stringify({ fingerprint: this.#now.digest, digest }))
+    await this.#folder.replaceFile(this.#file, `${this.#now.digest} ${digest}`, false)
   }
 }

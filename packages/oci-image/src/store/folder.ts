@@ -1,5 +1,5 @@
-import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises"
-import { dirname, join } from "node:path"
+import { mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises"
+import { join } from "node:path"
 import { type Digest, digestHex } from "../digest.js"
 import { ioError } from "../errors.js"
 import { isOwnerAlive, ownedName } from "./owner.js"
@@ -63,13 +63,17 @@ export class StoreFolder {
     return join(this.path, "tmp", ownedName())
   }
 
-  /** Replaces a file whole. */
-  async replaceFile(target: string, content: string | Uint8Array): Promise<void> {
+  /**
+   * Replaces a file whole.
+   *
+   * @param synced - whether it must survive a power cut; false for what can be made again from other files
+   */
+  async replaceFile(target: string, content: string | Uint8Array, synced = true): Promise<void> {
     const temporary = this.temporary()
     try {
-      await writeSynced(temporary, content)
+      if (synced) await writeSynced(temporary, content)
+      else await writeFile(temporary, content, { flag: "wx", mode: 0o600 })
       await rename(temporary, target)
-      await syncFolder(dirname(target))
     } catch (error) {
       await rm(temporary, { force: true })
       throw ioError(error, "cannot write to the image store")
@@ -78,13 +82,11 @@ export class StoreFolder {
 
   /**
    * Moves a finished folder, whose files are synced, to its content-addressed place. When another process was
-   * faster, its result stays: it is the same.
+   * faster, its result stays: it is the same. Should the move get lost in a power cut, the content is made anew.
    */
   async publishFolder(temporary: string, target: string): Promise<void> {
     try {
-      await syncFolder(temporary)
       await rename(temporary, target)
-      await syncFolder(dirname(target))
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       if (code !== "ENOTEMPTY" && code !== "EEXIST") throw ioError(error, "cannot write to the image store")
@@ -118,14 +120,5 @@ export async function writeSynced(
     await file.sync()
   } finally {
     await file.close()
-  }
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, "r")
-  try {
-    await folder.sync()
-  } finally {
-    await folder.close()
   }
 }

@@ -2,14 +2,14 @@ import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { type Digest, digestHex } from "../digest.js"
 import { writeMetadata } from "../erofs/write.js"
-import { ImageError, ioError } from "../errors.js"
+import { ioError } from "../errors.js"
 import { type MergeLayer, mergeLayers } from "../layer/merge.js"
 import type { ImageLimits } from "../limits.js"
 import type { FoundImage } from "../sources/source.js"
 import type { ConfigDocument } from "../spec/config.js"
 import { type StoreFolder, writeSynced } from "./folder.js"
 import { readPartIndex } from "./make-part.js"
-import type { ImageRecord } from "./stored-image.js"
+import { type ImageRecord, readRecord } from "./stored-image.js"
 
 /**
  * Makes an image of layers whose parts are in the store: merges their trees, writes the metadata part and the
@@ -36,6 +36,8 @@ export async function makeImage(
     await writeSynced(join(temporary, "metadata"), counted)
     const record = recordOf(image, document, parts, counted.size)
     await writeSynced(join(temporary, "image.json"), JSON.stringify(record))
+    // One that is there but not whole makes room; one that another process just made stays.
+    if (!(await readRecord(folder, image.digest))) await folder.removeFolder(folder.image(image.digest))
     await folder.publishFolder(temporary, folder.image(image.digest))
     return record
   } catch (error) {
@@ -56,7 +58,6 @@ async function readLayers(
   const layers: MergeLayer[] = []
   for (const [i, { digest }] of image.manifest.layers.entries()) {
     const index = await readPartIndex(folder, digest, document.diffIds[i] as Digest)
-    if (!index) throw new ImageError("store-corrupt", `data part of layer ${digest} is gone`, { digest })
     const known = parts.findIndex(part => part.digest === digest)
     if (known < 0 && index.dataSize > 0) parts.push({ digest, size: index.dataSize })
     layers.push({ root: index.root, part: known < 0 ? parts.length - 1 : known })

@@ -1,8 +1,14 @@
-import { mkdir, open, readFile, rename, rm } from "node:fs/promises"
+import { mkdir, open, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { checkDigest, type Digest } from "../digest.js"
 import { ImageError, ioError } from "../errors.js"
-import { decodeLayerIndex, encodeLayerIndex, type LayerIndex } from "../layer/layer-index.js"
+import {
+  decodeLayerIndex,
+  encodeLayerIndex,
+  LAYER_INDEX_HEADER_SIZE,
+  type LayerIndex,
+  layerDataSize,
+} from "../layer/layer-index.js"
 import { PartWriter } from "../layer/part-writer.js"
 import { readLayer } from "../layer/read-layer.js"
 import { checkLimit, type ImageLimits } from "../limits.js"
@@ -64,54 +70,52 @@ async function writePart(
     }
     const { diffId, root } = await readLayer({ blob, compression: layer.compression, part, limits, tee })
     checkDigest(`unpacked layer ${layer.digest}`, options.diffId, diffId)
-    await writeSynced(join(temporary, "index"), encodeLayerIndex({ diffId, dataSize: part.size, root }))
-    await data.sync()
-    await copy?.sync()
+    const index = encodeLayerIndex({ diffId, dataSize: part.size, root })
+    await Promise.all([writeSynced(join(temporary, "index"), index), data.sync(), copy?.sync()])
   } finally {
     await data.close()
     await copy?.close()
   }
 }
 
-/**
- * Reads a part's index back.
- *
- * @returns undefined when the part is not there
- * @throws ImageError `index-corrupt`, `digest-mismatch`, `limit`
- */
-export async function readPartIndex(
-  folder: StoreFolder,
-  digest: Digest,
-  diffId: Digest,
-): Promise<LayerIndex | undefined> {
-  const path = folder.part(digest, "index")
-  const file = await open(path).catch(error => {
-    if (error.code === "ENOENT") return undefined
-    throw ioError(error, "cannot read the image store")
-  })
-  if (!file) return undefined
+/** Whether a part is there with all its bytes; one that lost some in a power cut has to be made again. */
+export async function isPartWhole(folder: StoreFolder, digest: Digest): Promise<boolean> {
+  const data = await stat(folder.part(digest, "data")).catch(() => undefined)
+  const file = data && (await open(folder.part(digest, "index")).catch(() => undefined))
+  if (!file) return false
   try {
-    checkLimit("layerBytes", (await file.stat()).size, INDEX_MAX, "size of a layer index")
-    const index = decodeLayerIndex(await readFile(file))
-    checkDigest(`unpacked layer ${digest}`, diffId, index.diffId)
-    await checkDataSize(folder, digest, index.dataSize)
-    return index
+    const { buffer, bytesRead } = await file.read(
+      Buffer.alloc(LAYER_INDEX_HEADER_SIZE),
+      0,
+      LAYER_INDEX_HEADER_SIZE,
+      0,
+    )
+    return bytesRead === LAYER_INDEX_HEADER_SIZE && layerDataSize(buffer) === data.size
   } finally {
     await file.close()
   }
 }
 
-async function checkDataSize(folder: StoreFolder, digest: Digest, expected: number): Promise<void> {
-  const data = await open(folder.part(digest, "data"))
+/**
+ * Reads a part's index back.
+ *
+ * @param diffId - what the image says the layer's tar stream is
+ * @throws ImageError `store-corrupt` when it is not there, `index-corrupt`, `digest-mismatch`, `limit`
+ */
+export async function readPartIndex(
+  folder: StoreFolder,
+  digest: Digest,
+  diffId: Digest,
+): Promise<LayerIndex> {
+  const file = await open(folder.part(digest, "index")).catch(cause => {
+    throw new ImageError("store-corrupt", `data part of layer ${digest} is gone`, { digest }, { cause })
+  })
   try {
-    const { size: actual } = await data.stat()
-    if (actual === expected) return
-    throw new ImageError(
-      "store-corrupt",
-      `data part of layer ${digest} has ${actual} bytes, not ${expected}`,
-      { expected, actual },
-    )
+    checkLimit("layerBytes", (await file.stat()).size, INDEX_MAX, "size of a layer index")
+    const index = decodeLayerIndex(await file.readFile())
+    checkDigest(`unpacked layer ${digest}`, diffId, index.diffId)
+    return index
   } finally {
-    await data.close()
+    await file.close()
   }
 }

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import { readdir, readFile, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { type Digest, parseDigest } from "../digest.js"
-import { ioError } from "../errors.js"
+import { ioError, isImageError } from "../errors.js"
 import { Fields, parseJsonObject } from "../spec/json.js"
 import { OCI_INDEX } from "../spec/media-types.js"
 import type { StoreFolder } from "./folder.js"
@@ -47,14 +47,28 @@ export class ImageNames {
     return join(this.#folder.top("refs"), createHash("sha256").update(name).digest("hex"))
   }
 
-  async #read(path: string): Promise<{ name: string; digest: Digest } | undefined> {
+  async #read(path: string): Promise<StoredName | undefined> {
     const bytes = await readFile(path).catch(error => {
       if (error.code === "ENOENT") return undefined
       throw ioError(error, "cannot read the image store")
     })
-    if (!bytes) return undefined
+    return bytes && parseName(bytes)
+  }
+}
+
+interface StoredName {
+  readonly name: string
+  readonly digest: Digest
+}
+
+/** A damaged name counts as not there. */
+function parseName(bytes: Buffer): StoredName | undefined {
+  try {
     const fields = new Fields(parseJsonObject(bytes, "stored name"), "stored name", "store-corrupt")
     return { name: fields.string("name") ?? "", digest: parseDigest(fields.raw("digest")) }
+  } catch (error) {
+    if (isImageError(error)) return undefined
+    throw error
   }
 }
 
@@ -74,7 +88,7 @@ export async function refreshIndex(folder: StoreFolder, names: ImageNames): Prom
   for (;;) {
     const content = await renderIndex(folder, names)
     if (content === written) return
-    await folder.replaceFile(folder.top("index.json"), content)
+    await folder.replaceFile(folder.top("index.json"), content, false)
     written = content
   }
 }

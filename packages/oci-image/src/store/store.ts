@@ -17,7 +17,7 @@ import { StoreFolder } from "./folder.js"
 import { FolderCache } from "./folder-cache.js"
 import { Leases } from "./leases.js"
 import { makeImage } from "./make-image.js"
-import { makePart } from "./make-part.js"
+import { isPartWhole, makePart } from "./make-part.js"
 import { ImageNames, readRecords, refreshIndex } from "./names.js"
 import { packToLayout } from "./pack-source.js"
 import { type ImageRecord, readRecord, StoredImage } from "./stored-image.js"
@@ -172,8 +172,8 @@ export class ImageStore {
       await this.#ensurePart(image, position, config.diffIds[position] as Digest, options)
     }
     signal?.throwIfAborted()
-    await this.#folder.replaceFile(this.#folder.blob(image.manifest.config.digest), config.document)
-    await this.#folder.replaceFile(this.#folder.blob(image.digest), image.document)
+    await this.#folder.replaceFile(this.#folder.blob(image.manifest.config.digest), config.document, false)
+    await this.#folder.replaceFile(this.#folder.blob(image.digest), image.document, false)
     const record = await makeImage(this.#folder, image, config, this.#limits)
     await refreshIndex(this.#folder, this.#names)
     return record
@@ -187,11 +187,12 @@ export class ImageStore {
   ): Promise<void> {
     const layer = image.manifest.layers[position] as FoundImage["manifest"]["layers"][number]
     const { length: layers } = image.manifest.layers
-    const isDone = () => exists(this.#folder.part(layer.digest, "index"))
+    const isDone = () => isPartWhole(this.#folder, layer.digest)
     if (await isDone()) return
     const claim = await this.#leases.claim(digestHex(layer.digest), isDone, options.signal)
     if (!claim) return
     try {
+      await this.#folder.removeFolder(this.#folder.part(layer.digest))
       await makePart({
         folder: this.#folder,
         blobs: image.blobs,
@@ -219,7 +220,7 @@ export class ImageStore {
    *
    * @param reference - a name, or the manifest's digest
    * @returns undefined when there is none
-   * @throws ImageError `reference-invalid`, `digest-invalid`, `store-corrupt`, `io`
+   * @throws ImageError `reference-invalid`, `digest-invalid`, `io`
    */
   async get(reference: string): Promise<StoredImage | undefined> {
     const digest = await this.#resolve(reference)
@@ -250,7 +251,7 @@ export class ImageStore {
    */
   async remove(reference: string): Promise<void> {
     const digest = await this.#resolve(reference)
-    if (!digest || !(await readRecord(this.#folder, digest))) {
+    if (!digest || !(await exists(this.#folder.image(digest)))) {
       throw new ImageError("not-found", `no such image: ${printable(reference)}`, {
         reference: printable(reference),
       })

@@ -1,6 +1,6 @@
-import { readFile } from "node:fs/promises"
-import { type Digest, digestHex, parseDigest } from "../digest.js"
-import { ImageError, ioError } from "../errors.js"
+import { readFile, stat } from "node:fs/promises"
+import { type Digest, parseDigest } from "../digest.js"
+import { ioError, isImageError } from "../errors.js"
 import type { ImageConfig } from "../spec/config.js"
 import { Fields, parseJsonObject } from "../spec/json.js"
 import { readPlatform } from "../spec/platform.js"
@@ -83,24 +83,38 @@ export class StoredImage {
   }
 }
 
-/** Reads `image.json`; undefined when the image is not there. @throws ImageError `store-corrupt`, `io` */
+/**
+ * Reads `image.json` and looks whether the files it names are there. An image that is damaged, after a power
+ * cut say, counts as not there, so that loading it makes it whole again.
+ *
+ * @returns undefined when the image is not there
+ * @throws ImageError `io`
+ */
 export async function readRecord(folder: StoreFolder, digest: Digest): Promise<ImageRecord | undefined> {
   const bytes = await readFile(folder.image(digest, "image.json")).catch(error => {
     if (error.code === "ENOENT") return undefined
     throw ioError(error, "cannot read the image store")
   })
-  if (!bytes) return undefined
-  const what = `stored image ${digestHex(digest).slice(0, 12)}`
+  const record = bytes && parseRecord(bytes, digest)
+  return record && (await isWhole(folder, record)) ? record : undefined
+}
+
+function parseRecord(bytes: Buffer, digest: Digest): ImageRecord | undefined {
   try {
-    return checkRecord(new Fields(parseJsonObject(bytes, what), what, "store-corrupt"), digest)
-  } catch (cause) {
-    throw new ImageError(
-      "store-corrupt",
-      `${what} is damaged: ${(cause as Error).message}`,
-      { digest },
-      { cause },
+    return checkRecord(
+      new Fields(parseJsonObject(bytes, "stored image"), "stored image", "store-corrupt"),
+      digest,
     )
+  } catch (error) {
+    if (isImageError(error)) return undefined
+    throw error
   }
+}
+
+async function isWhole(folder: StoreFolder, record: ImageRecord): Promise<boolean> {
+  const { parts } = new StoredImage(folder, record).disk()
+  const sizes = await Promise.all(parts.map(part => stat(part.path).catch(() => undefined)))
+  return parts.every((part, i) => sizes[i]?.size === part.size)
 }
 
 function checkRecord(fields: Fields, digest: Digest): ImageRecord {

@@ -16,7 +16,15 @@ export interface SeenFile {
   readonly xattrs: ReadonlyMap<string, string>
 }
 
-const XATTR_PREFIX = ["", "user.", "system.posix_acl_access", "system.posix_acl_default", "trusted.", "", "security."]
+const XATTR_PREFIX = [
+  "",
+  "user.",
+  "system.posix_acl_access",
+  "system.posix_acl_default",
+  "trusted.",
+  "",
+  "security.",
+]
 
 /** Reads a disk's files into memory, one after the other. */
 export function readDiskBytes(disk: ImageDisk): Buffer {
@@ -70,7 +78,9 @@ class ErofsReader {
       nsec: inode.readUInt32LE(40),
       nlink: inode.readUInt32LE(44),
       rdev: hasContent ? 0 : inode.readUInt32LE(16),
-      content: hasContent ? this.#content(format, inode.readUInt32LE(16), size, at + 64 + xattrSize) : Buffer.alloc(0),
+      content: hasContent
+        ? this.#content(format, inode.readUInt32LE(16), size, at + 64 + xattrSize)
+        : Buffer.alloc(0),
       xattrs: this.#xattrs(at + 64, xattrSize),
     }
   }

@@ -3,14 +3,17 @@ import { createHash } from "node:crypto"
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterEach } from "vitest"
+import { afterEach, vi } from "vitest"
 import type { ImageErrorCode } from "../errors.js"
 import { isImageError } from "../errors.js"
 import { LayerTree } from "../layer/layer-tree.js"
 import { type TarEntry, type TarHandler, TarReader } from "../layer/tar-reader.js"
 import { DEFAULT_LIMITS, type ImageLimits } from "../limits.js"
-import { packFileItem, type PackFile } from "../pack/items.js"
+import { type PackFile, packFileItem } from "../pack/items.js"
 import { encodeTarHeader, tarEnd, tarPadding } from "../pack/tar-writer.js"
+
+// Loading waits for the disk, which others use too.
+vi.setConfig({ testTimeout: 60_000 })
 
 /** A folder that is gone after the test. */
 export function temporaryFolder(): string {
@@ -46,7 +49,11 @@ export function tarOf(files: readonly PackFile[]): Buffer {
 }
 
 /** Reads a whole tar stream into entries and their contents. */
-export function readTar(stream: Buffer, chunkSize = stream.length, limits: ImageLimits = DEFAULT_LIMITS): [TarEntry, string][] {
+export function readTar(
+  stream: Buffer,
+  chunkSize = stream.length,
+  limits: ImageLimits = DEFAULT_LIMITS,
+): [TarEntry, string][] {
   const entries: [TarEntry, string][] = []
   const handler: TarHandler = {
     entry: entry => entries.push([entry, ""]),
@@ -145,7 +152,9 @@ export function plainLayer(files: readonly PackFile[]): { blob: Buffer; tar: Buf
 /** Every file below a folder with its content, to see that nothing changed. */
 export function snapshot(folder: string): Map<string, string> {
   const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter(f => f.isFile())
-  return new Map(files.map(f => [join(f.parentPath, f.name), sha256(readFileSync(join(f.parentPath, f.name)))]))
+  return new Map(
+    files.map(f => [join(f.parentPath, f.name), sha256(readFileSync(join(f.parentPath, f.name)))]),
+  )
 }
 
 /** Whether a program is installed. */

@@ -73,7 +73,8 @@ export const END = Buffer.alloc(2 * TAR_BLOCK)
 /** A positive or negative number as GNU's base-256. */
 export function base256(value: bigint, size: number): Buffer {
   const field = Buffer.alloc(size)
-  for (let i = size - 1, left = BigInt.asUintN(size * 8, value); i >= 0; i--, left >>= 8n) field[i] = Number(left & 0xffn)
+  for (let i = size - 1, left = BigInt.asUintN(size * 8, value); i >= 0; i--, left >>= 8n)
+    field[i] = Number(left & 0xffn)
   field[0] = (field[0] as number) | 0x80
   return field
 }

@@ -7,7 +7,7 @@ import { ExecError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
 import { type ProcessExit, SandboxProcess } from "./process.js"
 import { containerRoot, containerStorages } from "./rootfs.js"
-import { containerSpec, type ProcessOptions, processSpec, resolveCommand } from "./spec.js"
+import { containerFor, type ProcessOptions, processFor, resolveCommand } from "./spec.js"
 import { StdioListeners } from "./stdio.js"
 
 /** What a container needs of the sandbox that holds it. */
@@ -95,7 +95,7 @@ export class Container {
       ...address,
       ...stdio.ports,
       storages: containerStorages(id),
-      OCI: containerSpec(host.image, {
+      OCI: containerFor(host.image, {
         ...options,
         command,
         hostname,
@@ -139,7 +139,7 @@ export class Container {
     this.#execCount += 1
     const address = { containerId: this.id, execId: `exec-${this.#execCount}` }
     try {
-      const process = processSpec(image, [command, ...args], { ...this.#defaults, tty: false, ...options })
+      const process = processFor(image, [command, ...args], { ...this.#defaults, tty: false, ...options })
       await agent.execProcess({ ...address, ...stdio.ports, process }, options)
       return new SandboxProcess(agent, address, stdio.connected(), agent.waitProcess(address))
     } catch (error) {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest"
-import { containerSpec, processSpec, resolveCommand } from "./spec.js"
+import { containerFor, processFor, resolveCommand } from "./spec.js"
 
 const image = {
   env: ["A=image", "B=image"],
@@ -30,7 +30,7 @@ describe("the command line is Docker's", () => {
 
 describe("the process", () => {
   test("takes env, cwd and user from the image, and the caller's over them", () => {
-    expect(processSpec(image, ["x"], { env: { B: "mine", C: "1=2" } })).toMatchObject({
+    expect(processFor(image, ["x"], { env: { B: "mine", C: "1=2" } })).toMatchObject({
       Args: ["x"],
       Env: [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -41,17 +41,17 @@ describe("the process", () => {
       Cwd: "/srv",
       User: { Username: "web" },
     })
-    expect(processSpec(image, ["x"], { cwd: "/tmp", user: "1:2" })).toMatchObject({
+    expect(processFor(image, ["x"], { cwd: "/tmp", user: "1:2" })).toMatchObject({
       Cwd: "/tmp",
       User: { Username: "1:2" },
     })
   })
 
   test("has a terminal's TERM and size when it has one", () => {
-    const spec = processSpec(empty, ["x"], { tty: { columns: 100, rows: 30 } })
+    const spec = processFor(empty, ["x"], { tty: { columns: 100, rows: 30 } })
     expect(spec).toMatchObject({ Terminal: true, ConsoleSize: { Width: 100, Height: 30 } })
     expect(spec.Env).toContain("TERM=xterm")
-    expect(processSpec(empty, ["x"], {}).Env).not.toContain("TERM=xterm")
+    expect(processFor(empty, ["x"], {}).Env).not.toContain("TERM=xterm")
   })
 
   test.each([
@@ -62,19 +62,19 @@ describe("the process", () => {
     ["O8: 100,001 arguments", new Array(100_001).fill("x"), {}],
     ["a relative working directory", ["x"], { cwd: "tmp" }],
   ])("%s is refused", (_, command, options) => {
-    expect(() => processSpec(empty, command as string[], options)).toThrowError(
+    expect(() => processFor(empty, command as string[], options)).toThrowError(
       expect.objectContaining({ code: "invalid-argument" }),
     )
   })
 
   test("a name like __proto__ is a variable like others", () => {
     const env = JSON.parse('{"__proto__":"x"}') as Record<string, string>
-    expect(processSpec(empty, ["x"], { env }).Env).toContain("__proto__=x")
+    expect(processFor(empty, ["x"], { env }).Env).toContain("__proto__=x")
   })
 })
 
 test("the container has Docker's capabilities, mounts and masks", () => {
-  const spec = containerSpec(empty, { command: ["x"], hostname: "h", readOnlyRoot: true, rootPath: "/r" })
+  const spec = containerFor(empty, { command: ["x"], hostname: "h", readOnlyRoot: true, rootPath: "/r" })
   expect(spec.Process?.Capabilities?.Bounding).toContain("CAP_CHOWN")
   expect(spec.Process?.Capabilities?.Bounding).not.toContain("CAP_SYS_ADMIN")
   expect(spec.Mounts?.map(mount => mount.destination)).toEqual([

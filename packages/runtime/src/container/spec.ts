@@ -1,16 +1,8 @@
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import type { ProcessSchema, SpecSchema } from "@ts-vmm/guest"
+import { containerSpec, type ProcessSpecOptions, processSpec } from "@ts-vmm/guest/container-spec"
 import type { ImageConfig } from "@ts-vmm/oci-image"
 import { SandboxError } from "../errors.js"
-import {
-  DEFAULT_CAPABILITIES,
-  DEFAULT_MOUNTS,
-  DEFAULT_PATH,
-  MASKED_PATHS,
-  NAMESPACES,
-  READONLY_PATHS,
-} from "./defaults.js"
-
 /** Size of a terminal in characters. */
 export interface TerminalSize {
   readonly columns: number
@@ -42,6 +34,8 @@ export interface ContainerSpecOptions extends ProcessOptions {
   readonly rootPath: string
 }
 
+/** Environment before the image's and the caller's; Docker's. */
+const DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 /** Caps on what a caller hands over; the kernel's own limits are near (E2BIG). */
 const MAX_ARGUMENTS = 100_000
 const MAX_ARGUMENT_BYTES = 2 * 1024 * 1024
@@ -69,47 +63,43 @@ export function resolveCommand(
 }
 
 /** The OCI process for `command` with the image's defaults under the caller's options. */
-export function processSpec(
+export function processFor(
   image: ImageDefaults,
   command: readonly string[],
   options: ProcessOptions,
 ): MessageInitShape<typeof ProcessSchema> {
-  const env = mergeEnvironment(
-    image.env,
-    options.env ?? {},
-    options.tty !== undefined && options.tty !== false,
-  )
-  checkStrings(command, env)
-  const capabilities = [...DEFAULT_CAPABILITIES]
-  return {
-    Terminal: Boolean(options.tty),
-    ...(typeof options.tty === "object"
-      ? { ConsoleSize: { Height: options.tty.rows, Width: options.tty.columns } }
-      : {}),
-    User: { Username: options.user ?? image.user },
-    Args: [...command],
-    Env: env,
-    Cwd: checkCwd(options.cwd ?? (image.workingDir || "/")),
-    Capabilities: { Bounding: capabilities, Effective: capabilities, Permitted: capabilities },
-  }
+  return processSpec(processOptions(image, command, options))
 }
 
 /** The OCI spec of a container. */
-export function containerSpec(
+export function containerFor(
   image: ImageDefaults,
   options: ContainerSpecOptions,
 ): MessageInitShape<typeof SpecSchema> {
+  const { rootPath, hostname, readOnlyRoot } = options
+  return containerSpec({
+    ...processOptions(image, options.command, options),
+    rootPath,
+    hostname,
+    readonly: readOnlyRoot,
+  })
+}
+
+/** @throws SandboxError `invalid-argument` */
+function processOptions(
+  image: ImageDefaults,
+  command: readonly string[],
+  options: ProcessOptions,
+): ProcessSpecOptions {
+  const env = mergeEnvironment(image.env, options.env ?? {}, Boolean(options.tty))
+  checkStrings(command, env)
   return {
-    Version: "1.1.0",
-    Process: processSpec(image, options.command, options),
-    Root: { Path: options.rootPath, Readonly: options.readOnlyRoot },
-    Hostname: options.hostname,
-    Mounts: DEFAULT_MOUNTS.map(mount => ({ ...mount, options: [...mount.options] })),
-    Linux: {
-      Namespaces: NAMESPACES.map(Type => ({ Type })),
-      MaskedPaths: [...MASKED_PATHS],
-      ReadonlyPaths: [...READONLY_PATHS],
-    },
+    args: command,
+    env,
+    cwd: checkCwd(options.cwd ?? (image.workingDir || "/")),
+    user: options.user ?? image.user,
+    terminal: Boolean(options.tty),
+    ...(typeof options.tty === "object" ? { size: options.tty } : {}),
   }
 }
 

@@ -146,9 +146,8 @@ function payload(port: ConsolePort, event: (typeof EVENT_ORDER)[number]): Uint8A
   if (event !== VIRTIO_CONSOLE_RESIZE) return new Uint8Array(0)
   const size = new Uint8Array(4)
   const view = new DataView(size.buffer)
-  // The specification says cols, rows. Linux has read rows, cols since 2.6.35 and went back to it after a
-  // try to change (6.15 and 6.16 differ), so that is what devices send.
-  view.setUint16(0, port.size?.rows ?? 0, true)
-  view.setUint16(2, port.size?.cols ?? 0, true)
+  // As the specification has it. Linux reads it so from 6.16 on; kernels before take the two the other way round.
+  view.setUint16(0, port.size?.cols ?? 0, true)
+  view.setUint16(2, port.size?.rows ?? 0, true)
   return size
 }

@@ -276,7 +276,7 @@ describe("a console with several ports", () => {
       VIRTIO_CONSOLE_RESIZE,
       VIRTIO_CONSOLE_PORT_OPEN,
     ])
-    expect([string(first[1]!.extra), [...first[2]!.extra]]).toEqual(["tty", [25, 0, 80, 0]])
+    expect([string(first[1]!.extra), [...first[2]!.extra]]).toEqual(["tty", [80, 0, 25, 0]])
     await say(1, VIRTIO_CONSOLE_PORT_READY, 1)
     expect((await heard()).map(m => [m.id, m.event, string(m.extra)])).toEqual([
       [1, VIRTIO_CONSOLE_PORT_NAME, "org.example.agent"],

@@ -17,7 +17,8 @@ import {
 import { ConsolePort, type ConsolePortOptions } from "./port.js"
 
 const QUEUE_SIZE = 256
-const CONTROL_QUEUE_SIZE = 64
+// User Mode Linux asks for 256 whatever is offered.
+const CONTROL_QUEUE_SIZE = 256
 /** Most ports of one device. */
 export const MAX_PORTS = 31
 

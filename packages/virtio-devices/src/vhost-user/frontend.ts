@@ -351,7 +351,6 @@ export class VhostUserFrontend implements Disposable {
       })
     }
   }
-
 }
 
 function wireRegion({ guestAddress, size, userAddress, offset = 0 }: SharedRegion): message.WireRegion {

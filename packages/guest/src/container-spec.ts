@@ -1,11 +1,9 @@
-import { create, type MessageInitShape } from "@bufbuild/protobuf"
-import {
-  type LinuxResourcesSchema,
-  type MountSchema,
-  type POSIXRlimitSchema,
-  type Process,
+import type { MessageInitShape } from "@bufbuild/protobuf"
+import type {
+  LinuxResourcesSchema,
+  MountSchema,
+  POSIXRlimitSchema,
   ProcessSchema,
-  type Spec,
   SpecSchema,
 } from "./gen/oci_pb.js"
 
@@ -75,7 +73,7 @@ export const DEFAULT_MOUNTS: readonly MessageInitShape<typeof MountSchema>[] = [
 ]
 
 /** One process, as a container runtime's user thinks of it. */
-export interface ProcessOptions {
+export interface ProcessSpecOptions {
   args: readonly string[]
   /** `NAME=value`. HOME is added by the agent when it is missing. */
   env?: readonly string[]
@@ -94,7 +92,7 @@ export interface ProcessOptions {
 }
 
 /** A container: its first process and what surrounds it. */
-export interface ContainerSpecOptions extends ProcessOptions {
+export interface ContainerSpecOptions extends ProcessSpecOptions {
   /** Where the storages of the container mount its root file system, in the guest. */
   rootPath: string
   readonly?: boolean
@@ -113,10 +111,10 @@ export interface ContainerSpecOptions extends ProcessOptions {
  * await agent.execProcess({ containerId: "c", execId: "e1", process: processSpec({ args: ["ls", "/"] }) })
  * ```
  */
-export function processSpec(options: ProcessOptions): Process {
+export function processSpec(options: ProcessSpecOptions): MessageInitShape<typeof ProcessSchema> {
   const capabilities = [...(options.capabilities ?? DEFAULT_CAPABILITIES)]
   const { size } = options
-  return create(ProcessSchema, {
+  return {
     Terminal: options.terminal ?? false,
     ...(size ? { ConsoleSize: { Height: size.rows, Width: size.columns } } : {}),
     User: { Username: options.user ?? "" },
@@ -127,7 +125,7 @@ export function processSpec(options: ProcessOptions): Process {
     Rlimits: [...(options.rlimits ?? [])],
     NoNewPrivileges: options.noNewPrivileges ?? false,
     OOMScoreAdj: BigInt(options.oomScoreAdj ?? 0),
-  })
+  }
 }
 
 /**
@@ -138,8 +136,8 @@ export function processSpec(options: ProcessOptions): Process {
  * const OCI = containerSpec({ rootPath: "/run/tsvmm/c/rootfs", args: ["/bin/sh"], terminal: true })
  * ```
  */
-export function containerSpec(options: ContainerSpecOptions): Spec {
-  return create(SpecSchema, {
+export function containerSpec(options: ContainerSpecOptions): MessageInitShape<typeof SpecSchema> {
+  return {
     Version: "1.1.0",
     Process: processSpec(options),
     Root: { Path: options.rootPath, Readonly: options.readonly ?? false },
@@ -152,5 +150,5 @@ export function containerSpec(options: ContainerSpecOptions): Spec {
       MaskedPaths: [...DEFAULT_MASKED_PATHS],
       ReadonlyPaths: [...DEFAULT_READONLY_PATHS],
     },
-  })
+  }
 }
