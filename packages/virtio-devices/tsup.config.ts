@@ -1,10 +1,10 @@
 import { packageBuild } from "../../tsup.preset.js"
 
 export default packageBuild({
-  "index": "src/index.ts",
+  index: "src/index.ts",
   "block/index": "src/block/index.ts",
   "console/index": "src/console/index.ts",
   "rng/index": "src/rng/index.ts",
   "vhost-user/index": "src/vhost-user/index.ts",
-  "testing/index": "src/testing/index.ts"
+  "testing/index": "src/testing/index.ts",
 })

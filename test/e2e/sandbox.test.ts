@@ -80,6 +80,26 @@ describe("exec", () => {
   })
 })
 
+describe("failures leave nothing in the guest", () => {
+  test("A6: streams of failed and finished programs are closed on both sides", async () => {
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    for (let i = 0; i < 200; i++) await sandbox.exec("nothing-here").catch(() => undefined)
+    for (let i = 0; i < 200; i++) await sandbox.exec("true")
+    // The agent holds at most a few thousand streams: kept ones would have used them up long before this.
+    const many = await Promise.all(Array.from({ length: 50 }, () => sandbox.exec("echo", ["ok"])))
+    expect(many.every(one => one.stdout === "ok\n")).toBe(true)
+  })
+
+  test("a user that does not exist is one error, and the sandbox lives on", async () => {
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    await expect(sandbox.createContainer({ command: ["true"], user: "nobody-knows" })).rejects.toThrow(
+      /nobody-knows/,
+    )
+    await expect(sandbox.exec("true", [], { user: "nobody-knows" })).rejects.toThrow(/nobody-knows/)
+    expect((await sandbox.exec("true")).exitCode).toBe(0)
+  })
+})
+
 describe("spawn", () => {
   test("streams both ways while the program runs, and takes signals", async () => {
     await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })

@@ -56,3 +56,12 @@ test("Ctrl-C interrupts the program in the container, not the command line", asy
   await shows(/code 130\r+\n/)
   expect(await exit).toBe(0)
 })
+
+test("a terminal that goes away ends the run and leaves nothing", async () => {
+  const { terminal, exit, shows } = onTerminal(["run", "-it", "--rm", image, "sh"], { cols: 80, rows: 24 })
+  await shows(/# /)
+  terminal.write("sleep 1000\r")
+  await shows(/sleep 1000\r+\n/)
+  terminal.kill("SIGHUP")
+  expect(await exit).toBe(137)
+})

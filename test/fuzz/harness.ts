@@ -119,7 +119,7 @@ class Campaign<C> {
     this.#watchdog.begins(index)
     try {
       await runOne(this.#target, input)
-      if (index % CASES_PER_TURN === 0) await setImmediate()
+      if (this.#stray.length > 0 || index % CASES_PER_TURN === 0 || ONLY !== undefined) await afterwards()
       if (this.#stray.length > 0) throw this.#stray.shift()
     } catch (error) {
       throw await this.#report(input, index, error)
@@ -132,10 +132,13 @@ class Campaign<C> {
     const { name } = this.#target
     const wanted = messageOf(error)
     const fails = async (candidate: C) => {
-      const found = await runOne(this.#target, candidate).then(
-        () => this.#stray.shift(),
+      const thrown = await runOne(this.#target, candidate).then(
+        () => undefined,
         (e: unknown) => e,
       )
+      await afterwards()
+      const found = thrown ?? this.#stray.shift()
+      this.#stray.length = 0
       return found !== undefined && messageOf(found) === wanted
     }
     const small = await shrink(input, fails)
@@ -144,6 +147,11 @@ class Campaign<C> {
     const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
     return new Error(`${text}\n  again: ${replay}\n  smallest case: ${path}`, { cause: error })
   }
+}
+
+/** Lets happen what a case left for later. */
+async function afterwards(): Promise<void> {
+  for (let i = 0; i < 3; i++) await setImmediate()
 }
 
 /** Numbers differ between a case and its smaller versions; what went wrong does not. */

@@ -26,8 +26,8 @@ const TX_COUNT = 16
 interface Book {
   /** Bytes that came on the connection there is now, */
   received: number
-  /** how many of them the guest said it consumed, */
-  forwarded: number
+  /** how many of them the guest said it consumed, at any time, */
+  readonly claims: Set<number>
   /** and the largest buffer it ever spoke of: packets cross, so the device may go by an earlier word. */
   room: number
   /** A REQUEST is on its way: packets may still be of the connection before. */
@@ -122,8 +122,7 @@ export class VsockGuest {
     const book = this.#book(dstPort, srcPort)
     book.room = Math.max(book.room, bufAlloc)
     if (op === OP.request) book.doubtful = true
-    // Counts of bytes that never came are lies, and give no credit.
-    if (fwdCnt >= book.forwarded && fwdCnt <= book.received) book.forwarded = fwdCnt
+    book.claims.add(fwdCnt)
   }
 
   #check(header: VsockHeader, used: number): void {
@@ -133,12 +132,14 @@ export class VsockGuest {
     if (header.op === OP.rw) {
       ok(header.len > 0, "data packet without data")
       book.received += header.len
-      const under = book.received - book.forwarded
+      // Counts of bytes that never came are lies, and give no credit.
+      const forwarded = Math.max(0, ...[...book.claims].filter(claim => claim <= book.received))
+      const under = book.received - forwarded
       ok(book.doubtful || under <= book.room, `credit exceeded: ${under} of ${book.room}`)
     } else if (header.op <= OP.rst) {
       if (header.op === OP.request) this.hostPorts.push(header.srcPort)
       book.received = 0
-      book.forwarded = 0
+      book.claims.clear()
       book.doubtful = false
     }
     ok(header.op >= OP.request && header.op <= OP.creditRequest, `packet with operation ${header.op}`)
@@ -148,7 +149,7 @@ export class VsockGuest {
     const key = `${hostPort}:${guestPort}`
     let book = this.#books.get(key)
     if (!book) {
-      book = { received: 0, forwarded: 0, room: 0, doubtful: false }
+      book = { received: 0, claims: new Set(), room: 0, doubtful: false }
       this.#books.set(key, book)
     }
     return book

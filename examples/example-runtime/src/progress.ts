@@ -1,16 +1,28 @@
 /** Work that takes less is not worth a spinner. */
 const QUIET_MS = 300
 
-/** Shows on a terminal that something takes its time; elsewhere it shows nothing. */
-export function startProgress(text: string): { stop(): void } {
-  if (!process.stderr.isTTY) return { stop: () => undefined }
+/** A line on a terminal that says what takes its time. */
+export interface Progress {
+  /** Changes the text. */
+  show(text: string): void
+  stop(): void
+}
+
+/** Shows progress on a terminal; elsewhere it shows nothing, so that logs stay clean. */
+export function startProgress(text: string): Progress {
+  if (!process.stderr.isTTY) return { show: () => undefined, stop: () => undefined }
+  let current = text
   let stopped = false
-  let spinner: { stop(): unknown } | undefined
+  let spinner: { text: string; stop(): unknown } | undefined
   const timer = setTimeout(async () => {
     const { default: ora } = await import("ora")
-    if (!stopped) spinner = ora({ text, stream: process.stderr, discardStdin: false }).start()
+    if (!stopped) spinner = ora({ text: current, stream: process.stderr, discardStdin: false }).start()
   }, QUIET_MS)
   return {
+    show(next) {
+      current = next
+      if (spinner) spinner.text = next
+    },
     stop() {
       stopped = true
       clearTimeout(timer)

@@ -39,7 +39,7 @@ const NO_TIMEOUT = { timeoutMs: 0 }
  * @example
  * ```ts
  * const agent = new AgentClient(await vsock.accept(AGENT_PORT))
- * const created = agent.createContainer({ containerId: "c", execId: "c", OCI: containerSpec({ ... }) })
+ * const created = agent.createContainer({ containerId: "c", execId: "c", OCI: containerSpec({ rootPath, args }) })
  * const started = agent.startContainer({ containerId: "c" })
  * const exited = agent.waitProcess({ containerId: "c", execId: "c" })
  * await Promise.all([created, started])

@@ -66,9 +66,10 @@ void ResetSignals() {
   rlimit no_core = {0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
   ResetSignals();
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) Fail(kUsage, "cannot confine", name, errno);
-  // Linux 5.11.
-  if (close_range(kControlFd, ~0U, CLOSE_RANGE_CLOEXEC) != 0) Fail(kUsage, "cannot close the fds of", name, errno);
+  // CLOSE_RANGE_CLOEXEC: Linux 5.11.
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || close_range(kControlFd, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
+    Fail(kUsage, "cannot confine", name, errno);
+  }
   if (options.change_to != nullptr && chdir(options.change_to) != 0) {
     Fail(kCannotRun, "cannot enter", options.change_to, errno);
   }

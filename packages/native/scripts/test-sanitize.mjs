@@ -1,4 +1,5 @@
-// Runs the tests of this package against an addon built with AddressSanitizer and UndefinedBehaviorSanitizer.
+// Runs the tests of this package against an addon and a launcher built with AddressSanitizer and
+// UndefinedBehaviorSanitizer.
 // Exit code 77: the sanitizer's library is not installed.
 import { spawnSync } from "node:child_process"
 import { cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
@@ -12,6 +13,12 @@ const require = createRequire(join(root, "package.json"))
 // A copy of the package, since the loader looks for the addon in one place only.
 const copy = join(root, "build/Sanitize/package")
 const addon = join(copy, "build/Release/tsvmm_native.node")
+const launcher = join(copy, "build/Release/tsvmm-launch")
+
+const FLAGS = [
+  ...["-std=c++17", "-O1", "-g1", "-fno-omit-frame-pointer"],
+  ...["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+]
 
 const CONFIG = 'export default { test: { testTimeout: 60000, setupFiles: ["setup.mjs"] } }'
 
@@ -29,22 +36,24 @@ function libraryPath(name) {
   return isAbsolute(path) && existsSync(path) ? path : undefined
 }
 
-function buildSanitized() {
+function buildAddon() {
   const sources = filesIn("src/cc")
   if (!isStale(addon, sources)) return
   mkdirSync(dirname(addon), { recursive: true })
-  const sanitizers = [
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=undefined",
-    "-fno-omit-frame-pointer",
-  ]
   const defines = ["-DNAPI_VERSION=9", "-DNAPI_CPP_EXCEPTIONS", "-DNODE_GYP_MODULE_NAME=tsvmm_native"]
   const includes = [join(nodePrefix(), "include/node"), dirname(require.resolve("node-addon-api"))]
   run("g++", [
-    ...["-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-Wl,-z,nodelete"],
-    ...[...sanitizers, ...defines, ...includes.flatMap(path => ["-isystem", path])],
+    ...[...FLAGS, "-fPIC", "-shared", "-Wl,-z,nodelete"],
+    ...[...defines, ...includes.flatMap(path => ["-isystem", path])],
     ...["-o", addon, ...sources.filter(path => path.endsWith(".cc"))],
   ])
+}
+
+/** Not static, as the sanitizers need the C library's own loader. */
+function buildLauncher() {
+  const source = join(root, "launcher/launcher.cc")
+  if (isStale(launcher, [source]))
+    run("g++", [...FLAGS, "-fno-exceptions", "-fno-rtti", "-o", launcher, source])
 }
 
 function copyTests() {
@@ -58,9 +67,9 @@ function copyTests() {
   writeFileSync(join(copy, "vitest.config.mjs"), CONFIG)
 }
 
-/** The launcher is a program of its own, and this very test must not run itself. */
+/** This very test must not run itself. */
 function isLeftOut(path) {
-  return path.endsWith("launcher.test.ts") || path.endsWith("sanitize.test.ts") || path.endsWith("/src/cc")
+  return path.endsWith("sanitize.test.ts") || path.endsWith("/src/cc")
 }
 
 const asan = libraryPath("libasan.so")
@@ -68,7 +77,8 @@ if (asan === undefined) {
   process.stderr.write("libasan is not installed: on Debian, apt-get install libasan8\n")
   process.exit(77)
 }
-buildSanitized()
+buildAddon()
+buildLauncher()
 copyTests()
 const vitest = join(dirname(require.resolve("vitest/package.json")), "vitest.mjs")
 const result = spawnSync(process.execPath, [vitest, "run", "--root", copy, "--no-file-parallelism"], {

@@ -6,8 +6,6 @@ import { SysError } from "./errors.js"
 export interface NativeMapping {
   readonly size: number
   readonly hostAddress: bigint
-  readonly sealed: boolean
-  readonly inMemory: boolean
   readonly fd: number
   readonly buffer: ArrayBuffer
   readonly faulted: boolean
@@ -44,7 +42,7 @@ export interface NativeAddon {
   duplicateFd(fd: number): number
   setNonBlocking(fd: number, on: boolean): void
   getSeals(fd: number): number
-  ioctl(fd: number, request: number, arg: ArrayBufferView | bigint | number): number
+  ioctl(fd: number, request: number, arg: ArrayBufferView | bigint): number
   pollReadable(fd: number, timeoutUs: number): boolean
   lockFile(fd: number, type: number): boolean
   Poller: new (fd: number, events: number, callback: (events: number) => void) => NativePoller

@@ -35,7 +35,7 @@ export function signal(fd: number, origin?: FdOrigin): boolean {
 /**
  * Empties an eventfd, pipe or socket and throws the bytes away, without ever blocking (see {@link signal}).
  * Returns the number of bytes (8 for an eventfd), 0 if there was nothing, and -1 at the end of file: the other
- * side is gone, so stop polling, or the poller fires for ever. Reads at most 1 MiB in one call.
+ * side is gone, so stop polling, or the poller fires for ever. Reads at most 64 KiB in one call.
  *
  * @throws {@link SysError} `EBADF`, `EINVAL` (not readable)
  */
@@ -171,8 +171,32 @@ function kindOf(fd: number, mode: number): FdKind {
  * @see ioctl(2), asm-generic/ioctl.h
  */
 export function ioctl(fd: number, request: number, arg: ArrayBufferView | bigint | number = 0): number {
-  return addon.ioctl(fd, request, arg)
+  if (typeof arg === "number") return addon.ioctl(fd, request, BigInt(arg))
+  const declared = (request >>> IOC_SIZE_SHIFT) & IOC_SIZE_MASK
+  return typeof arg === "bigint" || declared > 0
+    ? addon.ioctl(fd, request, arg)
+    : ioctlWithRoom(fd, request, arg)
 }
+
+/** How much a request from before `_IOC` moves is not known: the kernel gets a copy with room to spare. */
+function ioctlWithRoom(fd: number, request: number, view: ArrayBufferView): number {
+  if (!ArrayBuffer.isView(view)) throw new TypeError("arg must be a view or an integer")
+  if (view.byteLength > 4096) throw new RangeError("a request without a size takes at most 4096 bytes")
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+  const copy = new Uint8Array(UNSIZED_IOCTL_ROOM)
+  copy.set(bytes)
+  try {
+    return addon.ioctl(fd, request, copy)
+  } finally {
+    bytes.set(copy.subarray(0, bytes.length))
+  }
+}
+
+/** Where asm-generic/ioctl.h puts the size of what a request moves. */
+const IOC_SIZE_SHIFT = 16
+const IOC_SIZE_MASK = 0x3fff
+/** What native code wants of a view when the request does not say its size. */
+const UNSIZED_IOCTL_ROOM = 8192
 
 /** Longest wait of {@link pollReadable} in microseconds. */
 export const MAX_POLL_US = 50

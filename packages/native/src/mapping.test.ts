@@ -1,4 +1,5 @@
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
+import { once } from "node:events"
 import {
   closeSync,
   ftruncateSync,
@@ -171,6 +172,27 @@ describe("map", () => {
     closeSync(folder)
     closeSync(nil)
   })
+})
+
+test("H3: refuses huge pages, whose length the kernel would round up over its neighbours", async context => {
+  const make =
+    "import os,sys; fd = os.memfd_create('huge', os.MFD_HUGETLB); os.ftruncate(fd, 2 << 20); print(fd, flush=True); sys.stdin.read()"
+  const owner = spawn("python3", ["-c", make], { stdio: ["pipe", "pipe", "ignore"] })
+  owner.once("error", () => undefined)
+  const number = await Promise.race([
+    once(owner.stdout, "data").then(([data]) => String(data).trim()),
+    once(owner, "close").then(
+      () => undefined,
+      () => undefined,
+    ),
+  ])
+  context.skip(number === undefined, "no python3, or a kernel without huge pages")
+  const fd = openSync(`/proc/${owner.pid}/fd/${number}`, "r+")
+
+  const refusal = expect.objectContaining({ code: "EINVAL", message: expect.stringContaining("huge pages") })
+  expect(() => Mapping.map({ fd, offset: 0, size: 4096, inMemory: true })).toThrow(refusal)
+  closeSync(fd)
+  owner.kill()
 })
 
 describe("close", () => {

@@ -3,6 +3,8 @@ import type { IoBatch } from "./io.js"
 
 /** Largest mapping: the largest `ArrayBuffer` of Node 20. */
 export const MAX_MAPPING_SIZE = 2 ** 32
+/** Of linux/fcntl.h. */
+const F_SEAL_SHRINK = 2
 
 /** What {@link Mapping.create} makes. */
 export interface CreateMappingOptions {
@@ -16,7 +18,7 @@ export interface CreateMappingOptions {
 
 /** What {@link Mapping.map} maps. */
 export interface MapOptions {
-  /** A regular file (memfd, tmpfs, hugetlbfs, …). Duplicated: the caller keeps, and closes, its own. */
+  /** A regular file (memfd, tmpfs, …), but not on hugetlbfs. Duplicated: the caller keeps, and closes, its own. */
   readonly fd: number
   /** Where in the file to start, a multiple of 4096. */
   readonly offset: number
@@ -74,7 +76,7 @@ export class Mapping implements Disposable {
   /** The file cannot shrink any more (`F_SEAL_SHRINK`), so {@link faulted} stays false. */
   readonly sealed: boolean
   /**
-   * The file is plain memory: tmpfs, memfd or hugetlbfs. A page fault on any other file may wait for a disk, or
+   * The file is plain memory: tmpfs or memfd. A page fault on any other file may wait for a disk, or
    * for a peer that serves the file through FUSE.
    */
   readonly inMemory: boolean
@@ -82,11 +84,12 @@ export class Mapping implements Disposable {
   readonly buffer: ArrayBuffer
 
   private constructor(native: NativeMapping) {
+    const seals = addon.getSeals(native.fd)
     this.#native = native
     this.size = native.size
     this.hostAddress = native.hostAddress
-    this.sealed = native.sealed
-    this.inMemory = native.inMemory
+    this.sealed = seals >= 0 && (seals & F_SEAL_SHRINK) !== 0
+    this.inMemory = seals >= 0
     this.buffer = native.buffer
   }
 
@@ -106,8 +109,7 @@ export class Mapping implements Disposable {
    * Maps a part of a file that somebody else made.
    *
    * @throws {@link SysError} `EBADF`; `EACCES` (fd not opened for this); `EINVAL` (not a regular file,
-   *   or `inMemory` and it is not);
-   *   `EOVERFLOW` (`offset + size` beyond the end of the file); `ENOMEM`
+   *   a file on hugetlbfs, or `inMemory` and it is not); `EOVERFLOW` (`offset + size` beyond the end of the file); `ENOMEM`
    * @throws RangeError for an unaligned offset or a size outside 1 … {@link MAX_MAPPING_SIZE}
    */
   static map(options: MapOptions): Mapping {

@@ -1,4 +1,11 @@
-import { ImageError, type ImageErrorCode, ImageStore, parseSource, type StoredImage } from "@ts-vmm/oci-image"
+import {
+  ImageError,
+  type ImageErrorCode,
+  ImageStore,
+  type LoadOptions,
+  parseSource,
+  type StoredImage,
+} from "@ts-vmm/oci-image"
 import { SandboxError } from "./errors.js"
 
 /** Codes that mean "there is no such image", as opposed to one that is there and refused. */
@@ -14,10 +21,11 @@ const NOT_FOUND: ReadonlySet<ImageErrorCode> = new Set<ImageErrorCode>([
  *
  * @throws SandboxError `image-not-found`, `image-invalid`, `no-space`, `aborted`
  */
-export async function openImage(imageDir: string, name: string, signal?: AbortSignal): Promise<StoredImage> {
+export async function openImage(imageDir: string, name: string, options: LoadOptions): Promise<StoredImage> {
+  const { signal } = options
   try {
     const store = await ImageStore.open(imageDir)
-    if (parseSource(name)) return await store.load(name, signal ? { signal } : {})
+    if (parseSource(name)) return await store.load(name, options)
     const image = await store.get(name)
     if (!image)
       throw new ImageError(

@@ -1,4 +1,4 @@
-import type { StoredImage } from "@ts-vmm/oci-image"
+import type { LoadProgress, StoredImage } from "@ts-vmm/oci-image"
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
@@ -27,6 +27,8 @@ export interface SandboxOptions extends WaitOptions {
   readonly kernel?: string
   /** Where state and images live. Default: `defaultPaths()`. */
   readonly paths?: RuntimePaths
+  /** Called while layers of an image are read that the store does not have yet. */
+  readonly onImageProgress?: (progress: LoadProgress) => void
   /** What `ps` shows as the command. */
   readonly command?: readonly string[]
   /** Keeps the sandbox's record when it ends, for `ps -a`. */

@@ -100,10 +100,7 @@ export class Sandbox extends SandboxEmitter {
     const hypervisor = chooseHypervisor(config, options.kernel)
     hypervisor.check(config)
     const paths = options.paths ?? defaultPaths()
-    const image =
-      typeof options.image === "string"
-        ? await openImage(paths.imageDir, options.image, options.signal)
-        : options.image
+    const image = await findImage(paths.imageDir, options)
     const directory = SandboxDirectory.create(paths.stateDir, options.name)
     const sandbox = new Sandbox(options, directory, image, hypervisor.name)
     sandbox.timings.imageMs = performance.now() - startedAt
@@ -355,6 +352,15 @@ interface StartPlan {
   readonly stateDir: string
   /** `performance.now()` when `create` was called. */
   readonly startedAt: number
+}
+
+function findImage(imageDir: string, options: SandboxOptions): Promise<StoredImage> | StoredImage {
+  const { image, signal, onImageProgress } = options
+  if (typeof image !== "string") return image
+  return openImage(imageDir, image, {
+    ...(signal ? { signal } : {}),
+    ...(onImageProgress ? { onProgress: onImageProgress } : {}),
+  })
 }
 
 function isOver(record: SandboxRecord): boolean {

@@ -1,4 +1,5 @@
 import { constants } from "node:os"
+import type { LoadProgress } from "@ts-vmm/oci-image"
 import { type Container, defaultPaths, Sandbox, type SandboxProcess } from "@ts-vmm/runtime"
 import { CliError } from "../exit.js"
 import { startProgress } from "../progress.js"
@@ -35,11 +36,14 @@ export async function run(image: string, command: string[], options: RunOptions)
   const stopEarly = () => abort.abort()
   for (const signal of FORWARDED) process.once(signal, stopEarly)
   const progress = startProgress(`starting ${image}`)
-  await using sandbox = await Sandbox.create(sandboxOptions(image, command, options, abort.signal)).finally(
-    () => progress.stop(),
-  )
+  const creating = Sandbox.create({
+    ...sandboxOptions(image, command, options),
+    signal: abort.signal,
+    onImageProgress: layer => progress.show(describeLayer(layer)),
+  })
+  await using sandbox = await creating.finally(() => progress.stop())
   if (options.debug) (await import("../log.js")).startDebugLog(sandbox)
-  const container = await startContainer(sandbox, command, options)
+  const container = await startContainer(sandbox, command, options, abort.signal)
   for (const signal of FORWARDED) process.off(signal, stopEarly)
   const exitCode = await attach(container.init, options)
   sandbox.recordExit(exitCode)
@@ -52,12 +56,10 @@ function sandboxOptions(
   image: string,
   command: string[],
   options: RunOptions,
-  signal: AbortSignal,
 ): Parameters<typeof Sandbox.create>[0] {
   return {
     image,
     command,
-    signal,
     paths: defaultPaths(),
     keepRecord: !options.rm,
     // The runtime checks these names itself, and says which there are.
@@ -73,9 +75,19 @@ function sandboxOptions(
   }
 }
 
-function startContainer(sandbox: Sandbox, command: string[], options: RunOptions): Promise<Container> {
+function describeLayer({ position, layers, done, total }: LoadProgress): string {
+  return `loading layer ${position + 1} of ${layers}: ${Math.floor((100 * done) / Math.max(1, total))} %`
+}
+
+function startContainer(
+  sandbox: Sandbox,
+  command: string[],
+  options: RunOptions,
+  signal: AbortSignal,
+): Promise<Container> {
   return sandbox.createContainer({
     command,
+    signal,
     env: options.env,
     stdin: options.interactive ?? false,
     readOnlyRoot: options.readOnly ?? false,
@@ -92,7 +104,7 @@ function startContainer(sandbox: Sandbox, command: string[], options: RunOptions
 /** Connects this program's terminal or pipes with the container's until the program ends. */
 async function attach(init: SandboxProcess, options: RunOptions): Promise<number> {
   const detach = [
-    forwardSignals(init),
+    forwardSignals(init, options),
     options.interactive ? connectStdin(init, options) : nothing,
     options.tty ? followResize(init) : nothing,
   ]
@@ -109,9 +121,11 @@ async function attach(init: SandboxProcess, options: RunOptions): Promise<number
   }
 }
 
-function forwardSignals(init: SandboxProcess): () => void {
+function forwardSignals(init: SandboxProcess, options: RunOptions): () => void {
   const forward = (signal: NodeJS.Signals) => {
-    init.kill(signal).catch(() => undefined) // it has ended, or the guest has: `wait` tells
+    // Without its terminal nobody can end an interactive program any more, and as PID 1 it may ignore a hangup.
+    const hungUp = signal === "SIGHUP" && options.tty === true
+    init.kill(hungUp ? "SIGKILL" : signal).catch(nothing) // it has ended, or the guest has: the end is told below
   }
   for (const signal of FORWARDED) process.on(signal, forward)
   return () => {

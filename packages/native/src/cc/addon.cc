@@ -20,7 +20,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
 }
 
 }  // namespace
-}  // namespace tsvmm
 
-static Napi::Object InitAddon(Napi::Env env, Napi::Object exports) { return tsvmm::Init(env, exports); }
-NODE_API_MODULE(tsvmm_native, InitAddon)
+NODE_API_MODULE(tsvmm_native, Init)
+
+}  // namespace tsvmm

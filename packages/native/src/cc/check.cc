@@ -18,7 +18,7 @@ void ThrowType(Napi::Env env, const char* name, const char* expected) {
   throw Napi::TypeError::New(env, std::string(name) + " must be " + expected);
 }
 
-void ThrowRange(Napi::Env env, const char* name, double least, double most) {
+[[noreturn]] static void ThrowRange(Napi::Env env, const char* name, double least, double most) {
   char text[160];
   snprintf(text, sizeof text, "%s must be an integer from %.0f to %.0f", name, least, most);
   throw Napi::RangeError::New(env, text);
@@ -53,9 +53,9 @@ Bytes CheckView(Napi::Value value, const char* name) {
   napi_is_buffer(value.Env(), value, &is_view);
   void* data = nullptr;
   size_t length = 0;
-  if (!is_view || napi_get_buffer_info(value.Env(), value, &data, &length) != napi_ok) {
-    ThrowType(value.Env(), name, "an ArrayBufferView");
-  }
+  if (is_view) is_view = napi_get_buffer_info(value.Env(), value, &data, &length) == napi_ok;
+  if (!is_view) ThrowType(value.Env(), name, "an ArrayBufferView");
+  if (length == 0) throw Napi::RangeError::New(value.Env(), std::string(name) + " must not be empty");
   // SAFETY: V8 keeps these bytes in place until JavaScript runs again; callers use them before they return.
   return {static_cast<uint8_t*>(data), length};
 }
@@ -76,10 +76,7 @@ Napi::Function CheckFunction(Napi::Value value, const char* name) {
 Napi::Array CheckArray(Napi::Value value, const char* name, uint32_t most) {
   if (!value.IsArray()) ThrowType(value.Env(), name, "an array");
   Napi::Array array = value.As<Napi::Array>();
-  if (array.Length() > most) {
-    std::string text = std::string(name) + " must have at most " + std::to_string(most) + " items";
-    throw Napi::RangeError::New(value.Env(), text);
-  }
+  if (array.Length() > most) ThrowRange(value.Env(), (std::string(name) + ".length").c_str(), 0, most);
   return array;
 }
 

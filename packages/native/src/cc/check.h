@@ -67,7 +67,6 @@ auto Retry(Call call) {
 }
 
 [[noreturn]] void ThrowType(Napi::Env env, const char* name, const char* expected);
-[[noreturn]] void ThrowRange(Napi::Env env, const char* name, double least, double most);
 
 /** An integer in [least, most]; both at most 2^53. */
 double CheckInteger(Napi::Value value, const char* name, double least, double most);
@@ -75,7 +74,7 @@ int CheckFd(Napi::Value value);
 bool CheckBoolean(Napi::Value value, const char* name);
 /** UTF-8 without a NUL byte. */
 std::string CheckString(Napi::Value value, const char* name);
-/** Any ArrayBufferView. */
+/** Any ArrayBufferView of at least one byte. */
 Bytes CheckView(Napi::Value value, const char* name);
 /** An ArrayBuffer; one that is detached has no bytes. */
 Bytes CheckArrayBuffer(Napi::Env env, napi_value value, const char* name);

@@ -1,15 +1,13 @@
 // eventfd, pipe, signalling, ioctl, locks: one system call each.
 #include "check.h"
 
-#include <poll.h>
-
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
 namespace tsvmm {
-
 namespace {
 
 /** As much as a pipe holds by default. */
@@ -64,7 +62,7 @@ Napi::Value Drain(const Napi::CallbackInfo& info) {
   uint8_t scratch[kDrainMost];
   ssize_t got = TransferNoWait(CheckFd(info[0]), false, scratch, sizeof scratch);
   if (got < 0 && errno != EAGAIN) ThrowErrno(info.Env(), errno, "read");
-  // The end of the file is -1, so that nothing yet can be 0.
+  // Nothing yet is 0, so the end of the file is -1.
   return Napi::Number::New(info.Env(), got < 0 ? 0 : got == 0 ? -1 : static_cast<double>(got));
 }
 
@@ -99,8 +97,7 @@ Napi::Value Ioctl(const Napi::CallbackInfo& info) {
     Bytes view = CheckView(info[2], "arg");
     size_t least = encoded > 0 ? encoded : kLegacyIoctlSize;
     if (view.length < least) {
-      throw Napi::RangeError::New(env, "the view has " + std::to_string(view.length) +
-                                           " bytes but the request may move " + std::to_string(least));
+      throw Napi::RangeError::New(env, "the request needs a view of " + std::to_string(least) + " bytes");
     }
     // SAFETY: the view has at least the bytes that the request moves (checked above).
     return Napi::Number::New(env, Check(env, ioctl(fd, request, view.data), "ioctl"));

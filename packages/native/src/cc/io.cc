@@ -33,16 +33,10 @@ struct Rows {
   const double* segments;
 };
 
-struct Memory {
-  uint8_t* data;
-  size_t size;
-};
-
 /** The buffers that segments index into. Addresses hold until JavaScript runs again. */
 struct Regions {
   uint32_t count;
-  napi_value buffers[kMaxRegions];
-  Memory memory[kMaxRegions];
+  Bytes memory[kMaxRegions];
 };
 
 /** One operation, checked. */
@@ -57,24 +51,19 @@ struct Op {
 
 Rows CheckRows(const Napi::CallbackInfo& info) {
   Rows rows;
-  void* data = nullptr;
-  size_t length = 0;
-  if (napi_get_arraybuffer_info(info.Env(), info[0], &data, &length) != napi_ok) {
-    ThrowType(info.Env(), "rows", "an ArrayBuffer");
-  }
+  Bytes bytes = CheckArrayBuffer(info.Env(), info[0], "rows");
   rows.capacity = static_cast<uint32_t>(CheckInteger(info[1], "capacity", 1, kMaxCapacity));
   rows.segment_capacity = static_cast<uint32_t>(CheckInteger(info[2], "segmentCapacity", 1, kMaxSegmentCapacity));
   size_t op_bytes = size_t{rows.capacity} * 4 * sizeof(int32_t);
   size_t column = size_t{rows.capacity} * sizeof(double);
-  if (length != op_bytes + 2 * column + size_t{rows.segment_capacity} * 3 * sizeof(double)) {
+  if (bytes.length != op_bytes + 2 * column + size_t{rows.segment_capacity} * 3 * sizeof(double)) {
     throw Napi::RangeError::New(info.Env(), "rows have the wrong length");
   }
   // SAFETY: the length checked above is the sum of the four arrays; every one starts at a multiple of 8.
-  auto* first = static_cast<uint8_t*>(data);
-  rows.ops = reinterpret_cast<int32_t*>(first);
-  rows.offsets = reinterpret_cast<double*>(first + op_bytes);
-  rows.results = reinterpret_cast<double*>(first + op_bytes + column);
-  rows.segments = reinterpret_cast<double*>(first + op_bytes + 2 * column);
+  rows.ops = reinterpret_cast<int32_t*>(bytes.data);
+  rows.offsets = reinterpret_cast<double*>(bytes.data + op_bytes);
+  rows.results = reinterpret_cast<double*>(bytes.data + op_bytes + column);
+  rows.segments = reinterpret_cast<double*>(bytes.data + op_bytes + 2 * column);
   return rows;
 }
 
@@ -82,60 +71,49 @@ void CheckRegions(Napi::Value value, Regions* regions) {
   Napi::Array list = CheckArray(value, "regions", kMaxRegions);
   regions->count = list.Length();
   // In two steps: reading an array element may run a getter, which may close a mapping.
-  for (uint32_t i = 0; i < regions->count; i++) regions->buffers[i] = list.Get(i);
+  napi_value buffers[kMaxRegions];
+  for (uint32_t i = 0; i < regions->count; i++) buffers[i] = list.Get(i);
   for (uint32_t i = 0; i < regions->count; i++) {
-    void* data = nullptr;
-    Memory* memory = &regions->memory[i];
-    if (napi_get_arraybuffer_info(value.Env(), regions->buffers[i], &data, &memory->size) != napi_ok) {
-      ThrowType(value.Env(), "regions", "an array of ArrayBuffers");
-    }
-    memory->data = static_cast<uint8_t*>(data);
+    regions->memory[i] = CheckArrayBuffer(value.Env(), buffers[i], "an item of regions");
   }
 }
 
 /** True if `value` is an integer in [0, most]; then stored in `*out`. */
-bool ToIndex(double value, double most, uint64_t* out) {
+template <typename Integer>
+bool ToIndex(double value, double most, Integer* out) {
   if (!(value >= 0 && value <= most) || std::trunc(value) != value) return false;
-  *out = static_cast<uint64_t>(value);
+  *out = static_cast<Integer>(value);
   return true;
 }
 
 /** Resolves one segment row; 0 or a negative errno. */
 int ResolveSegment(const double* row, const Regions& regions, iovec* out) {
-  uint64_t region, offset, length;
+  size_t region, offset, length;
   if (!ToIndex(row[0], kMaxRegions, &region) || !ToIndex(row[1], kMaxOffset, &offset) ||
       !ToIndex(row[2], kMaxOffset, &length)) {
     return -EINVAL;
   }
   if (region >= regions.count) return -EFAULT;
-  const Memory& target = regions.memory[region];
-  if (offset > target.size || length > target.size - offset) return -EFAULT;
+  const Bytes& target = regions.memory[region];
+  if (offset > target.length || length > target.length - offset) return -EFAULT;
   // SAFETY: [offset, offset + length) lies inside the region (checked above).
-  *out = {target.data + offset, static_cast<size_t>(length)};
+  *out = {target.data + offset, length};
   return 0;
 }
 
 /** Copies and checks row `index`; `iov` has room for kMaxSegments. 0 or a negative errno. */
 int ResolveOp(const Rows& rows, uint32_t index, const Regions& regions, Op* op, iovec* iov) {
   const int32_t* row = rows.ops + size_t{index} * 4;
-  op->opcode = row[0];
-  op->fd = row[1];
+  *op = {row[0], row[1], 0, 0, 0};
   int64_t first = row[2];
   int64_t count = row[3];
-  op->segment_count = 0;
-  op->length = 0;
-  uint64_t offset;
   if (op->opcode < 0 || op->opcode >= kOpcodes || op->fd < 0) return -EINVAL;
   if (op->opcode == kFdatasync) return 0;
   if (first < 0 || count < 0 || first > rows.segment_capacity || count > rows.segment_capacity - first) return -EINVAL;
-  if (!ToIndex(rows.offsets[index], kMaxOffset, &offset)) return -EINVAL;
-  op->offset = static_cast<off_t>(offset);
+  if (!ToIndex(rows.offsets[index], kMaxOffset, &op->offset)) return -EINVAL;
   const double* segments = rows.segments + first * 3;
   if (op->opcode == kPunchHole || op->opcode == kZeroRange) {
-    uint64_t length;
-    if (count != 1 || !ToIndex(segments[2], kMaxOffset, &length)) return -EINVAL;
-    op->length = static_cast<off_t>(length);
-    return 0;
+    return count == 1 && ToIndex(segments[2], kMaxOffset, &op->length) ? 0 : -EINVAL;
   }
   if (count > static_cast<int64_t>(kMaxSegments)) return -EINVAL;
   for (int64_t i = 0; i < count; i++) {
@@ -166,8 +144,8 @@ double Transfer(const Op& op, iovec* iov, int flags) {
   double total = 0;
   Advance(&iov, &count, 0);
   while (count > 0) {
-    ssize_t moved = op.opcode == kRead ? preadv2(op.fd, iov, count, at, flags) : pwritev2(op.fd, iov, count, at, flags);
-    if (moved < 0 && errno == EINTR) continue;
+    auto* transfer = op.opcode == kRead ? preadv2 : pwritev2;
+    ssize_t moved = Retry([&] { return transfer(op.fd, iov, count, at, flags); });
     if (moved < 0) return -errno;
     if (moved == 0) break;
     total += static_cast<double>(moved);
@@ -182,19 +160,14 @@ double Execute(const Op& op, iovec* iov, uint32_t nowait) {
   bool wait = (nowait & (op.opcode == kRead ? kNowaitReads : kNowaitOthers)) == 0;
   if (op.opcode == kRead || op.opcode == kWrite) return Transfer(op, iov, wait ? 0 : RWF_NOWAIT);
   if (!wait) return -EAGAIN;
-  int result;
-  do {
-    if (op.opcode == kFdatasync) {
-      result = fdatasync(op.fd);
-    } else {
-      int mode = op.opcode == kPunchHole ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
-      result = fallocate(op.fd, mode | FALLOC_FL_KEEP_SIZE, op.offset, op.length);
-    }
-  } while (result < 0 && errno == EINTR);
+  int mode = FALLOC_FL_KEEP_SIZE | (op.opcode == kPunchHole ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+  int result = Retry([&] {
+    return op.opcode == kFdatasync ? fdatasync(op.fd) : fallocate(op.fd, mode, op.offset, op.length);
+  });
   return result < 0 ? -errno : static_cast<double>(op.length);
 }
 
-Napi::Value RunSync(const Napi::CallbackInfo& info) {
+void RunSync(const Napi::CallbackInfo& info) {
   Regions regions;
   iovec iov[kMaxSegments];
   CheckRegions(info[3], &regions);
@@ -206,101 +179,82 @@ Napi::Value RunSync(const Napi::CallbackInfo& info) {
     int error = ResolveOp(rows, i, regions, &op, iov);
     rows.results[i] = error != 0 ? error : Execute(op, iov, nowait);
   }
-  return info.Env().Undefined();
 }
 
 /** What the operations of one runAsync share; dies with the last of them. */
 struct Call {
-  Call() = default;
+  Call(Napi::Function function, const Regions& regions) : callback(Napi::Persistent(function)) {
+    for (uint32_t i = 0; i < regions.count; i++) mapped.push_back(Region::Find(regions.memory[i].data));
+    for (const RegionRef& region : mapped) {
+      if (region != nullptr) region->in_flight++;
+    }
+  }
   ~Call() {
-    for (Region* region : mapped) {
-      if (region == nullptr) continue;
-      region->in_flight--;
-      region->Unref();
+    for (const RegionRef& region : mapped) {
+      if (region != nullptr) region->in_flight--;
     }
   }
   Napi::FunctionReference callback;
   /** By region index; nullptr for an ArrayBuffer that is not a mapping's. */
-  std::vector<Region*> mapped;
+  std::vector<RegionRef> mapped;
 };
 
-struct AsyncOp {
-  std::shared_ptr<Call> call;
-  napi_async_work work = nullptr;
-  uint32_t index = 0;
-  Op op = {};
-  UniqueFd fd;
-  // SAFETY: addresses inside mappings that `call` keeps mapped.
-  std::vector<iovec> iov;
-  /** The result is there before it starts. */
-  bool done = false;
-  double result = 0;
+class AsyncOp : public Napi::AsyncWorker {
+ public:
+  AsyncOp(Napi::Env env, std::shared_ptr<Call> call, uint32_t index)
+      : AsyncWorker(env, "tsvmm:IoBatch"), call_(std::move(call)), index_(index) {}
+
+  /** Checks the row, and takes what a thread needs to carry it out. */
+  void Prepare(const Rows& rows, const Regions& regions) {
+    iovec iov[kMaxSegments];
+    result_ = ResolveOp(rows, index_, regions, &op_, iov);
+    if (result_ != 0) return;
+    if (!IsMapped(rows.segments + static_cast<size_t>(rows.ops[size_t{index_} * 4 + 2]) * 3)) {
+      // JavaScript could transfer or shrink this memory while a thread works on it, so it is done here and now.
+      result_ = tsvmm::Execute(op_, iov, 0);
+      return;
+    }
+    iov_.assign(iov, iov + op_.segment_count);
+    fd_.Reset(fcntl(op_.fd, F_DUPFD_CLOEXEC, 3));
+    op_.fd = fd_.Get();
+    if (op_.fd < 0) result_ = -errno;
+  }
+
+ protected:
+  void Execute() override {
+    if (fd_.Get() >= 0) result_ = tsvmm::Execute(op_, iov_.data(), 0);
+  }
+
+  void OnOK() override {
+    napi_value arguments[2] = {Napi::Number::New(Env(), index_), Napi::Number::New(Env(), result_)};
+    napi_value callback = call_->callback.Value();
+    // The fd and, after the last operation, the mappings are let go before JavaScript hears of it.
+    fd_.Reset();
+    call_.reset();
+    // Node turns what the callback throws into an uncaughtException.
+    napi_call_function(Env(), Env().Undefined(), callback, 2, arguments, nullptr);
+  }
+
+ private:
+  /** True if every segment of the operation lies in a mapping. */
+  bool IsMapped(const double* segments) const {
+    for (int i = 0; i < op_.segment_count; i++) {
+      if (call_->mapped[static_cast<size_t>(segments[i * 3])] == nullptr) return false;
+    }
+    return true;
+  }
+
+  std::shared_ptr<Call> call_;
+  uint32_t index_;
+  Op op_ = {};
+  /** Open only if a thread is to carry the operation out. */
+  UniqueFd fd_;
+  // SAFETY: addresses inside mappings that call_ keeps mapped.
+  std::vector<iovec> iov_;
+  double result_ = 0;
 };
 
-void ExecuteAsync(napi_env, void* data) {
-  auto* op = static_cast<AsyncOp*>(data);
-  if (!op->done) op->result = Execute(op->op, op->iov.data(), 0);
-}
-
-void CompleteAsync(napi_env env, napi_status, void* data) {
-  std::unique_ptr<AsyncOp> op(static_cast<AsyncOp*>(data));
-  Napi::HandleScope scope(env);
-  napi_delete_async_work(env, op->work);
-  napi_value arguments[2] = {Napi::Number::New(env, op->index), Napi::Number::New(env, op->result)};
-  napi_value callback = op->call->callback.Value();
-  napi_value receiver = Napi::Env(env).Undefined();
-  // The fd and, after the last operation, the mappings are let go before JavaScript hears of it.
-  op.reset();
-  // Node turns what the callback throws into an uncaughtException.
-  napi_call_function(env, receiver, callback, 2, arguments, nullptr);
-}
-
-/** True if every segment of the operation lies in a mapping. */
-bool IsMapped(const Call& call, const Op& op, const double* segments) {
-  for (int i = 0; i < op.segment_count; i++) {
-    if (call.mapped[static_cast<size_t>(segments[i * 3])] == nullptr) return false;
-  }
-  return true;
-}
-
-std::unique_ptr<AsyncOp> Prepare(const std::shared_ptr<Call>& call, const Rows& rows, uint32_t index,
-                                 const Regions& regions) {
-  auto op = std::make_unique<AsyncOp>();
-  op->call = call;
-  op->index = index;
-  iovec iov[kMaxSegments];
-  op->result = ResolveOp(rows, index, regions, &op->op, iov);
-  op->done = op->result != 0;
-  if (op->done) return op;
-  const double* segments = rows.segments + static_cast<size_t>(rows.ops[size_t{index} * 4 + 2]) * 3;
-  if (!IsMapped(*call, op->op, segments)) {
-    // JavaScript could transfer or shrink this memory while a thread works on it, so it is done here and now.
-    op->result = Execute(op->op, iov, 0);
-    op->done = true;
-    return op;
-  }
-  op->iov.assign(iov, iov + op->op.segment_count);
-  op->fd.Reset(fcntl(op->op.fd, F_DUPFD_CLOEXEC, 3));
-  op->op.fd = op->fd.Get();
-  op->done = op->op.fd < 0;
-  if (op->done) op->result = -errno;
-  return op;
-}
-
-std::shared_ptr<Call> MakeCall(Napi::Function callback, const Regions& regions) {
-  auto call = std::make_shared<Call>();
-  call->callback = Napi::Persistent(callback);
-  for (uint32_t i = 0; i < regions.count; i++) {
-    Region* region = Region::Find(regions.memory[i].data);
-    call->mapped.push_back(region);
-    if (region == nullptr) continue;
-    region->Ref();
-    region->in_flight++;
-  }
-  return call;
-}
-
-Napi::Value RunAsync(const Napi::CallbackInfo& info) {
+void RunAsync(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   // Everything that could run JavaScript (a getter on an array) comes before addresses are looked up.
   uint32_t capacity = CheckRows(info).capacity;
@@ -312,21 +266,17 @@ Napi::Value RunAsync(const Napi::CallbackInfo& info) {
   Napi::Function callback = CheckFunction(info[5], "callback");
   Regions regions;
   CheckRegions(info[3], &regions);
-  std::shared_ptr<Call> call = MakeCall(callback, regions);
+  auto call = std::make_shared<Call>(callback, regions);
   Rows rows = CheckRows(info);
-  Napi::String name = Napi::String::New(env, "tsvmm:IoBatch");
   std::vector<std::unique_ptr<AsyncOp>> ops;
   for (uint32_t index : indexes) {
-    auto op = Prepare(call, rows, index, regions);
-    if (napi_create_async_work(env, nullptr, name, ExecuteAsync, CompleteAsync, op.get(), &op->work) != napi_ok) {
-      throw Napi::Error::New(env);
-    }
-    ops.push_back(std::move(op));
+    ops.push_back(std::make_unique<AsyncOp>(env, call, index));
+    ops.back()->Prepare(rows, regions);
   }
   for (auto& op : ops) {
-    if (napi_queue_async_work(env, op->work) == napi_ok) op.release();
+    op->Queue();
+    op.release();
   }
-  return env.Undefined();
 }
 
 }  // namespace

@@ -10,10 +10,8 @@
 namespace tsvmm {
 namespace {
 
-constexpr int kReadable = 1;
-constexpr int kWritable = 2;
 constexpr int kError = 4;
-static_assert(UV_READABLE == kReadable && UV_WRITABLE == kWritable, "src/poller.ts has these numbers");
+static_assert(UV_READABLE == 1 && UV_WRITABLE == 2, "src/poller.ts has these numbers");
 
 class PollerObject;
 
@@ -98,7 +96,7 @@ class PollerObject : public Napi::ObjectWrap<PollerObject> {
     // Keeps the object over a close() and a garbage collection inside the callback.
     [[maybe_unused]] Napi::Object keep = self->Value();
     if (status < 0) uv_poll_stop(poll);
-    napi_value argument = Napi::Number::New(env, status < 0 ? kError : events & (kReadable | kWritable));
+    napi_value argument = Napi::Number::New(env, status < 0 ? kError : events & (UV_READABLE | UV_WRITABLE));
     napi_value function = self->callback_.Value();
     napi_value receiver = env.Global();
     napi_status called = napi_make_callback(env, *self->context_, receiver, function, 1, &argument, nullptr);

@@ -102,7 +102,6 @@ Napi::Value SendMessage(const Napi::CallbackInfo& info) {
   for (uint32_t i = 0; i < count; i++) fds[i] = CheckFd(list.Get(i));
   // Last, as reading the array above could have run JavaScript.
   Bytes bytes = CheckView(info[1], "bytes");
-  if (bytes.length == 0) throw Napi::RangeError::New(env, "bytes must not be empty");
   // SAFETY: the view's bytes stay in place during the system call below.
   iovec part{bytes.data, bytes.length};
   msghdr message = {};
@@ -152,7 +151,6 @@ Napi::Value ReceiveMessage(const Napi::CallbackInfo& info) {
   auto most = static_cast<size_t>(CheckInteger(info[2], "maxFds", 0, kMaxFds));
   Napi::Array result = CheckArray(info[3], "fds", 0);
   Bytes into = CheckView(info[1], "into");
-  if (into.length == 0) throw Napi::RangeError::New(env, "into must not be empty");
   // SAFETY: the view's bytes stay in place during the system call below. Its length fits 32 bits in the result.
   iovec part{into.data, std::min<size_t>(into.length, UINT32_MAX)};
   // All of it: with less room the kernel would drop fds in silence, or round up to one more than asked for.

@@ -108,19 +108,16 @@ export class Container {
       const created = host.agent.createContainer(request, options)
       const started = host.agent.startContainer({ containerId: id }, options)
       const ended = host.agent.waitProcess(address)
-      ended.catch(() => undefined)
-      await created.catch(error => {
-        started.catch(() => undefined)
-        throw error
-      })
+      // When the first fails the others do too, maybe sooner: the first one's error says why.
+      for (const later of [started, ended]) later.catch(() => undefined)
+      await created
       const streams = stdio.connected()
       await started
       return new Container(host, id, new SandboxProcess(host.agent, address, streams, ended), options)
     } catch (error) {
+      stdio.destroy()
       host.agent.removeContainer({ containerId: id }).catch(() => undefined)
       throw fromGuestError(error)
-    } finally {
-      stdio.close()
     }
   }
 
@@ -143,9 +140,8 @@ export class Container {
       await agent.execProcess({ ...address, ...stdio.ports, process }, options)
       return new SandboxProcess(agent, address, stdio.connected(), agent.waitProcess(address))
     } catch (error) {
+      stdio.destroy()
       throw fromGuestError(error)
-    } finally {
-      stdio.close()
     }
   }
 

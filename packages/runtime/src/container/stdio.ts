@@ -63,9 +63,9 @@ export class StdioListeners {
     }
   }
 
-  /** Gives the ports up, and with them connections that nobody took. */
-  close(): void {
-    for (const channel of Object.values(this.#channels)) channel.close()
+  /** Gives up the ports and ends the connections: there is no process. */
+  destroy(): void {
+    for (const channel of Object.values(this.#channels)) channel.destroy()
   }
 }
 
@@ -73,7 +73,6 @@ export class StdioListeners {
 class Channel {
   readonly #listener: VsockListener
   #stream: VsockStream | undefined
-  #taken = false
 
   constructor(vsock: VsockDevice) {
     this.#listener = listenOnRandomPort(vsock, stream => {
@@ -81,6 +80,8 @@ class Channel {
       this.#stream = stream
       // Whoever reads the stream learns of its end; a reset by a guest that ended is no error of the host's.
       stream.on("error", () => undefined)
+      // Both ends have to close it, or the agent keeps it for as long as the sandbox lives.
+      stream.once("end", () => stream.end())
     })
   }
 
@@ -89,15 +90,13 @@ class Channel {
   }
 
   take(): VsockStream {
-    if (!this.#stream)
-      throw new SandboxError("agent-failed", "the agent made a process without connecting its stdio")
-    this.#taken = true
-    return this.#stream
+    if (this.#stream) return this.#stream
+    throw new SandboxError("agent-failed", "the agent made a process without connecting its stdio")
   }
 
-  close(): void {
+  destroy(): void {
     this.#listener.close()
-    if (!this.#taken) this.#stream?.destroy()
+    this.#stream?.destroy()
   }
 }
 
