@@ -116,6 +116,7 @@ test("console: several ports, both ways, with the size of the terminal", async (
   if (data) data.onGuestOpen = open => open && data.send(payload)
   const script = `
     until [ -e /dev/vport0p1 ]; do sleep 0.05; done
+    until stty size < /dev/hvc0 2> /dev/null | grep -q '44 111'; do sleep 0.05; done
     (stty size; echo from the guest) < /dev/hvc0 > /dev/hvc0
     head -c ${payload.length} /dev/vport0p1 > /got
     cat /got > /dev/vport0p1
