@@ -49,28 +49,30 @@ export interface FuzzTarget<C> {
 export function fuzz<C>(target: FuzzTarget<C>): void {
   const timeout = target.share * SECONDS * 4000 + 120_000
   describe(`fuzz ${target.name}`, () => {
-    test.each(corpusOf<C>(target.name))("corpus %s", async (_, saved) => {
-      await target.setUp?.()
-      try {
-        await runOne(target, saved.case)
-      } finally {
-        await target.tearDown?.()
-      }
+    test.each(corpusOf<C>(target.name))("corpus %s", (_, saved) => {
+      return withCampaign(target, campaign => campaign.replay(saved.case))
     })
-    test(`random cases, seed ${SEED}`, { timeout }, async () => {
-      const campaign = new Campaign(target)
-      await target.setUp?.()
-      try {
-        await (ONLY === undefined ? campaign.run() : campaign.one(ONLY))
-      } finally {
-        await target.tearDown?.()
-        await campaign.close()
-      }
+    test(`random cases, seed ${SEED}`, { timeout }, () => {
+      return withCampaign(target, campaign => (ONLY === undefined ? campaign.run() : campaign.one(ONLY)))
     })
   })
 }
 
-/** One run over the random cases of a target. */
+async function withCampaign<C>(
+  target: FuzzTarget<C>,
+  action: (campaign: Campaign<C>) => Promise<void>,
+): Promise<void> {
+  const campaign = new Campaign(target)
+  await target.setUp?.()
+  try {
+    await action(campaign)
+  } finally {
+    await target.tearDown?.()
+    await campaign.close()
+  }
+}
+
+/** One run over cases of a target. */
 class Campaign<C> {
   readonly #target: FuzzTarget<C>
   readonly #watchdog: Watchdog
@@ -113,6 +115,14 @@ class Campaign<C> {
     if (early) checkGrowth(early, await resources())
   }
 
+  /** A case of the corpus. */
+  async replay(input: C): Promise<void> {
+    await runOne(this.#target, input)
+    await afterwards()
+    if (this.#stray.length > 0) throw this.#stray.shift()
+  }
+
+  /** Random case `index`. */
   async one(index: number): Promise<void> {
     const input = this.#target.generate(new Random(SEED, this.#target.name, index))
     writeSync(this.#note.fd, `seed ${SEED} case ${index}\n`, 0)

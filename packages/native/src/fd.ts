@@ -65,7 +65,7 @@ export type FdOrigin = "eventfd" | "pipe" | "socket" | "memory" | "other"
  * What an fd from a peer that is not trusted is, told without asking any file system. {@link fdStat}, reads and
  * writes on a file that the peer itself serves (FUSE) can wait for ever; on the first four kinds they cannot.
  *
- * - `"memory"`: a memfd, or a file on tmpfs or hugetlbfs
+ * - `"memory"`: a memfd, or a file on tmpfs
  * - `"pipe"`: an anonymous pipe; a named one is `"other"`
  *
  * @throws {@link SysError} `EBADF`

@@ -19,7 +19,7 @@ export interface CheckedRegion {
 /** Which files may back guest memory. */
 export interface MemoryPolicy {
   /**
-   * `"memory"`: memfd, tmpfs and hugetlbfs only. Any other file can make a page fault wait for a disk, or for
+   * `"memory"`: memfd and tmpfs only. Any other file can make a page fault wait for a disk, or for
    * ever when the peer serves the file itself (FUSE), and with it every device of this process.
    */
   readonly files: "memory" | "any"
@@ -199,7 +199,7 @@ function mapRegion(region: CheckedRegion, fd: number, policy: MemoryPolicy): Map
   try {
     // First, because on any other file the calls below may wait for whoever serves it.
     if (policy.files === "memory" && fdOrigin(fd) !== "memory") {
-      throw regionError("memory is not a memfd or a file on tmpfs or hugetlbfs", region.guestAddress)
+      throw regionError("memory is not a memfd or a file on tmpfs", region.guestAddress)
     }
     const { kind, readable, writable } = fdStat(fd)
     if (kind !== "file" || !readable || !writable) {
