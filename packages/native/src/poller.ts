@@ -37,6 +37,8 @@ const EVENTS: Readonly<Record<PollInterest, number>> = {
  */
 export class Poller implements Disposable {
   readonly #native: NativePoller
+  /** Native code holds this object until it is collected; the callback, and all it refers to, only until `close`. */
+  readonly #target: { callback: ((events: number) => void) | undefined }
 
   /**
    * @param callback - receives {@link POLL_READABLE}, {@link POLL_WRITABLE} and {@link POLL_ERROR} bits
@@ -45,7 +47,10 @@ export class Poller implements Disposable {
   constructor(fd: number, interest: PollInterest, callback: (events: number) => void) {
     const events = EVENTS[interest]
     if (events === undefined) throw new TypeError("interest must be readable, writable or both")
-    this.#native = new addon.Poller(fd, events, callback)
+    if (typeof callback !== "function") throw new TypeError("callback must be a function")
+    const target: { callback: ((events: number) => void) | undefined } = { callback }
+    this.#target = target
+    this.#native = new addon.Poller(fd, events, happened => target.callback?.(happened))
   }
 
   /** Changes what to wait for; `"none"` pauses. No-op once closed. @throws {@link SysError} */
@@ -75,6 +80,7 @@ export class Poller implements Disposable {
   /** No callback runs after this. Allowed inside the callback. Idempotent. */
   close(): void {
     this.#native.close()
+    this.#target.callback = undefined
   }
 
   [Symbol.dispose](): void {

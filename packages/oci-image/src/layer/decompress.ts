@@ -155,7 +155,8 @@ async function* through(
     try {
       yield* chunks
     } catch (error) {
-      sourceError = error
+      // The pipeline throws the stream's own error in here too, to end the source.
+      if (stream.errored !== error) sourceError = error
       throw error
     }
   }

@@ -42,8 +42,6 @@ export const MAX_QUEUE_SIZE = 32768
  * takes (UIO_MAXIOV) and what QEMU refuses above.
  */
 export const MAX_CHAIN_SEGMENTS = 1024
-/** Largest indirect table in entries: what a 16-bit `next` can reach (2.7.5.3). */
-export const MAX_INDIRECT_ENTRIES = 65536
 /** Most bytes in one chain (2.7.5). */
 export const MAX_CHAIN_BYTES = 2 ** 32
 

@@ -3,7 +3,6 @@ import { DescriptorChain, type MutableChain } from "./chain.js"
 import {
   MAX_CHAIN_BYTES,
   MAX_CHAIN_SEGMENTS,
-  MAX_INDIRECT_ENTRIES,
   VIRTQ_DESC_F_INDIRECT,
   VIRTQ_DESC_F_NEXT,
   VIRTQ_DESC_F_WRITE,
@@ -157,7 +156,7 @@ export class SegmentBuilder {
         words = table.words
         base = table.base
         entries = table.entries
-        left = Math.min(entries, MAX_CHAIN_SEGMENTS)
+        left = entries
         index = 0
         nested = true
         continue
@@ -191,12 +190,13 @@ export class SegmentBuilder {
 
   /**
    * The indirect table at an address, to be read with the same word loop as the ring's own. One that does
-   * not lie in one region on a 4-byte boundary is copied; the object is used again by the next call.
+   * not lie in one region on a 4-byte boundary is copied; the object is used again by the next call. A table
+   * longer than a chain may be is refused wherever it lies.
    * @throws QueueError `indirect-length`, `descriptor-address`
    */
   indirectTable(low: number, high: number, length: number): DescriptorTable {
     const entries = length / VIRTQ_DESC_SIZE
-    if (length === 0 || length % VIRTQ_DESC_SIZE !== 0 || entries > MAX_INDIRECT_ENTRIES)
+    if (length === 0 || length % VIRTQ_DESC_SIZE !== 0 || entries > MAX_CHAIN_SEGMENTS)
       throw new QueueError("indirect-length", length)
     const address = high * TWO_32 + low
     if (!(address >= this.#hitStart && address < this.#hitEnd)) this.#lookUp(address, length)
@@ -207,10 +207,8 @@ export class SegmentBuilder {
       table.words = this.#words[this.#hit]!
       table.base = offset / 4
     } else {
-      table.words = this.#copyTable(address, Math.min(entries, MAX_CHAIN_SEGMENTS + 1))
+      table.words = this.#copyTable(address, entries)
       table.base = 0
-      // What was not copied is beyond what a chain may have; a walk that gets there ends there.
-      table.entries = Math.min(entries, MAX_CHAIN_SEGMENTS + 1)
     }
     return table
   }

@@ -1,6 +1,7 @@
 import type { GuestMemory } from "@ts-vmm/vm-memory"
 import type { DeviceContext, VirtioDevice } from "../device.js"
 import type { DescriptorChain } from "../queue/chain.js"
+import { QueueError } from "../queue/errors.js"
 import type { VirtQueue } from "../queue/virt-queue.js"
 import type { TransportCounters } from "./counters.js"
 
@@ -103,7 +104,7 @@ export class ActiveDevice implements DeviceContext {
       this.#host.counters.lateCompletions++
       return
     }
-    slot.queue.push(chain, written)
+    if (!this.#push(slot.queue, chain, written)) return
     slot.pending = true
     this.#checkIdle(slot)
     if (this.#draining === 0) this.#scheduleFlush()
@@ -213,6 +214,18 @@ export class ActiveDevice implements DeviceContext {
         }
       }
     } while (queue.enableNotifications())
+  }
+
+  /** False when guest memory went away under a late completion, which breaks the device; misuse throws. */
+  #push(queue: VirtQueue, chain: DescriptorChain, written: number): boolean {
+    try {
+      queue.push(chain, written)
+      return true
+    } catch (error) {
+      if (!(error instanceof QueueError) || error.code !== "memory-gone") throw error
+      this.fail(error)
+      return false
+    }
   }
 
   #resumeLater(index: number, slot: QueueSlot): void {

@@ -1,4 +1,4 @@
-import { closeFd, drain, type FdOrigin, fdOrigin, Poller, signal } from "@ts-vmm/native"
+import { closeFd, drain, type FdOrigin, fdOrigin, Poller, SysError, signal } from "@ts-vmm/native"
 import type { GuestAddress } from "@ts-vmm/vm-memory"
 import { VhostUserError } from "./errors.js"
 import type { VringAddr } from "./message.js"
@@ -85,8 +85,8 @@ export class Vring {
     }
     const fd = this.#kickFd
     this.#poller = new Poller(fd, "readable", () => {
-      // At the end of a pipe it would fire for ever.
-      if (drain(fd) < 0) this.unlisten()
+      // At the end of a pipe, or on an fd that cannot be read, it would fire for ever.
+      if (!drained(fd)) this.unlisten()
       this.#onKick()
     })
   }
@@ -162,4 +162,14 @@ function checkSignalFd(fd: number, queue: number): void {
   throw new VhostUserError("protocol", `ring ${queue} cannot be signalled through a file of kind ${origin}`, {
     queue,
   })
+}
+
+/** False when no kick can come over `fd` any more: the peer closed its end, or sent an fd that is no kick's. */
+function drained(fd: number): boolean {
+  try {
+    return drain(fd) >= 0
+  } catch (error) {
+    if (error instanceof SysError) return false
+    throw error
+  }
 }
