@@ -107,3 +107,5 @@ try {
 } catch (error) {
   process.exitCode = error instanceof CommanderError ? exitCodeOfParser(error) : reportError(error)
 }
+// Nothing is left to do, and taking the JavaScript engine down in good order would cost 10 ms of every run.
+process.exit()
