@@ -211,6 +211,18 @@ describe("the sandbox itself", () => {
     }
   })
 
+  test("D1: twenty in a row leave no file descriptor, process or folder behind", async () => {
+    const once = async () => {
+      await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 64 })
+      await sandbox.exec("true")
+    }
+    await once()
+    const before = readdirSync("/proc/self/fd").length
+    for (let i = 0; i < 20; i++) await once()
+    expect(readdirSync("/proc/self/fd").length).toBeLessThanOrEqual(before)
+    expect(readdirSync(join(stateDir, "s"))).toEqual([])
+  })
+
   test("an abort during the start leaves nothing", async () => {
     const abort = new AbortController()
     const creating = Sandbox.create({ image, paths, signal: abort.signal })

@@ -45,19 +45,11 @@ export interface BootRequest {
  * @throws SandboxError `boot-failed` with the end of the console when the guest ends before that
  */
 export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
-  const { hypervisor, directory, image, memoryMiB, cpus } = request
+  const { image } = request
   const vsock = new VsockDevice({ guestCid: GUEST_CID })
   const connected = acceptAgent(vsock)
-  const disk = new BlockDevice(imageDisk(image))
-  const machine = await hypervisor.start({
-    directory,
-    initramfs: guestArtifacts().initramfs,
-    memoryMiB,
-    cpus,
-    devices: [disk, vsock],
-    kernelArguments: [],
-    onDeviceError: request.onDeviceError,
-  })
+  const disk = imageDisk(image)
+  const machine = await startMachine(request, disk, vsock)
   request.onMachine(machine)
   machine.onConsole(chunk => request.console.push(chunk))
   const died = machine.exited.then(exit => {
@@ -69,6 +61,27 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const agent = new AgentClient(await Promise.race([connected, died]))
   await Promise.race([prepareSandbox(agent, request), died])
   return { machine, vsock, agent }
+}
+
+/** The disk's files stay open for as long as the machine runs, and no longer. */
+async function startMachine(request: BootRequest, disk: BlockBackend, vsock: VsockDevice): Promise<Machine> {
+  const { hypervisor, directory, memoryMiB, cpus, onDeviceError } = request
+  try {
+    const machine = await hypervisor.start({
+      directory,
+      initramfs: guestArtifacts().initramfs,
+      memoryMiB,
+      cpus,
+      devices: [new BlockDevice(disk), vsock],
+      kernelArguments: [],
+      onDeviceError,
+    })
+    machine.exited.then(() => disk.close())
+    return machine
+  } catch (error) {
+    disk.close()
+    throw error
+  }
 }
 
 function imageDisk(image: StoredImage): BlockBackend {

@@ -16,6 +16,7 @@ import { resolveCommand } from "./container/spec.js"
 import { deferred, type WaitOptions, withDeadline } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { SandboxEmitter, type SandboxExitReason } from "./events.js"
+import { fromGuestError } from "./guest-errors.js"
 import { chooseHypervisor } from "./hypervisor/choose.js"
 import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
 import { openImage } from "./images.js"
@@ -110,7 +111,7 @@ export class Sandbox extends SandboxEmitter {
       return sandbox
     } catch (error) {
       await sandbox.#abandon(booting)
-      throw error
+      throw fromGuestError(error)
     }
   }
 
@@ -254,7 +255,12 @@ export class Sandbox extends SandboxEmitter {
     const neverRan = this.#status === "creating"
     this.#status = this.#killRequested ? "stopped" : "failed"
     this.#guest?.agent.close()
-    this.#cleanUp(neverRan || !this.#options.keepRecord)
+    try {
+      this.#cleanUp(neverRan || !this.#options.keepRecord)
+    } catch (error) {
+      // What could not be removed is left to the next start: whoever waits for the end must not wait for ever.
+      this.#report(error)
+    }
     this.emit("exit", reason)
     this.#ended.resolve(reason)
   }

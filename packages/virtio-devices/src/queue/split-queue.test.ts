@@ -139,7 +139,7 @@ describe("pop", () => {
     queue.push(chain, 0)
     driver.poll()
     driver.post([...many, buffer(HEAP, 1, true)], { indirectTable: HEAP + 0x8000 })
-    expect(codeOf(() => queue.pop())).toBe("chain-too-long")
+    expect(codeOf(() => queue.pop())).toBe("indirect-length")
   })
 
   test("takes a chain as long as the ring, and of exactly 2^32 bytes", () => {

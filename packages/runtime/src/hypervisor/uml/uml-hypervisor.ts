@@ -30,11 +30,11 @@ export interface UmlOptions {
 export class UmlHypervisor implements Hypervisor {
   readonly name = "uml"
   readonly #mode: UmlMode
-  readonly #kernel: string
+  readonly #givenKernel: string | undefined
 
   constructor(options: UmlOptions = {}) {
     this.#mode = options.mode ?? "ptrace"
-    this.#kernel = options.kernel ?? guestArtifacts().kernel("linux-uml-x86_64")
+    this.#givenKernel = options.kernel
   }
 
   check({ memoryMiB, cpus }: Pick<MachineSpec, "memoryMiB" | "cpus">): void {
@@ -49,28 +49,33 @@ export class UmlHypervisor implements Hypervisor {
     }
   }
 
-  probe(): Promise<HypervisorProbe> {
-    return probeUml(this.#kernel, this.#mode)
+  async probe(): Promise<HypervisorProbe> {
+    try {
+      return await probeUml(this.#kernel(), this.#mode)
+    } catch (error) {
+      return { usable: false, reason: (error as Error).message }
+    }
   }
 
   async start(spec: MachineSpec): Promise<Machine> {
     this.check(spec)
-    if (!existsSync(this.#kernel)) {
-      throw new SandboxError(
-        "hypervisor-unavailable",
-        `guest kernel ${this.#kernel} is missing: run npm run build`,
-      )
-    }
+    const kernel = this.#kernel()
+    if (!existsSync(kernel))
+      throw new SandboxError("hypervisor-unavailable", `guest kernel ${kernel} is missing`)
     checkSharedMemory(spec.memoryMiB)
     const servers = serveDevices(spec)
     try {
       const devices = servers.map(({ socketPath, device }) => ({ socketPath, type: device.type }))
-      const child = startUmlProcess(this.#kernel, umlCommandLine(spec, devices, this.#mode), spec.directory)
+      const child = startUmlProcess(kernel, umlCommandLine(spec, devices, this.#mode), spec.directory)
       return new UmlMachine(child, () => closeServers(servers.map(one => one.server)))
     } catch (error) {
       closeServers(servers.map(one => one.server))
       throw error
     }
+  }
+
+  #kernel(): string {
+    return this.#givenKernel ?? guestArtifacts().kernel("linux-uml-x86_64")
   }
 }
 
