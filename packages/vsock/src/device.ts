@@ -73,6 +73,8 @@ export class VsockDevice implements VirtioDevice {
   #ctx: DeviceContext | undefined
   /** Packets of the guest wait until RSTs could be sent. */
   #transmitStalled = false
+  /** Chains of packets without payload, taken by the running drain. */
+  readonly #bare: DescriptorChain[] = []
   #turnPending = false
   #resetEventPending = false
 
@@ -190,9 +192,17 @@ export class VsockDevice implements VirtioDevice {
 
   // --- queues ---
 
+  /**
+   * Buffers of bare packets (credit, mostly) are given back behind the turn: what it sends thanks to that credit
+   * wakes the guest, which finds them then, instead of being woken for them first and for the data after that.
+   */
   #drainTransmit(ctx: DeviceContext): void {
     this.#transmitStalled = false
+    // Ahead of the microtask that `complete` asks for.
+    this.#wake()
     ctx.drain(VSOCK_TX_QUEUE, this.#onTransmit)
+    for (const chain of this.#bare) ctx.complete(VSOCK_TX_QUEUE, chain, 0)
+    this.#bare.length = 0
   }
 
   readonly #onTransmit = (chain: DescriptorChain): number | undefined => {
@@ -201,8 +211,11 @@ export class VsockDevice implements VirtioDevice {
       this.#ctx?.unpop(VSOCK_TX_QUEUE, chain)
       return undefined
     }
+    const bare = chain.readableLength === VSOCK_HEADER_SIZE
     this.#receive(chain)
-    return 0
+    if (!bare) return 0
+    this.#bare.push(chain)
+    return undefined
   }
 
   #receive(chain: DescriptorChain): void {

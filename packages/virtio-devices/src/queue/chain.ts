@@ -24,7 +24,7 @@ const INITIAL_SEGMENTS = 8
  */
 export class DescriptorChain {
   /** Index of the head descriptor (split) or buffer id (packed): what the used ring will name. */
-  readonly head: number
+  readonly head: number = 0
   /** Regions that `segmentRegions` indexes: `GuestMemory.regions` of the queue's memory. */
   readonly regions: readonly GuestRegion[]
   /** Bytes the device may read. */

@@ -212,7 +212,8 @@ export class PackedQueue implements VirtQueue {
       if ((flags & VIRTQ_DESC_F_NEXT) !== 0) continue
       const chain = this.#claim(idAndFlags & 0xffff)
       this.#builder.moveScratch(chain)
-      markTaken(chain, slots)
+      chain.slots = slots
+      markTaken(chain)
       this.#slotsTaken += slots
       this.#avail = at
       this.#availWrap = wrap

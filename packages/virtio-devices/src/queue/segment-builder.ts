@@ -33,8 +33,8 @@ export class SegmentBuilder {
   readonly #indirect: DescriptorTable = { words: new Uint32Array(0), base: 0, entries: 0 }
   readonly #scratch: MutableChain
   #hit = 0
-  #hitStart: number
-  #hitEnd: number
+  #hitStart = 0
+  #hitEnd = 0
 
   constructor(memory: GuestMemory) {
     this.#regions = memory.regions
@@ -88,43 +88,49 @@ export class SegmentBuilder {
     const lengths = chain.segmentLengths
     const start = this.#hitStart
     const end = this.#hitEnd
+    const two32 = 2 ** 32
+    const largeShift = 22
+    const indirect = 4
+    const write = 2
+    const next = 1
     if (chain.uniformRegion !== this.#hit) {
       chain.segmentRegions.fill(this.#hit)
       chain.uniformRegion = this.#hit
     }
-    let index = head
+    const room = offsets.length
+    let at = 4 * head
     let count = 0
     let readableCount = 0
     let readable = 0
     let writable = 0
     // Bounded by the room for segments: each turn fills one.
-    while (count < offsets.length) {
-      const at = 4 * index
-      const address = ring[at + 1]! * TWO_32 + ring[at]!
-      const length = ring[at + 2]!
-      const flags = ring[at + 3]!
+    while (count < room) {
+      const address = ring[at + 1]! * two32 + ring[at]!
+      const length = ring[at + 2]! | 0
+      const flags = ring[at + 3]! | 0
       // Empty, large, indirect. Below it is written so that NaN, which a detached view would give, leaves too.
-      if (((length - 1) >>> LARGE_SHIFT) | (flags & VIRTQ_DESC_F_INDIRECT)) break
+      if (((length - 1) >>> largeShift) | (flags & indirect)) break
       if (!(address >= start && address + length <= end)) break
       offsets[count] = address - start
       lengths[count] = length
       count++
-      if ((flags & VIRTQ_DESC_F_WRITE) !== 0) {
+      if ((flags & write) !== 0) {
         writable += length
       } else {
         if (writable !== 0) break
         readable += length
         readableCount = count
       }
-      if ((flags & VIRTQ_DESC_F_NEXT) === 0) {
+      if ((flags & next) === 0) {
         chain.segmentCount = count
         chain.readableCount = readableCount
         chain.readableLength = readable
         chain.writableLength = writable
         return
       }
-      index = flags >>> 16
+      const index = flags >>> 16
       if (index >= size) break
+      at = 4 * index
     }
     this.#walkSlowly(chain, ring, size, head, indirectAllowed)
   }
@@ -291,9 +297,8 @@ function copyInto<T extends Uint32Array | Float64Array>(into: T, from: T): T {
 }
 
 /** The chain is in the device's hands. */
-export function markTaken(chain: MutableChain, slots: number): void {
+export function markTaken(chain: MutableChain): void {
   chain.taken = true
-  chain.slots = slots
 }
 
 /** Takes a chain away from whoever holds it, for good. */

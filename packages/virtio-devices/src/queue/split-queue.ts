@@ -29,7 +29,7 @@ const AVAIL_RING = 2
  * @see virtio 1.3, section 2.7
  */
 export class SplitQueue implements VirtQueue {
-  readonly size: number
+  readonly size: number = 0
   readonly #desc: Uint32Array
   readonly #avail: Uint16Array
   readonly #used16: Uint16Array
@@ -43,12 +43,12 @@ export class SplitQueue implements VirtQueue {
   readonly #unpopped: DescriptorChain[] = []
   readonly #resubmit: number[]
   /** Something comes before the ring: an unpopped chain, or a head to resubmit. */
-  #again: boolean
+  #again = false
   #inFlight = 0
-  #availIdx: number
-  #lastAvail: number
-  #usedIdx: number
-  #publishedIdx: number
+  #availIdx = 0
+  #lastAvail = 0
+  #usedIdx = 0
+  #publishedIdx = 0
   #notifyOn = true
 
   /**
@@ -106,7 +106,7 @@ export class SplitQueue implements VirtQueue {
 
   push(chain: DescriptorChain, written: number): void {
     const head = chain.head
-    if (!chain.taken || this.#chains[head] !== chain) throw new QueueError("not-in-flight", head)
+    if (chain.taken !== true || this.#chains[head] !== chain) throw new QueueError("not-in-flight", head)
     if (this.#again && this.#unpopped.includes(chain)) throw new QueueError("not-in-flight", head)
     if (!(written >= 0 && written <= chain.writableLength))
       throw new QueueError("used-length", written, chain.writableLength)
@@ -197,9 +197,9 @@ export class SplitQueue implements VirtQueue {
       chain = this.#builder.newChain(head)
       this.#chains[head] = chain
     }
-    if (chain.taken) throw new QueueError("head-in-flight", head)
+    if (chain.taken === true) throw new QueueError("head-in-flight", head)
     this.#builder.walk(chain, this.#desc, this.size, head, this.#indirectAllowed)
-    markTaken(chain, 1)
+    markTaken(chain)
     this.#inFlight++
     this.#inflightTracker?.popped(head)
     return chain
