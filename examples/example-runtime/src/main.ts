@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 import { Command, CommanderError } from "commander"
 import { parseCpus, parseEnvironment, parseMemoryMiB } from "./arguments.js"
 import { EXIT, reportError } from "./exit.js"
