@@ -49,7 +49,7 @@ function offer() {
 function serve() {
   let served = 0
   let walked = 0 // a variable of the loop: a captured one would cost an allocation each time
-  for (let chain = queue.pop(); chain; chain = queue.pop()) {
+  for (let chain = queue.pop(); chain !== undefined; chain = queue.pop()) {
     const { segmentCount, segmentLengths } = chain
     for (let i = 0; i < segmentCount; i++) walked += segmentLengths[i]
     queue.push(chain, chain.writableLength)

@@ -24,7 +24,7 @@ const INITIAL_SEGMENTS = 8
  */
 export class DescriptorChain {
   /** Index of the head descriptor (split) or buffer id (packed): what the used ring will name. */
-  readonly head: number = 0
+  readonly head: number = 0 // a number from the start: see SplitQueue
   /** Regions that `segmentRegions` indexes: `GuestMemory.regions` of the queue's memory. */
   readonly regions: readonly GuestRegion[]
   /** Bytes the device may read. */
@@ -48,7 +48,7 @@ export class DescriptorChain {
   /** Its queue was stopped: it has no segments any more and completing it does nothing. */
   readonly revoked: boolean = false
   /** Ring slots the chain takes (packed rings skip that many when it is used). Of no use to devices. */
-  readonly slots: number = 0
+  readonly slots: number = 1
 
   /** Made by a queue only. */
   constructor(head: number, regions: readonly GuestRegion[]) {

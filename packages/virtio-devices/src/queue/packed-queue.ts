@@ -211,8 +211,7 @@ export class PackedQueue implements VirtQueue {
       else this.#builder.add(spare, low, high, length, (flags & VIRTQ_DESC_F_WRITE) !== 0)
       if ((flags & VIRTQ_DESC_F_NEXT) !== 0) continue
       const chain = this.#claim(idAndFlags & 0xffff)
-      this.#builder.moveScratch(chain)
-      chain.slots = slots
+      this.#builder.moveScratch(chain, slots)
       markTaken(chain)
       this.#slotsTaken += slots
       this.#avail = at

@@ -11,8 +11,6 @@ import {
 import { QueueError } from "./errors.js"
 
 const TWO_32 = 2 ** 32
-/** As many segments as a chain may have, none longer than 2^22 bytes, stay within 2^32. */
-const LARGE_SHIFT = 22
 
 /** A table of descriptors as words: entry `i` starts at `words[base + 4 * i]`. */
 export interface DescriptorTable {
@@ -59,8 +57,8 @@ export class SegmentBuilder {
     return this.#scratch
   }
 
-  /** Gives what the spare chain collected to `chain`, by exchanging their arrays. */
-  moveScratch(chain: MutableChain): void {
+  /** Gives what the spare chain collected from `slots` slots to `chain`, by exchanging their arrays. */
+  moveScratch(chain: MutableChain, slots: number): void {
     const from = this.#scratch
     const { segmentRegions, segmentOffsets, segmentLengths } = chain
     chain.uniformRegion = -1
@@ -71,6 +69,7 @@ export class SegmentBuilder {
     chain.readableCount = from.readableCount
     chain.readableLength = from.readableLength
     chain.writableLength = from.writableLength
+    chain.slots = slots
     from.segmentRegions = segmentRegions
     from.segmentOffsets = segmentOffsets
     from.segmentLengths = segmentLengths
@@ -88,11 +87,13 @@ export class SegmentBuilder {
     const lengths = chain.segmentLengths
     const start = this.#hitStart
     const end = this.#hitEnd
+    // Locals: in a bundle, what a module declares is a variable that every turn would load and check again.
     const two32 = 2 ** 32
+    // As many segments as a chain may have, none longer than 2^22 bytes, stay within 2^32.
     const largeShift = 22
-    const indirect = 4
-    const write = 2
-    const next = 1
+    const indirect = VIRTQ_DESC_F_INDIRECT
+    const write = VIRTQ_DESC_F_WRITE
+    const next = VIRTQ_DESC_F_NEXT
     if (chain.uniformRegion !== this.#hit) {
       chain.segmentRegions.fill(this.#hit)
       chain.uniformRegion = this.#hit

@@ -168,6 +168,11 @@ describe("pop", () => {
     expect(codeOf(() => queue.pop())).toBe("indirect-refused")
   })
 
+  test.each([0x8000_0000, 0x8000_0001, 0xffff_ffff])("Q3: a length of 0x%x bytes is no small one", length => {
+    const { driver, queue } = rig()
+    driver.post([buffer(HEAP, length)])
+    expect(codeOf(() => queue.pop())).toBe("descriptor-address")
+  })
   test("Q11: event indexes are ignored without EVENT_IDX", () => {
     const { driver, queue, memory } = rig()
     memory.storeU16(CONFIG.driver + 4 + 2 * CONFIG.size, 1000)

@@ -26,6 +26,9 @@ const AVAIL_RING = 2
  * The three parts are resolved to typed views once, so a ring access is a plain array read that cannot
  * leave its part. Indexes the device owns live in private fields.
  *
+ * Fields that hold numbers start as numbers: one that is `undefined` first is read with a type check ever
+ * after. For the same reason `taken`, a boolean from the queue itself, is compared with `true`.
+ *
  * @see virtio 1.3, section 2.7
  */
 export class SplitQueue implements VirtQueue {
@@ -96,7 +99,7 @@ export class SplitQueue implements VirtQueue {
   }
 
   unpop(chain: DescriptorChain): void {
-    if (!chain.taken || this.#chains[chain.head] !== chain || this.#unpopped.includes(chain))
+    if (chain.taken !== true || this.#chains[chain.head] !== chain || this.#unpopped.includes(chain))
       throw new QueueError("not-in-flight", chain.head)
     this.#unpopped.push(chain)
     this.#again = true
