@@ -1,7 +1,12 @@
 import { Readable } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import { expect, test } from "vitest"
-import { VIRTIO_VSOCK_EVENT_TRANSPORT_RESET, VIRTIO_VSOCK_OP_RW, VMADDR_PORT_ANY } from "./defs.js"
+import {
+  VIRTIO_VSOCK_EVENT_TRANSPORT_RESET,
+  VIRTIO_VSOCK_OP_RW,
+  VMADDR_PORT_ANY,
+  VSOCK_TX_QUEUE,
+} from "./defs.js"
 import { VsockDevice } from "./device.js"
 import type { VsockStream } from "./streams.js"
 import { RingGuest } from "./testing/ring-guest.js"
@@ -91,6 +96,22 @@ test.each([
     expect(device.connectionCount).toBe(0)
   },
 )
+
+test("every buffer with credit alone is given back", async () => {
+  const device = new VsockDevice({ guestCid: 3 })
+  using ring = new RingGuest(device)
+  ring.guest.listen(80)
+  const stream = await device.connect(80)
+  stream.on("error", ignore)
+
+  stream.write(Buffer.alloc(2 * MIB))
+  await ring.settle()
+  const { availIndex, usedIndex } = ring.runtime.queueState(VSOCK_TX_QUEUE)!
+
+  expect(device.stats.bytesToGuest).toBe(2 * MIB)
+  expect(availIndex).toBeGreaterThan(2)
+  expect(usedIndex).toBe(availIndex)
+})
 
 test("a large write costs few interrupts", async () => {
   const device = new VsockDevice({ guestCid: 3 })

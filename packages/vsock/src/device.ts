@@ -22,13 +22,14 @@ import {
 import { VsockError } from "./errors.js"
 import { type OnConnection, VsockListener } from "./listener.js"
 import { type Acceptor, Muxer } from "./muxer.js"
+import { Pace } from "./pace.js"
 import { emptyHeader, HeaderBuffer } from "./packet.js"
 import type { VsockStats } from "./stats.js"
 import type { VsockStream } from "./streams.js"
 
 /** Largest queue size; Linux uses it as offered. */
 const QUEUE_SIZE = 256
-/** Rounds of notify-and-send in one go before other work of the process has its turn. */
+/** Rounds of notify-and-send before other work of the process has its turn. */
 const ROUNDS_PER_TURN = 32
 
 /** What a vsock device is made of. */
@@ -75,7 +76,10 @@ export class VsockDevice implements VirtioDevice {
   #transmitStalled = false
   /** Chains of packets without payload, taken by the running drain. */
   readonly #bare: DescriptorChain[] = []
+  readonly #pace = new Pace()
   #turnPending = false
+  /** Rounds since other work of the process had its turn. */
+  #rounds = 0
   #resetEventPending = false
 
   /** Errors: `invalid-argument`. */
@@ -227,16 +231,20 @@ export class VsockDevice implements VirtioDevice {
     this.#muxer.receive(this.#header, chain, chain.readableLength - VSOCK_HEADER_SIZE)
   }
 
-  /** Fills receive buffers while there are packets. */
-  #send(ctx: DeviceContext): void {
+  /**
+   * Fills receive buffers while there are packets, until that many are sent.
+   * @returns true when it stopped for that
+   */
+  #send(ctx: DeviceContext, until: number): boolean {
     while (this.#muxer.hasOutput) {
+      if (this.stats.packetsToGuest >= until) return true
       const chain = ctx.pop(VSOCK_RX_QUEUE)
-      if (chain === undefined) return
+      if (chain === undefined) return false
       const room = chain.writableLength - VSOCK_HEADER_SIZE
       if (room <= 0) {
         // Given back, it would be offered again for ever.
         ctx.fail(new VsockError("protocol-violation", undefined, "receive buffer has no room for a packet"))
-        return
+        return false
       }
       if (this.#muxer.next(this.#header, chain, room)) {
         this.#headerBuffer.encode(this.#header)
@@ -244,9 +252,10 @@ export class VsockDevice implements VirtioDevice {
         ctx.complete(VSOCK_RX_QUEUE, chain, VSOCK_HEADER_SIZE + this.#header.len)
       } else {
         ctx.unpop(VSOCK_RX_QUEUE, chain)
-        return
+        return false
       }
     }
+    return false
   }
 
   #sendEvents(): void {
@@ -273,29 +282,45 @@ export class VsockDevice implements VirtioDevice {
     queueMicrotask(this.#turn)
   }
 
+  /** Ends after one share of packets: the transport shows it in a microtask, behind which the next turn queues. */
   readonly #turn = (): void => {
+    const sent = this.stats.packetsToGuest
+    const until = sent + this.#pace.share(performance.now(), sent)
     let again = true
     try {
       // Wakes meanwhile are seen by the loop, so the turn stays pending.
-      for (let round = 0; again && round < ROUNDS_PER_TURN; round++) again = this.#round()
+      while (again && this.#rounds < ROUNDS_PER_TURN && this.stats.packetsToGuest < until) {
+        this.#rounds++
+        again = this.#round(until)
+      }
     } finally {
       this.#turnPending = false
-      if (again) setImmediate(() => this.#wake())
+      if (!again) this.#rounds = 0
+      else if (this.#rounds < ROUNDS_PER_TURN) this.#wake()
+      else this.#wakeLater()
     }
   }
 
+  #wakeLater(): void {
+    setImmediate(() => {
+      this.#rounds = 0
+      this.#wake()
+    })
+  }
+
   /** @returns true when another round would find work */
-  #round(): boolean {
+  #round(until: number): boolean {
     this.#muxer.notifyConsumers()
     const ctx = this.#ctx
+    let more = false
     if (ctx !== undefined) {
-      this.#send(ctx)
+      more = this.#send(ctx, until)
       if (this.#transmitStalled && !this.#muxer.congested) {
         this.#drainTransmit(ctx)
         return true
       }
     }
-    return this.#muxer.hasNotifications
+    return more || this.#muxer.hasNotifications
   }
 }
 
