@@ -1,0 +1,144 @@
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import {
+  AgentClient,
+  type ContainerSpecOptions,
+  containerSpec,
+  GRPC_STATUS,
+  guestArtifacts,
+} from "@ts-vmm/guest"
+import { ImageStore } from "@ts-vmm/oci-image"
+import { type Machine, UmlHypervisor } from "@ts-vmm/runtime"
+import { BlockDevice, concatBackend } from "@ts-vmm/virtio-devices/block"
+import { VMADDR_PORT_ANY, VsockDevice, type VsockStream } from "@ts-vmm/vsock"
+import { afterAll, beforeAll, expect, test } from "vitest"
+import { busyboxImage } from "../fixtures/images.js"
+import { TEST_IMAGE_DIR } from "./cli.js"
+
+/** The agent in a real guest, spoken to from the packages alone, without the runtime's containers. */
+const directory = mkdtempSync(join(tmpdir(), "tsv-agent-"))
+const vsock = new VsockDevice({ guestCid: 3 })
+let machine: Machine
+let agent: AgentClient
+let count = 0
+
+beforeAll(async () => {
+  const image = await (await ImageStore.open(TEST_IMAGE_DIR)).load(`oci:${busyboxImage()}`)
+  const disk = concatBackend(image.disk().parts.map(({ path, size }) => ({ source: path, size })))
+  const connected = new Promise<VsockStream>(resolve => vsock.listen(1024, resolve))
+  machine = await new UmlHypervisor().start({
+    directory,
+    initramfs: guestArtifacts().initramfs,
+    memoryMiB: 256,
+    cpus: 1,
+    devices: [new BlockDevice(disk), vsock],
+    kernelArguments: [],
+    onDeviceError: error => expect.unreachable(String(error)),
+  })
+  agent = new AgentClient(await connected)
+  const storages = [
+    { driver: "blk", source: "/dev/vda", fstype: "erofs", options: ["ro"], mountPoint: "/run/tsvmm/image" },
+  ]
+  await agent.createSandbox({ sandboxId: "s", hostname: "s", storages })
+})
+
+afterAll(async () => {
+  await agent.destroySandbox()
+  expect((await machine.exited).code).toBe(0)
+  rmSync(directory, { recursive: true })
+})
+
+interface Started {
+  readonly id: string
+  readonly exit: Promise<number>
+  readonly stdout: Promise<string>
+}
+
+async function start(args: string[], resources?: ContainerSpecOptions["resources"]): Promise<Started> {
+  const id = `c${++count}`
+  const top = `/run/tsvmm/containers/${id}/top`
+  const rootPath = `/run/tsvmm/containers/${id}/rootfs`
+  const listener = vsock.listen(VMADDR_PORT_ANY)
+  const created = agent.createContainer({
+    containerId: id,
+    execId: id,
+    stdoutPort: listener.port,
+    storages: [
+      { driver: "tmpfs", source: "tmpfs", fstype: "tmpfs", mountPoint: top },
+      {
+        driver: "overlayfs",
+        source: "overlay",
+        fstype: "overlay",
+        options: ["lowerdir=/run/tsvmm/image", `upperdir=${top}/upper`, `workdir=${top}/work`],
+        mountPoint: rootPath,
+      },
+    ],
+    OCI: containerSpec({ rootPath, args, ...(resources ? { resources } : {}) }),
+  })
+  const stdout = readAll(listener[Symbol.asyncIterator]().next())
+  await created
+  await agent.startContainer({ containerId: id })
+  return { id, exit: agent.waitProcess({ containerId: id, execId: id }), stdout }
+}
+
+async function readAll(next: Promise<IteratorResult<VsockStream>>): Promise<string> {
+  const { value: stream } = await next
+  let text = ""
+  stream.on("error", () => undefined)
+  for await (const chunk of stream) text += chunk
+  return text
+}
+
+async function output(args: string[], resources?: ContainerSpecOptions["resources"]): Promise<string> {
+  const { exit, stdout } = await start(args, resources)
+  expect(await exit).toBe(0)
+  return stdout
+}
+
+test("says what it is, and that it serves", async () => {
+  expect(await agent.check()).toBe(true)
+  expect(await agent.getGuestDetails()).toMatchObject({ initDaemon: true })
+})
+
+test("SetGuestDateTime sets the guest's clock", async () => {
+  await agent.setGuestDateTime(new Date("2031-05-06T07:08:09Z"))
+  expect(await output(["date", "-u", "+%Y-%m-%d %H"])).toBe("2031-05-06 07\n")
+  await agent.setGuestDateTime(new Date())
+})
+
+test("ReseedRandomDev takes bytes", async () => {
+  await agent.reseedRandomDev(new Uint8Array(64).fill(7))
+})
+
+test("A3: a method it does not have is UNIMPLEMENTED, one nobody has too", async () => {
+  for (const method of ["CopyFile", "NoSuchMethod"]) {
+    const call = agent.rpc.call("grpc.AgentService", method, new Uint8Array())
+    await expect(call).rejects.toMatchObject({ status: GRPC_STATUS.UNIMPLEMENTED })
+  }
+})
+
+test("X3: a memory limit ends the container that passes it, with an event", async () => {
+  const oom = agent.getOomEvent()
+  const hog = await start(["sh", "-c", "tail /dev/zero"], { Memory: { Limit: 24n << 20n } })
+  expect(await oom).toBe(hog.id)
+  expect(await hog.exit).toBe(137)
+})
+
+test("X4: a limit on processes holds", async () => {
+  const script = "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done 2>/dev/null; echo not reached"
+  const { exit } = await start(["sh", "-c", script], { Pids: { Limit: 4n } })
+  expect(await exit).not.toBe(0)
+})
+
+test("StatsContainer counts memory and processes; Pause stops and Resume goes on", async () => {
+  const { id, exit } = await start(["sh", "-c", "sleep 0.2; exit 6"])
+  const stats = await agent.statsContainer({ containerId: id })
+  expect(stats.memory.usage).toBeGreaterThan(0)
+  expect(stats.pids.current).toBeGreaterThan(0)
+  await agent.pauseContainer({ containerId: id })
+  const early = await Promise.race([exit, new Promise(resolve => setTimeout(resolve, 600, "paused"))])
+  expect(early).toBe("paused")
+  await agent.resumeContainer({ containerId: id })
+  expect(await exit).toBe(6)
+})
