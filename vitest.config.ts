@@ -2,6 +2,8 @@ import { defineConfig } from "vitest/config"
 
 /** Tests read sources, not builds: the same condition that typecheck uses. */
 const conditions = ["@ts-vmm/source"]
+/** These need a KVM that runs stock kernels: the machine's own, or the test host's (test/kvm-host). */
+const KVM_TESTS = ["packages/*/test/kvm/**/*.test.ts", "test/kvm/**/*.test.ts"]
 const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } }
 
 export default defineConfig({
@@ -18,12 +20,25 @@ export default defineConfig({
             "examples/*/src/**/*.test.ts",
             "test/*.test.ts",
           ],
+          exclude: KVM_TESTS,
         },
       },
       { ...shared, test: { name: "fuzz", include: ["test/fuzz/**/*.test.ts"], testTimeout: 180_000 } },
       {
         ...shared,
         test: { name: "uml", include: ["test/e2e/**/*.test.ts"], testTimeout: 120_000, hookTimeout: 300_000 },
+      },
+      { ...shared, test: { name: "kvm", include: KVM_TESTS, testTimeout: 120_000, hookTimeout: 120_000 } },
+      {
+        ...shared,
+        test: {
+          name: "kvm-e2e",
+          include: ["test/e2e/**/*.test.ts"],
+          exclude: ["test/e2e/ordinary-user.test.ts"],
+          env: { TS_VMM_TEST_HYPERVISOR: "kvm" },
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+        },
       },
       {
         ...shared,

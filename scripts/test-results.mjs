@@ -1,12 +1,17 @@
 import { readFileSync, statSync } from "node:fs"
 import { ROOT } from "./setup/paths.mjs"
 
-/** The vitest projects that must have run, by where their files lie. */
-const PROJECTS = {
+/** The vitest projects that must have run on this machine, by where their files lie. */
+export const MACHINE_PROJECTS = {
   unit: /^(packages|examples)\//,
   fuzz: /^test\/fuzz\//,
   uml: /^test\/e2e\//,
   interop: /^test\/interop\//,
+}
+/** Those that must have run on a KVM. */
+export const HOST_PROJECTS = {
+  kvm: /^(packages\/[^/]+\/test|test)\/kvm\//,
+  "kvm-e2e": /^test\/e2e\//,
 }
 
 const SKIPPED = new Set(["pending", "skipped", "todo", "disabled"])
@@ -21,10 +26,11 @@ function readReport(path, notBefore) {
  * Counts what vitest's JSON report says.
  * @param {string} path the report
  * @param {number} notBefore on performance.now()'s clock: an older report is another run's
+ * @param {Record<string, RegExp>} projects those that must have run
  * @returns {{ passed: number, failed: number, skipped: number, faults: string[] }} faults: test files that could not
  *   be loaded, and projects of which no test ran
  */
-export function readResults(path, notBefore) {
+export function readResults(path, notBefore, projects) {
   const report = readReport(path, notBefore)
   if (!report) return { passed: 0, failed: 0, skipped: 0, faults: ["vitest left no report"] }
   const files = report.testResults.map(file => ({ ...file, name: file.name.replace(`${ROOT}/`, "") }))
@@ -33,8 +39,8 @@ export function readResults(path, notBefore) {
   const broken = files.filter(
     file => file.status === "failed" && count(file, status => status === "failed") === 0,
   )
-  const idle = Object.keys(PROJECTS).filter(project => {
-    const own = files.filter(file => PROJECTS[project].test(file.name))
+  const idle = Object.keys(projects).filter(project => {
+    const own = files.filter(file => projects[project].test(file.name))
     return !own.some(file => count(file, status => status === "passed" || status === "failed") > 0)
   })
   return {

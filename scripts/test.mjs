@@ -1,13 +1,15 @@
 // npm test [-- VITEST-ARGUMENTS]: the same set-up as npm start, then lint, types and every test.
 import { IMAGES, localImage } from "./images/index.mjs"
+import { KVM_PROJECTS, runKvmTests } from "./kvm-tests.mjs"
 import { setUp } from "./setup/index.mjs"
 import { CACHE, ROOT } from "./setup/paths.mjs"
 import { main, note, step } from "./setup/report.mjs"
 import { run, runAttached } from "./setup/run.mjs"
 import { stockKernel } from "./setup/stock-kernel.mjs"
-import { readResults } from "./test-results.mjs"
+import { HOST_PROJECTS, MACHINE_PROJECTS, readResults } from "./test-results.mjs"
 
 const RESULTS = `${CACHE}/test-results.json`
+const KVM_RESULTS = `${CACHE}/test-results-kvm.json`
 const BIN = `${ROOT}/node_modules/.bin`
 
 /** What the tests take from the cache; made here so that no test's time limit has to allow for it. */
@@ -29,9 +31,10 @@ async function check(name, command, args) {
 
 async function vitest(args) {
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${RESULTS}`]
+  const projects = KVM_PROJECTS.map(name => `--project=!${name}`)
   return runAttached(
     process.execPath,
-    [`${ROOT}/node_modules/vitest/vitest.mjs`, "run", ...reporters, ...args],
+    [`${ROOT}/node_modules/vitest/vitest.mjs`, "run", ...projects, ...reporters, ...args],
     { cwd: ROOT },
   )
 }
@@ -50,12 +53,17 @@ await main(async () => {
       ]
     : []
   const faults = (await Promise.all(checks)).flat()
-  const code = await vitest(args)
-  const results = readResults(RESULTS, since)
-  if (isWhole) faults.push(...results.faults)
-  const failed = results.failed + faults.length
+  let code = await vitest(args)
+  const results = [readResults(RESULTS, since, MACHINE_PROJECTS)]
+  if (isWhole) {
+    code = (await runKvmTests(KVM_RESULTS)) || code
+    results.push(readResults(KVM_RESULTS, since, HOST_PROJECTS))
+    faults.push(...results.flatMap(one => one.faults))
+  }
+  const total = name => results.reduce((sum, one) => sum + one[name], 0)
+  const failed = total("failed") + faults.length
   for (const fault of faults) note(`error: ${fault}`)
   note(`  everything took ${((performance.now() - since) / 60_000).toFixed(1)} min`)
-  process.stdout.write(`tests: ${results.passed} passed, ${failed} failed, ${results.skipped} skipped\n`)
+  process.stdout.write(`tests: ${total("passed")} passed, ${failed} failed, ${total("skipped")} skipped\n`)
   return code || (failed > 0 ? 1 : 0)
 })

@@ -14,9 +14,12 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "vm-memory": ["native"],
   "virtio-devices": ["native", "vm-memory"],
   vsock: ["native", "vm-memory", "virtio-devices"],
+  "kvm-ioctls": ["native", "vm-memory"],
+  "linux-loader": ["vm-memory"],
+  vmm: ["native", "vm-memory", "virtio-devices", "kvm-ioctls", "linux-loader"],
   guest: [],
   "oci-image": [],
-  runtime: ["native", "vm-memory", "virtio-devices", "vsock", "guest", "oci-image"],
+  runtime: ["native", "vm-memory", "virtio-devices", "vsock", "kvm-ioctls", "vmm", "guest", "oci-image"],
 }
 
 /** Where `native` may be reached from: the rest must load without a compiled addon. */
@@ -26,6 +29,8 @@ const NATIVE_EDGES = [
   "packages/virtio-devices/src/block/",
   "packages/virtio-devices/src/testing/",
   "packages/vsock/src/unix-bridge",
+  "packages/kvm-ioctls/",
+  "packages/vmm/src/",
   "packages/runtime/",
 ]
 

@@ -5,11 +5,13 @@
       "sources": [
         "src/cc/addon.cc",
         "src/cc/check.cc",
+        "src/cc/exit_table.cc",
         "src/cc/fds.cc",
         "src/cc/io.cc",
         "src/cc/mapping.cc",
         "src/cc/poller.cc",
-        "src/cc/socket.cc"
+        "src/cc/socket.cc",
+        "src/cc/vcpu.cc"
       ],
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],

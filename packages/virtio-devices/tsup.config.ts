@@ -5,6 +5,7 @@ export default packageBuild({
   "block/index": "src/block/index.ts",
   "console/index": "src/console/index.ts",
   "rng/index": "src/rng/index.ts",
+  "mmio/index": "src/mmio/index.ts",
   "vhost-user/index": "src/vhost-user/index.ts",
   "testing/index": "src/testing/index.ts",
 })

@@ -9,12 +9,13 @@ import {
   guestArtifacts,
 } from "@ts-vmm/guest"
 import { ImageStore } from "@ts-vmm/oci-image"
-import { type Machine, UmlHypervisor } from "@ts-vmm/runtime"
+import type { Machine } from "@ts-vmm/runtime"
 import { BlockDevice, concatBackend } from "@ts-vmm/virtio-devices/block"
 import { VMADDR_PORT_ANY, VsockDevice, type VsockStream } from "@ts-vmm/vsock"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { TEST_IMAGE_DIR } from "./cli.js"
+import { hypervisorUnderTest, POWERED_OFF, underTest } from "./under-test.js"
 
 /** The agent in a real guest, spoken to from the packages alone, without the runtime's containers. */
 const directory = mkdtempSync(join(tmpdir(), "tsv-agent-"))
@@ -27,9 +28,9 @@ beforeAll(async () => {
   const image = await (await ImageStore.open(TEST_IMAGE_DIR)).load(`oci:${busyboxImage()}`)
   const disk = concatBackend(image.disk().parts.map(({ path, size }) => ({ source: path, size })))
   const connected = new Promise<VsockStream>(resolve => vsock.listen(1024, resolve))
-  machine = await new UmlHypervisor().start({
+  machine = await hypervisorUnderTest().start({
     directory,
-    initramfs: guestArtifacts().initramfs,
+    initramfs: underTest.initramfs ?? guestArtifacts().initramfs,
     memoryMiB: 256,
     cpus: 1,
     devices: [new BlockDevice(disk), vsock],
@@ -45,7 +46,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await agent.destroySandbox()
-  expect((await machine.exited).code).toBe(0)
+  expect((await machine.exited).how).toBe(POWERED_OFF)
   rmSync(directory, { recursive: true })
 })
 

@@ -11,9 +11,11 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { probeKvm } from "@ts-vmm/runtime"
 import { afterAll, afterEach, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { Workplace } from "./cli.js"
+import { HYPERVISOR } from "./under-test.js"
 
 const place = new Workplace()
 const busybox = `oci:${busyboxImage()}`
@@ -79,7 +81,7 @@ describe("bad use ends in one clear line and leaves nothing", () => {
     expectLine(
       ["run", "--rm", "--memory", "1", busybox, "true"],
       125,
-      /^example-runtime: .*at least 32 MiB\n$/,
+      /^example-runtime: .*at least (32|64) MiB\n$/,
     ))
 
   test("--memory nonsense", () =>
@@ -91,10 +93,20 @@ describe("bad use ends in one clear line and leaves nothing", () => {
 
   test("--cpus 2 on uml", () =>
     expectLine(
-      ["run", "--rm", "--cpus", "2", busybox, "true"],
+      ["run", "--rm", "--hypervisor", "uml", "--cpus", "2", busybox, "true"],
       125,
       /^example-runtime: the uml hypervisor runs one virtual CPU, not 2\n$/,
     ))
+
+  test.skipIf(probeKvm().usable)(
+    "--hypervisor kvm where no stock kernel can boot (skipped where one can)",
+    () =>
+      expectLine(
+        ["run", "--rm", "--hypervisor", "kvm", busybox, "true"],
+        125,
+        /^example-runtime: .*(KVM is not available|interprets guest code).*\n$/i,
+      ),
+  )
 
   test("unknown hypervisor", () =>
     expectLine(
@@ -116,7 +128,9 @@ describe("bad use ends in one clear line and leaves nothing", () => {
     await expectLine(
       ["run", "--rm", "--kernel", kernel, busybox, "true"],
       125,
-      /^example-runtime: the guest ended \(code 9\) before its agent was up; its last words: I am no kernel\n$/,
+      HYPERVISOR === "uml"
+        ? /^example-runtime: the guest ended \(code 9\) before its agent was up; its last words: I am no kernel\n$/
+        : /^example-runtime: .*no kernel.*\n$/,
     )
   })
 

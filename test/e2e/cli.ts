@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { RUN_OPTIONS } from "./under-test.js"
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..")
 /** The built command line, as a user runs it. */
@@ -36,7 +37,9 @@ export class Workplace {
 
   /** Starts the command line without waiting for it. */
   start(args: readonly string[], options: CliOptions = {}) {
-    return spawn(process.execPath, [CLI, ...args], {
+    const [command = "", ...rest] = args
+    const given = command === "run" ? [command, ...RUN_OPTIONS, ...rest] : args
+    return spawn(process.execPath, [CLI, ...given], {
       env: { ...process.env, ...this.env, ...options.env },
       stdio: "pipe",
     })

@@ -3,12 +3,12 @@ import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { writeInitramfs } from "@ts-vmm/guest"
-import { UmlHypervisor } from "@ts-vmm/runtime"
 import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import { BlockDevice, openFileBackend } from "@ts-vmm/virtio-devices/block"
 import { ConsoleDevice } from "@ts-vmm/virtio-devices/console"
 import { RngDevice } from "@ts-vmm/virtio-devices/rng"
 import { afterAll, beforeAll, expect, test } from "vitest"
+import { hypervisorUnderTest, POWERED_OFF } from "./under-test.js"
 
 const MIB = 1024 * 1024
 let scratch: string
@@ -36,7 +36,7 @@ async function boot(devices: VirtioDevice[], script: string): Promise<string> {
     ]),
   )
   const errors: Error[] = []
-  const machine = await new UmlHypervisor().start({
+  const machine = await hypervisorUnderTest().start({
     directory,
     initramfs,
     memoryMiB: 128,
@@ -51,7 +51,7 @@ async function boot(devices: VirtioDevice[], script: string): Promise<string> {
   })
   const exit = await machine.exited
   expect(errors).toEqual([])
-  expect(exit.code).toBe(0)
+  expect(exit.how).toBe(POWERED_OFF)
   return output
 }
 

@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from "node:crypto"
+import { probeKvm } from "@ts-vmm/runtime"
 import { afterAll, describe, expect, test } from "vitest"
 import { busyboxImage, layeredImage, pythonImage } from "../fixtures/images.js"
 import { Workplace } from "./cli.js"
@@ -159,6 +160,8 @@ describe("options", () => {
   test("--uml-mode seccomp runs the same", async () => {
     const result = await place.run([
       "run",
+      "--hypervisor",
+      "uml",
       "--rm",
       "--uml-mode",
       "seccomp",
@@ -195,17 +198,18 @@ describe("options", () => {
 })
 
 describe("the host", () => {
-  test("doctor says that uml works, and why kvm does not, by running guests", async () => {
+  test("doctor says what works, why kvm does not where it does not, and what auto takes, by running guests", async () => {
     const probes = JSON.parse((await place.run(["doctor", "--json"])).stdout.toString())
+    const kvm = probeKvm().usable
     expect(probes).toMatchObject([
-      { hypervisor: "uml (ptrace)", usable: true },
-      { hypervisor: "uml (seccomp)", usable: true },
-      { hypervisor: "kvm", usable: false },
+      { hypervisor: "kvm", usable: kvm, chosen: kvm },
+      { hypervisor: "uml (ptrace)", usable: true, chosen: !kvm },
+      { hypervisor: "uml (seccomp)", usable: true, chosen: false },
     ])
     const text = await place.run(["doctor"])
     expect(text.exitCode).toBe(0)
     expect(text.stdout.toString()).toMatch(
-      /^uml \(ptrace\) +works: a guest ran its first program and ended within \d+ ms/,
+      /^uml \(ptrace\) +works: a guest ran its first program and ended within \d+ ms/m,
     )
   })
 

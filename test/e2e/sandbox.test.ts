@@ -5,6 +5,7 @@ import { Sandbox, type SandboxError } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { TEST_IMAGE_DIR } from "./cli.js"
+import { HYPERVISOR, underTest } from "./under-test.js"
 
 const stateDir = mkdtempSync(join(tmpdir(), "tsv-"))
 const paths = { stateDir, imageDir: TEST_IMAGE_DIR }
@@ -19,7 +20,7 @@ afterAll(() => {
 describe("exec", () => {
   let sandbox: Sandbox
   beforeAll(async () => {
-    sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
   })
   afterAll(() => sandbox.destroy())
 
@@ -82,7 +83,7 @@ describe("exec", () => {
 
 describe("failures leave nothing in the guest", () => {
   test("A6: streams of failed and finished programs are closed on both sides", async () => {
-    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     for (let i = 0; i < 200; i++) await sandbox.exec("nothing-here").catch(() => undefined)
     for (let i = 0; i < 200; i++) await sandbox.exec("true")
     // The agent holds at most a few thousand streams: kept ones would have used them up long before this.
@@ -91,7 +92,7 @@ describe("failures leave nothing in the guest", () => {
   })
 
   test("a user that does not exist is one error, and the sandbox lives on", async () => {
-    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     await expect(sandbox.createContainer({ command: ["true"], user: "nobody-knows" })).rejects.toThrow(
       /nobody-knows/,
     )
@@ -102,7 +103,7 @@ describe("failures leave nothing in the guest", () => {
 
 describe("spawn", () => {
   test("streams both ways while the program runs, and takes signals", async () => {
-    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     const cat = await sandbox.spawn("cat")
     cat.stdin.write("one\n")
     expect(String(await once(cat.stdout))).toBe("one\n")
@@ -113,7 +114,7 @@ describe("spawn", () => {
   })
 
   test("iterates over output and the end", async () => {
-    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     const events: string[] = []
     for await (const event of await sandbox.spawn("sh", ["-c", "echo a; sleep 0.2; echo b >&2; exit 7"])) {
       events.push(event.kind === "exit" ? `exit ${event.exitCode}` : `${event.kind} ${event.data}`)
@@ -122,7 +123,7 @@ describe("spawn", () => {
   })
 
   test("a terminal has a size, and follows a resize", async () => {
-    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     const script = "stty size; trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.1; done"
     const shell = await sandbox.spawn("sh", ["-c", script], { tty: { columns: 90, rows: 33 } })
     let text = ""
@@ -137,7 +138,7 @@ describe("spawn", () => {
 
 describe("containers", () => {
   test("two in one sandbox share the kernel and nothing else", async () => {
-    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 256 })
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 256, ...underTest })
     const [one, two] = await Promise.all([
       sandbox.createContainer({ command: ["sleep", "100"], hostname: "one" }),
       sandbox.createContainer({ command: ["sleep", "100"], hostname: "two" }),
@@ -155,7 +156,7 @@ describe("containers", () => {
   })
 
   test("X3: a container that eats all memory is told of by an event, and the sandbox lives on", async () => {
-    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 96 })
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 96, ...underTest })
     const oom = new Promise(resolve => sandbox.once("oom", resolve))
     const hog = await sandbox.createContainer({ command: ["sh", "-c", "tail /dev/zero; sleep 1"] })
     expect(await oom).toBe(hog.id)
@@ -163,7 +164,7 @@ describe("containers", () => {
   })
 
   test("a removed container's place can be taken again", async () => {
-    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     for (let i = 0; i < 5; i++) {
       const container = await sandbox.createContainer({ command: ["true"] })
       expect((await container.wait()).exitCode).toBe(0)
@@ -174,13 +175,13 @@ describe("containers", () => {
 
 describe("the sandbox itself", () => {
   test("tells what it is and when it was ready", async () => {
-    const sandbox = await Sandbox.create({ image, paths, name: "named", memoryMiB: 128 })
+    const sandbox = await Sandbox.create({ image, paths, name: "named", memoryMiB: 128, ...underTest })
     const exits: boolean[] = []
     sandbox.on("exit", reason => exits.push(reason.requested))
-    expect(sandbox).toMatchObject({ name: "named", status: "running", hypervisor: "uml" })
+    expect(sandbox).toMatchObject({ name: "named", status: "running", hypervisor: HYPERVISOR })
     expect(sandbox.timings.readyMs).toBeGreaterThan(sandbox.timings.machineMs)
     expect(Sandbox.list(paths)).toMatchObject([{ name: "named", status: "running" }])
-    await expect(Sandbox.create({ image, paths, name: "named" })).rejects.toMatchObject({
+    await expect(Sandbox.create({ image, paths, name: "named", ...underTest })).rejects.toMatchObject({
       code: "name-in-use",
     })
     await sandbox.stop({ timeoutMs: 100 })
@@ -190,7 +191,7 @@ describe("the sandbox itself", () => {
   })
 
   test("A8: when the agent is gone the sandbox has failed at once, and calls say so", async () => {
-    const sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    const sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     const pending = sandbox.exec("sleep", ["1000"])
     pending.catch(() => undefined)
     await sandbox.exec("true")
@@ -203,7 +204,7 @@ describe("the sandbox itself", () => {
   })
 
   test("A9: its folder and sockets are closed to others", async () => {
-    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128 })
+    await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     const folder = join(stateDir, "s", sandbox.id)
     expect(statSync(folder).mode & 0o777).toBe(0o700)
     for (const name of readdirSync(folder).filter(one => one.endsWith(".sock"))) {
@@ -213,7 +214,7 @@ describe("the sandbox itself", () => {
 
   test("D1: twenty in a row leave no file descriptor, process or folder behind", async () => {
     const once = async () => {
-      await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 64 })
+      await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 64, ...underTest })
       await sandbox.exec("true")
     }
     await once()
@@ -228,7 +229,7 @@ describe("the sandbox itself", () => {
 
   test("an abort during the start leaves nothing", async () => {
     const abort = new AbortController()
-    const creating = Sandbox.create({ image, paths, signal: abort.signal })
+    const creating = Sandbox.create({ image, paths, signal: abort.signal, ...underTest })
     setTimeout(() => abort.abort(), 20)
     await expect(creating).rejects.toMatchObject({ code: "aborted" } satisfies Partial<SandboxError>)
     expect(Sandbox.list(paths)).toEqual([])

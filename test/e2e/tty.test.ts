@@ -2,6 +2,7 @@ import { spawn } from "@lydell/node-pty"
 import { afterAll, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { CLI, Workplace } from "./cli.js"
+import { RUN_OPTIONS } from "./under-test.js"
 
 const place = new Workplace()
 const image = `oci:${busyboxImage()}`
@@ -14,7 +15,8 @@ afterAll(() => {
 
 /** The command line on a terminal of its own, as a person uses it. */
 function onTerminal(args: string[], size: { cols: number; rows: number }) {
-  const terminal = spawn(process.execPath, [CLI, ...args], {
+  const [command = "", ...rest] = args
+  const terminal = spawn(process.execPath, [CLI, command, ...RUN_OPTIONS, ...rest], {
     ...size,
     env: { ...process.env, ...place.env, TERM: "xterm" } as Record<string, string>,
   })

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "agent.h"
+#include "modules.h"
 #include "paths.h"
 
 namespace agent {
@@ -23,6 +24,7 @@ namespace {
 constexpr unsigned kDefaultPort = 1024;
 constexpr int kConnectTries = 2000;
 constexpr int kConnectPauseUs = 5000;
+constexpr int kConsoleWaitMs = 500;
 
 struct BootMount {
   const char* type;
@@ -47,6 +49,16 @@ void leave_initial_root() {
     log("new root: %s", strerror(errno));
 }
 
+// A kernel that cannot power off halts for ever instead. On a PC that takes ACPI, which User Mode Linux (it alone has
+// /proc/exitcode) does without.
+bool can_power_off() {
+#ifdef __x86_64__
+  return access("/sys/firmware/acpi", F_OK) == 0 || access("/proc/exitcode", F_OK) == 0;
+#else
+  return true;
+#endif
+}
+
 // The value of `key` on the kernel's command line, "" for a bare word; false when it is not there.
 bool kernel_option(std::string_view key, std::string& value) {
   const std::string line = read_file("/proc/cmdline", 4096);
@@ -60,6 +72,21 @@ bool kernel_option(std::string_view key, std::string& value) {
   return false;
 }
 
+// A console whose driver is a module was not there when the kernel opened one for the first process, and it comes some
+// time after its module.
+void open_late_console() {
+  std::string name;
+  if (isatty(2) || !kernel_option("console", name)) return;
+  for (int ms = 0; ms < kConsoleWaitMs; ms++) {
+    const Fd console(open("/dev/console", O_RDWR | O_CLOEXEC | O_NOCTTY));
+    if (console) {
+      for (int fd = 0; fd <= 2; fd++) dup2(console.get(), fd);
+      return;
+    }
+    usleep(1000);
+  }
+}
+
 unsigned host_port() {
   std::string text;
   uint64_t port;
@@ -70,12 +97,14 @@ unsigned host_port() {
 }  // namespace
 
 void boot() {
+  load_modules();
   leave_initial_root();
   for (const auto& entry : kBootMounts) {
     mkdir(entry.target, 0755);
     if (mount(entry.type, entry.target, entry.type, entry.flags, entry.data) != 0)
       log("mount %s: %s", entry.target, strerror(errno));
   }
+  open_late_console();
   loopback_up();
 }
 
@@ -124,7 +153,7 @@ Fd connect_host() {
 
 void power_off() {
   sync();
-  reboot(RB_POWER_OFF);
+  reboot(can_power_off() ? RB_POWER_OFF : RB_AUTOBOOT);
   for (;;) pause();
 }
 

@@ -1,10 +1,11 @@
 // Builds a guest kernel from Debian's linux-source package, or from any kernel tree, and packs the result.
 //
-//   node kernel/build.mjs uml-x86_64                      takes the newest linux-source-* package apt can reach
-//   node kernel/build.mjs uml-x86_64 --package linux-source-7.2
-//   node kernel/build.mjs uml-x86_64 --tree DIR           takes an unpacked kernel tree
+//   node kernel/build.mjs kvm-x86_64                      takes the newest linux-source-* package apt can reach
+//   node kernel/build.mjs kvm-x86_64 --package linux-source-7.2
+//   node kernel/build.mjs kvm-x86_64 --tree DIR           takes an unpacked kernel tree; the manifest will say
+//                         --origin "Debian package ..."   that it comes from there
 //
-// Needs: gcc, make, flex, bison, bc, xz-utils, and 2 GiB of disk. About 5 minutes on 2 cores.
+// Needs: gcc, make, flex, bison, bc, libelf-dev, xz-utils, zstd, and 2 GiB of disk. 5 to 8 minutes on 2 cores.
 // A package of a newer suite is reached by pointing apt at it (apt's own sources; see README.md).
 
 import { execFileSync } from "node:child_process"
@@ -19,20 +20,34 @@ import { brotliCompressSync, constants } from "node:zlib"
 const here = dirname(fileURLToPath(import.meta.url))
 const prebuilt = join(here, "..", "prebuilt")
 
-/** What each kernel is made of: the make ARCH, and the file that is packed. */
+/**
+ * What each kernel is made of: the make ARCH, the configuration, and the images that one build gives. An image is named
+ * as guestArtifacts().kernel() asks for it.
+ */
 const KERNELS = {
-  "uml-x86_64": { arch: "um", target: "linux", config: "uml-x86_64.config" },
+  "uml-x86_64": {
+    arch: "um",
+    config: "uml-x86_64.config",
+    images: [{ name: "linux-uml-x86_64", target: "linux", path: "linux", strip: true }],
+  },
+  "kvm-x86_64": {
+    arch: "x86_64",
+    config: "kvm-x86_64.config",
+    images: [
+      { name: "linux-kvm-x86_64", target: "vmlinux", path: "vmlinux", strip: true },
+      { name: "linux-kvm-x86_64-bzimage", target: "bzImage", path: "arch/x86/boot/bzImage", strip: false },
+    ],
+  },
 }
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { tree: { type: "string" }, package: { type: "string" } },
+  options: { tree: { type: "string" }, origin: { type: "string" }, package: { type: "string" } },
 })
-const name = positionals[0] ?? ""
-const kernel = KERNELS[name]
+const kernel = KERNELS[positionals[0] ?? ""]
 if (!kernel) {
   console.error(
-    `usage: node kernel/build.mjs ${Object.keys(KERNELS).join("|")} [--tree DIR | --package NAME]`,
+    `usage: node kernel/build.mjs ${Object.keys(KERNELS).join("|")} [--tree DIR [--origin TEXT] | --package NAME]`,
   )
   process.exit(2)
 }
@@ -40,7 +55,7 @@ if (!kernel) {
 const work = mkdtempSync(join(tmpdir(), "guest-kernel-"))
 try {
   const source = values.tree
-    ? { tree: values.tree, origin: "a kernel tree" }
+    ? { tree: values.tree, origin: values.origin ?? "a kernel tree" }
     : fetchDebianSource(values.package)
   buildKernel(source.tree)
   packKernel(source)
@@ -83,39 +98,49 @@ function buildKernel(tree) {
   // allnoconfig drops what does not take without a word: a kernel that lacks a feature must not be packed.
   if (lost.length > 0)
     throw new Error(`the kernel does not take these lines of ${kernel.config}: ${lost.join(", ")}`)
-  make(`-j${cpus().length}`, kernel.target)
+  make(`-j${cpus().length}`, ...kernel.images.map(image => image.target))
 }
 
 function packKernel({ tree, origin }) {
-  const stripped = join(work, "stripped")
-  run("strip", ["-o", stripped, join(tree, kernel.target)])
-  const image = readFileSync(stripped)
-  const packed = brotliCompressSync(image, {
-    params: {
-      [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
-      [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
-      [constants.BROTLI_PARAM_SIZE_HINT]: image.length,
-    },
-  })
   mkdirSync(prebuilt, { recursive: true })
-  const file = `linux-${name}.br`
-  writeFileSync(join(prebuilt, file), packed)
   const manifestPath = join(prebuilt, "manifest.json")
   const manifest = readManifest(manifestPath)
-  manifest.kernels[`linux-${name}`] = {
-    file,
+  const build = {
     version: run("make", ["-s", "-C", tree, `ARCH=${kernel.arch}`, "kernelrelease"]).trim(),
     source: origin,
     config: `kernel/${kernel.config}`,
     configSha256: sha256(readFileSync(join(here, kernel.config))),
-    size: image.length,
-    sha256: sha256(image),
-    packedSize: packed.length,
-    packedSha256: sha256(packed),
     licence: "GPL-2.0-only WITH Linux-syscall-note",
   }
+  for (const image of kernel.images) manifest.kernels[image.name] = { ...packImage(tree, image), ...build }
   writeFileSync(manifestPath, `${JSON.stringify(manifest, null, 2)}\n`)
-  console.log(`${file}: ${packed.length} bytes packed, ${image.length} unpacked`)
+}
+
+function packImage(tree, { name, path, strip }) {
+  const bytes = strip ? stripped(join(tree, path)) : readFileSync(join(tree, path))
+  const packed = brotliCompressSync(bytes, {
+    params: {
+      [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
+      [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
+      [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length,
+    },
+  })
+  const file = `${name}.br`
+  console.log(`${file}: ${packed.length} bytes packed, ${bytes.length} unpacked`)
+  writeFileSync(join(prebuilt, file), packed)
+  return {
+    file,
+    size: bytes.length,
+    sha256: sha256(bytes),
+    packedSize: packed.length,
+    packedSha256: sha256(packed),
+  }
+}
+
+function stripped(path) {
+  const output = join(work, "stripped")
+  run("strip", ["-o", output, path])
+  return readFileSync(output)
 }
 
 function readManifest(path) {

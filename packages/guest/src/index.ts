@@ -1,4 +1,5 @@
 export { AgentClient, type GuestDetails, type ProcessRef } from "./agent-client.js"
+export { type AgentInitramfsOptions, SANDBOX_MODULES, writeAgentInitramfs } from "./agent-initramfs.js"
 export type { ContainerStats, MemoryUse } from "./agent-replies.js"
 export { type GuestArtifacts, guestArtifacts } from "./artifacts.js"
 export {
@@ -16,6 +17,7 @@ export * from "./gen/agent_pb.js"
 export * from "./gen/health_pb.js"
 export * from "./gen/oci_pb.js"
 export { type InitramfsEntry, writeInitramfs } from "./initramfs.js"
+export { kernelModuleFiles } from "./kernel-modules.js"
 export { type CallOptions, TtrpcClient, type TtrpcClientOptions } from "./ttrpc/client.js"
 export * from "./ttrpc/frame.js"
 export { RpcStatusError, type ServiceHandlers, TtrpcServer } from "./ttrpc/server.js"

@@ -22,6 +22,25 @@ export interface NativePoller {
   close(): void
 }
 
+/** The table behind an {@link ExitTable}. Actions and spaces are numbers. */
+export interface NativeExitTable {
+  readonly cells: ArrayBuffer
+  readonly unclaimed: number
+  replaceRows(rows: readonly number[]): void
+  setAction(space: number, address: number, write: boolean, action: number): void
+  take(into: ArrayBufferView): number
+}
+
+/** A vCPU thread, which runs from its construction on. */
+export interface NativeVcpuLoop {
+  resume(): boolean
+  pause(): void
+  unpause(): void
+  stop(): void
+  ref(): void
+  unref(): void
+}
+
 /** What the addon exports. Every function checks its arguments itself. */
 export interface NativeAddon {
   setErrorClass(errorClass: typeof SysError): void
@@ -34,6 +53,7 @@ export interface NativeAddon {
     guard: boolean,
     inMemory: boolean,
   ): NativeMapping
+  mapDevice(fd: number, offset: number, size: number): NativeMapping
   eventFd(initial: number): number
   pipe(): [number, number]
   signal(fd: number, isEventFd: boolean): boolean
@@ -46,6 +66,14 @@ export interface NativeAddon {
   pollReadable(fd: number, timeoutUs: number): boolean
   lockFile(fd: number, type: number): boolean
   Poller: new (fd: number, events: number, callback: (events: number) => void) => NativePoller
+  ExitTable: new (cells: number, sinkSize: number) => NativeExitTable
+  VcpuLoop: new (
+    fd: number,
+    run: ArrayBuffer,
+    table: NativeExitTable,
+    name: string,
+    callback: (events: number, errno: number) => void,
+  ) => NativeVcpuLoop
   unixListen(path: string, mode: number, backlog: number): number
   unixAccept(fd: number): number | undefined
   unixConnect(path: string): number

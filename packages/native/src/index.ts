@@ -9,6 +9,14 @@
  */
 export { errnoName, SysError } from "./errors.js"
 export {
+  type ExitRow,
+  type ExitSpace,
+  ExitTable,
+  type ExitTableOptions,
+  type ReadAction,
+  type WriteAction,
+} from "./exit-table.js"
+export {
   closeFd,
   drain,
   duplicateFd,
@@ -39,7 +47,13 @@ export {
   type RunSyncOptions,
 } from "./io.js"
 export { launcherPath } from "./launcher.js"
-export { type CreateMappingOptions, MAX_MAPPING_SIZE, type MapOptions, Mapping } from "./mapping.js"
+export {
+  type CreateMappingOptions,
+  MAX_MAPPING_SIZE,
+  type MapDeviceOptions,
+  type MapOptions,
+  Mapping,
+} from "./mapping.js"
 export { POLL_ERROR, POLL_READABLE, POLL_WRITABLE, Poller, type PollInterest } from "./poller.js"
 export {
   MAX_MESSAGE_FDS,
@@ -55,3 +69,4 @@ export {
   unixConnect,
   unixListen,
 } from "./socket.js"
+export { VcpuLoop, type VcpuLoopOptions } from "./vcpu-loop.js"

@@ -38,6 +38,16 @@ export interface MapOptions {
   readonly inMemory?: boolean
 }
 
+/** What {@link Mapping.mapDevice} maps. */
+export interface MapDeviceOptions {
+  /** A kernel object without a file behind it, or a character device. Duplicated, as in {@link MapOptions}. */
+  readonly fd: number
+  /** What to map, in bytes, as the device defines it; a multiple of 4096. */
+  readonly offset: number
+  /** Bytes, 1 to {@link MAX_MAPPING_SIZE}. A device has no size to compare it with: ask the device. */
+  readonly size: number
+}
+
 /**
  * Memory shared between this process and whoever has the fd, visible as an `ArrayBuffer`.
  *
@@ -115,6 +125,25 @@ export class Mapping implements Disposable {
   static map(options: MapOptions): Mapping {
     const { fd, offset, size, writable = true, guard = false, inMemory = false } = options
     return new Mapping(addon.mapFile(fd, offset, size, writable, guard, inMemory))
+  }
+
+  /**
+   * Maps memory of the kernel, shared and writable: the `kvm_run` page of a vCPU and its rings.
+   *
+   * A `size` beyond what the device has is no error here. What lies there reads as zeroes, and {@link faulted} is set.
+   *
+   * @throws {@link SysError} `EBADF`; `EINVAL` (a file, pipe or socket); `ENODEV` (nothing to map); `ENOMEM`
+   * @throws RangeError for an unaligned offset or a size outside 1 … {@link MAX_MAPPING_SIZE}
+   * @see KVM_GET_VCPU_MMAP_SIZE in Documentation/virt/kvm/api.rst
+   *
+   * @example
+   * ```ts
+   * using run = Mapping.mapDevice({ fd: vcpuFd, offset: 0, size: ioctl(kvmFd, KVM_GET_VCPU_MMAP_SIZE) })
+   * ```
+   */
+  static mapDevice(options: MapDeviceOptions): Mapping {
+    const { fd, offset, size } = options
+    return new Mapping(addon.mapDevice(fd, offset, size))
   }
 
   /** The mapping's own fd, close-on-exec; -1 once closed. */

@@ -9,6 +9,7 @@ import { deferred } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
+import type { SandboxConfig } from "./options.js"
 
 /** Context id of every guest: one guest a vsock device, so it needs no number of its own. */
 const GUEST_CID = 3
@@ -27,8 +28,7 @@ export interface BootRequest {
   readonly hypervisor: Hypervisor
   readonly directory: string
   readonly image: StoredImage
-  readonly memoryMiB: number
-  readonly cpus: number
+  readonly config: Pick<SandboxConfig, "memoryMiB" | "cpus" | "initramfs">
   readonly hostname: string
   readonly sandboxId: string
   readonly console: ConsoleLog
@@ -53,7 +53,7 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   request.onMachine(machine)
   machine.onConsole(chunk => request.console.push(chunk))
   const died = machine.exited.then(exit => {
-    throw bootFailed(exit.signal ?? `code ${exit.code}`, request.console)
+    throw bootFailed(exit.how, request.console)
   })
   died.catch(() => undefined)
   // The protocol's code is loaded while the guest boots: it is not needed before, and takes as long.
@@ -65,11 +65,12 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
 
 /** The disk's files stay open for as long as the machine runs, and no longer. */
 async function startMachine(request: BootRequest, disk: BlockBackend, vsock: VsockDevice): Promise<Machine> {
-  const { hypervisor, directory, memoryMiB, cpus, onDeviceError } = request
+  const { hypervisor, directory, config, onDeviceError } = request
+  const { memoryMiB, cpus } = config
   try {
     const machine = await hypervisor.start({
       directory,
-      initramfs: guestArtifacts().initramfs,
+      initramfs: config.initramfs ?? guestArtifacts().initramfs,
       memoryMiB,
       cpus,
       devices: [new BlockDevice(disk), vsock],

@@ -26,6 +26,8 @@ export type {
   MachineSpec,
   UmlMode,
 } from "./hypervisor/hypervisor.js"
+export { KvmHypervisor, type KvmOptions } from "./hypervisor/kvm/kvm-hypervisor.js"
+export { type KvmProbe, probeKvm } from "./hypervisor/kvm/probe.js"
 export { UmlHypervisor, type UmlOptions } from "./hypervisor/uml/uml-hypervisor.js"
 export type { SandboxOptions } from "./options.js"
 export { defaultPaths, type RuntimePaths } from "./paths.js"

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs"
 import type { LoadProgress, StoredImage } from "@ts-vmm/oci-image"
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
@@ -25,6 +26,8 @@ export interface SandboxOptions extends WaitOptions {
   readonly hostname?: string
   /** Path of another guest kernel. */
   readonly kernel?: string
+  /** Path of another initramfs; its /init has to be the agent of `@ts-vmm/guest`. */
+  readonly initramfs?: string
   /** Where state and images live. Default: `defaultPaths()`. */
   readonly paths?: RuntimePaths
   /** Called while layers of an image are read that the store does not have yet. */
@@ -42,6 +45,8 @@ export interface SandboxConfig {
   readonly hypervisor: "auto" | HypervisorName
   readonly umlMode: UmlMode
   readonly hostname: string | undefined
+  readonly kernel: string | undefined
+  readonly initramfs: string | undefined
 }
 
 const DEFAULT_MEMORY_MIB = 512
@@ -54,8 +59,8 @@ const HOSTNAME_PATTERN = /^(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$/
 /** @throws SandboxError `invalid-argument`, naming the option */
 export function checkOptions(options: SandboxOptions): SandboxConfig {
   const { hypervisor = "auto", umlMode = "ptrace", hostname } = options
-  if (!["auto", "uml"].includes(hypervisor))
-    throw invalid(`unknown hypervisor "${hypervisor}": use auto or uml`)
+  if (!["auto", "kvm", "uml"].includes(hypervisor))
+    throw invalid(`unknown hypervisor "${hypervisor}": use auto, kvm or uml`)
   if (!["ptrace", "seccomp"].includes(umlMode))
     throw invalid(`unknown umlMode "${umlMode}": use ptrace or seccomp`)
   if (hostname !== undefined && !HOSTNAME_PATTERN.test(hostname))
@@ -66,6 +71,8 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     hypervisor,
     umlMode,
     hostname,
+    kernel: checkFile("kernel", options.kernel),
+    initramfs: checkFile("initramfs", options.initramfs),
   }
 }
 
@@ -73,6 +80,11 @@ function checkCount(name: string, value: number, max: number): number {
   if (!Number.isInteger(value) || value < 1 || value > max)
     throw invalid(`${name} must be a whole number from 1 to ${max}, not ${value}`)
   return value
+}
+
+function checkFile(name: string, path: string | undefined): string | undefined {
+  if (path === undefined || existsSync(path)) return path
+  throw invalid(`guest ${name} ${path} is missing`)
 }
 
 function invalid(message: string): SandboxError {

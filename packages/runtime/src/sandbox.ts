@@ -98,7 +98,7 @@ export class Sandbox extends SandboxEmitter {
   static async create(options: SandboxOptions): Promise<Sandbox> {
     const startedAt = performance.now()
     const config = checkOptions(options)
-    const hypervisor = chooseHypervisor(config, options.kernel)
+    const hypervisor = chooseHypervisor(config)
     hypervisor.check(config)
     const paths = options.paths ?? defaultPaths()
     const image = await findImage(paths.imageDir, options)
@@ -214,8 +214,7 @@ export class Sandbox extends SandboxEmitter {
       hypervisor,
       directory: this.#directory.path,
       image: this.image,
-      memoryMiB: config.memoryMiB,
-      cpus: config.cpus,
+      config,
       hostname: config.hostname ?? this.id,
       sandboxId: this.id,
       console: this.console,

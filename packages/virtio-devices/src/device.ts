@@ -34,6 +34,13 @@ export interface VirtioDevice {
   notify(index: number): void
   /** Back to inactive. Called after `ctx.signal` aborted; must not touch guest memory afterwards. */
   reset(): void
+  /**
+   * Settles when no I/O of this device works on guest memory any more; undefined when there is none. Transports ask
+   * before they tell the driver that a reset, or the stop of a queue, is done and the memory its own again. Only for
+   * devices with I/O that goes on after a call returned (`IoBatch.runAsync` on views of a chain) and cannot be
+   * called back by `ctx.signal`.
+   */
+  idle?(): Promise<void> | undefined
 }
 
 /** What an active device may do; made by the transport, dead after `reset`. */

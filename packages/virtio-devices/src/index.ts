@@ -20,6 +20,7 @@ export { QueueError, type QueueErrorCode } from "./queue/errors.js"
 export { PackedQueue } from "./queue/packed-queue.js"
 export { SplitQueue } from "./queue/split-queue.js"
 export type { InflightTracker, QueueConfig, QueueState, VirtQueue } from "./queue/virt-queue.js"
+export { AdaptivePoll } from "./transport/adaptive-poll.js"
 export { TransportCounters } from "./transport/counters.js"
 export { DeviceRuntime, type RuntimeHooks } from "./transport/device-runtime.js"
 export {

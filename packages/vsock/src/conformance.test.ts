@@ -1,4 +1,10 @@
-import { deviceConformance, direct, type MockDriver, overVhostUser } from "@ts-vmm/virtio-devices/testing"
+import {
+  deviceConformance,
+  direct,
+  type MockDriver,
+  overMmio,
+  overVhostUser,
+} from "@ts-vmm/virtio-devices/testing"
 import { describe, expect, test } from "vitest"
 import {
   VIRTIO_VSOCK_OP_REQUEST,
@@ -46,7 +52,7 @@ async function works(driver: MockDriver): Promise<void> {
   expect(header).toMatchObject({ op: VIRTIO_VSOCK_OP_RESPONSE, srcPort: PORT, dstPort: srcPort })
 }
 
-describe.each([direct, overVhostUser])("vsock device over $name", over => {
+describe.each([direct, overVhostUser, overMmio])("vsock device over $name", over => {
   const cases = deviceConformance({ makeDevice, over, works, requestQueues: [VSOCK_TX_QUEUE] })
   test.each(cases)("$name", ({ run }) => run())
 })

@@ -20,6 +20,7 @@ export interface RunOptions {
   readonly hypervisor: string
   readonly umlMode: string
   readonly kernel?: string
+  readonly initramfs?: string
   readonly readOnly?: boolean
   readonly json?: boolean
   readonly debug?: boolean
@@ -71,6 +72,7 @@ function sandboxOptions(
       cpus: options.cpus,
       hostname: options.hostname,
       kernel: options.kernel,
+      initramfs: options.initramfs,
     }),
   }
 }

@@ -16,6 +16,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   RegisterPoller(env, exports);
   RegisterSockets(env, exports);
   RegisterIo(env, exports);
+  RegisterExitTable(env, exports);
+  RegisterVcpu(env, exports);
   return exports;
 }
 

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include <fcntl.h>
+
 namespace tsvmm {
 
 void ThrowErrno(Napi::Env env, int error, const char* syscall, const char* detail) {
@@ -13,6 +15,8 @@ void ThrowErrno(Napi::Env env, int error, const char* syscall, const char* detai
       {Napi::Number::New(env, error), Napi::String::New(env, syscall), tail});
   throw Napi::Error(env, made);
 }
+
+UniqueFd Duplicate(Napi::Env env, int fd) { return UniqueFd(Check(env, fcntl(fd, F_DUPFD_CLOEXEC, 3), "fcntl")); }
 
 void ThrowType(Napi::Env env, const char* name, const char* expected) {
   throw Napi::TypeError::New(env, std::string(name) + " must be " + expected);
@@ -78,6 +82,18 @@ Napi::Array CheckArray(Napi::Value value, const char* name, uint32_t most) {
   Napi::Array array = value.As<Napi::Array>();
   if (array.Length() > most) ThrowRange(value.Env(), (std::string(name) + ".length").c_str(), 0, most);
   return array;
+}
+
+void CallBack(napi_async_context context, const Napi::FunctionReference& callback,
+              std::initializer_list<napi_value> arguments) {
+  Napi::Env env = callback.Env();
+  napi_value receiver = env.Global();
+  napi_value error;
+  napi_status called =
+      napi_make_callback(env, context, receiver, callback.Value(), arguments.size(), arguments.begin(), nullptr);
+  if (called == napi_pending_exception && napi_get_and_clear_last_exception(env, &error) == napi_ok) {
+    napi_fatal_exception(env, error);
+  }
 }
 
 Napi::Array MakeRow(Napi::Env env, std::initializer_list<double> values) {

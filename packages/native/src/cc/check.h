@@ -58,6 +58,9 @@ T Check(Napi::Env env, T result, const char* syscall) {
   return result;
 }
 
+/** A duplicate, close-on-exec. */
+UniqueFd Duplicate(Napi::Env env, int fd);
+
 /** Calls again while a signal interrupts the system call. */
 template <typename Call>
 auto Retry(Call call) {
@@ -81,6 +84,10 @@ Bytes CheckArrayBuffer(Napi::Env env, napi_value value, const char* name);
 Napi::Function CheckFunction(Napi::Value value, const char* name);
 Napi::Array CheckArray(Napi::Value value, const char* name, uint32_t most);
 
+/** Calls into JavaScript from the event loop. What the callback throws becomes an uncaughtException. */
+void CallBack(napi_async_context context, const Napi::FunctionReference& callback,
+              std::initializer_list<napi_value> arguments);
+
 /** An array of numbers. */
 Napi::Array MakeRow(Napi::Env env, std::initializer_list<double> values);
 
@@ -89,6 +96,8 @@ void RegisterMapping(Napi::Env env, Napi::Object exports);
 void RegisterPoller(Napi::Env env, Napi::Object exports);
 void RegisterSockets(Napi::Env env, Napi::Object exports);
 void RegisterIo(Napi::Env env, Napi::Object exports);
+void RegisterExitTable(Napi::Env env, Napi::Object exports);
+void RegisterVcpu(Napi::Env env, Napi::Object exports);
 
 /** Adds one function, which returns a Napi::Value or nothing, to the addon. */
 template <auto callback>

@@ -72,8 +72,7 @@ void CloseFd(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value DuplicateFd(const Napi::CallbackInfo& info) {
-  int copy = fcntl(CheckFd(info[0]), F_DUPFD_CLOEXEC, 3);
-  return Napi::Number::New(info.Env(), Check(info.Env(), copy, "fcntl"));
+  return Napi::Number::New(info.Env(), Duplicate(info.Env(), CheckFd(info[0])).Release());
 }
 
 void SetNonBlockingFd(const Napi::CallbackInfo& info) {

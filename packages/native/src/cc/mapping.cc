@@ -237,32 +237,54 @@ Napi::Value CreateMapping(const Napi::CallbackInfo& info) {
   return MappingObject::Make(env, std::move(fd), 0, size, true, guard);
 }
 
-Napi::Value MapFile(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
+/** The part of an fd that is to be mapped; `fd` is a duplicate, made after all arguments are checked. */
+struct Part {
+  UniqueFd fd;
+  uint64_t offset;
+  size_t size;
+};
+
+Part CheckPart(const Napi::CallbackInfo& info) {
   int original = CheckFd(info[0]);
   auto offset = static_cast<uint64_t>(CheckInteger(info[1], "offset", 0, 9007199254740991.0));
-  if (offset % kUnit != 0) throw Napi::RangeError::New(env, "offset must be a multiple of 4096");
+  if (offset % kUnit != 0) throw Napi::RangeError::New(info.Env(), "offset must be a multiple of 4096");
   size_t size = CheckSize(info[2]);
+  return {Duplicate(info.Env(), original), offset, size};
+}
+
+Napi::Value MapFile(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
   bool writable = CheckBoolean(info[3], "writable");
   bool guard = CheckBoolean(info[4], "guard");
   bool memory_only = CheckBoolean(info[5], "inMemory");
-  UniqueFd fd(Check(env, fcntl(original, F_DUPFD_CLOEXEC, 3), "fcntl"));
+  Part part = CheckPart(info);
   // First of all, as fstat on a file that the peer serves through FUSE could wait for ever.
-  if (memory_only && fcntl(fd.Get(), F_GET_SEALS) < 0) {
+  if (memory_only && fcntl(part.fd.Get(), F_GET_SEALS) < 0) {
     ThrowErrno(env, EINVAL, "mmap", "the file is not memory (memfd or tmpfs)");
   }
   struct stat facts;
-  Check(env, fstat(fd.Get(), &facts), "fstat");
+  Check(env, fstat(part.fd.Get(), &facts), "fstat");
   if (!S_ISREG(facts.st_mode)) ThrowErrno(env, EINVAL, "mmap", "not a regular file");
   auto file_size = static_cast<uint64_t>(facts.st_size);
-  if (offset > file_size || size > file_size - offset) {
+  if (part.offset > file_size || part.size > file_size - part.offset) {
     ThrowErrno(env, EOVERFLOW, "mmap", "offset + size is beyond the end of the file");
   }
   struct statfs system;
-  Check(env, fstatfs(fd.Get(), &system), "fstatfs");
+  Check(env, fstatfs(part.fd.Get(), &system), "fstatfs");
   // The kernel would round the length up to huge pages, beyond what is reserved for it.
   if (system.f_type == HUGETLBFS_MAGIC) ThrowErrno(env, EINVAL, "mmap", "huge pages are not supported");
-  return MappingObject::Make(env, std::move(fd), offset, size, writable, guard);
+  return MappingObject::Make(env, std::move(part.fd), part.offset, part.size, writable, guard);
+}
+
+Napi::Value MapDevice(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Part part = CheckPart(info);
+  struct stat facts;
+  Check(env, fstat(part.fd.Get(), &facts), "fstat");
+  // The kernel's anonymous inodes (a vCPU, say) have no file type at all.
+  bool is_device = S_ISCHR(facts.st_mode) || (facts.st_mode & S_IFMT) == 0;
+  if (!is_device) ThrowErrno(env, EINVAL, "mmap", "not a device or kernel object");
+  return MappingObject::Make(env, std::move(part.fd), part.offset, part.size, true, false);
 }
 
 }  // namespace
@@ -271,6 +293,7 @@ void RegisterMapping(Napi::Env env, Napi::Object exports) {
   env.GetInstanceData<Instance>()->mapping_class = Napi::Persistent(MappingObject::Define(env));
   Export<CreateMapping>(env, exports, "createMapping");
   Export<MapFile>(env, exports, "mapFile");
+  Export<MapDevice>(env, exports, "mapDevice");
 }
 
 }  // namespace tsvmm

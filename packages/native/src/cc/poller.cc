@@ -5,8 +5,6 @@
 
 #include "check.h"
 
-#include <fcntl.h>
-
 namespace tsvmm {
 namespace {
 
@@ -33,7 +31,7 @@ class PollerObject : public Napi::ObjectWrap<PollerObject> {
     callback_ = Napi::Persistent(CheckFunction(info[2], "callback"));
     context_ = std::make_unique<Napi::AsyncContext>(env, "tsvmm:Poller");
     auto handle = std::make_unique<Handle>();
-    handle->fd.Reset(Check(env, fcntl(fd, F_DUPFD_CLOEXEC, 3), "fcntl"));
+    handle->fd = Duplicate(env, fd);
     uv_loop_t* loop = nullptr;
     if (napi_get_uv_event_loop(env, &loop) != napi_ok) throw Napi::Error::New(env);
     int error = uv_poll_init(loop, &handle->poll, handle->fd.Get());
@@ -96,14 +94,8 @@ class PollerObject : public Napi::ObjectWrap<PollerObject> {
     // Keeps the object over a close() and a garbage collection inside the callback.
     [[maybe_unused]] Napi::Object keep = self->Value();
     if (status < 0) uv_poll_stop(poll);
-    napi_value argument = Napi::Number::New(env, status < 0 ? kError : events & (UV_READABLE | UV_WRITABLE));
-    napi_value function = self->callback_.Value();
-    napi_value receiver = env.Global();
-    napi_status called = napi_make_callback(env, *self->context_, receiver, function, 1, &argument, nullptr);
-    napi_value error;
-    if (called == napi_pending_exception && napi_get_and_clear_last_exception(env, &error) == napi_ok) {
-      napi_fatal_exception(env, error);
-    }
+    int happened = status < 0 ? kError : events & (UV_READABLE | UV_WRITABLE);
+    CallBack(*self->context_, self->callback_, {Napi::Number::New(env, happened)});
   }
 
   void SetEvents(const Napi::CallbackInfo& info) {

@@ -1,25 +1,32 @@
 import type { SandboxConfig } from "../options.js"
 import type { Hypervisor, HypervisorProbe } from "./hypervisor.js"
+import { KvmHypervisor } from "./kvm/kvm-hypervisor.js"
+import { probeKvm } from "./kvm/probe.js"
 import { UmlHypervisor } from "./uml/uml-hypervisor.js"
 
-/**
- * The driver for a configuration. `auto` means `uml` as long as it is the only one; a driver for KVM takes
- * its seat here, behind its probe.
- */
-export function chooseHypervisor(
-  config: Pick<SandboxConfig, "hypervisor" | "umlMode">,
-  kernel?: string,
-): Hypervisor {
-  return new UmlHypervisor({ mode: config.umlMode, ...(kernel === undefined ? {} : { kernel }) })
+/** What the choice goes by. */
+type Wanted = Pick<SandboxConfig, "hypervisor" | "umlMode" | "kernel">
+
+/** The driver for a configuration. `auto` is `kvm` where guest code runs on the processor, else `uml`. */
+export function chooseHypervisor(config: Wanted): Hypervisor {
+  const kernel = config.kernel === undefined ? {} : { kernel: config.kernel }
+  if (config.hypervisor === "uml") return new UmlHypervisor({ mode: config.umlMode, ...kernel })
+  if (config.hypervisor === "kvm") return new KvmHypervisor(kernel)
+  const probe = probeKvm()
+  return probe.usable
+    ? new KvmHypervisor({ probe, ...kernel })
+    : new UmlHypervisor({ mode: config.umlMode, ...kernel })
 }
 
 /** A probe's result and what was probed. */
 export interface NamedProbe extends HypervisorProbe {
   readonly hypervisor: string
+  /** `auto` takes this one. */
+  readonly chosen: boolean
 }
 
 /**
- * Runs a throw-away guest on every hypervisor, in each of its modes.
+ * Runs guest code on every hypervisor, in each of its modes.
  *
  * @example
  * ```ts
@@ -29,10 +36,15 @@ export interface NamedProbe extends HypervisorProbe {
  * ```
  */
 export async function probeHypervisors(): Promise<NamedProbe[]> {
-  const probes: NamedProbe[] = []
+  const kvm = probeKvm()
+  const probes: NamedProbe[] = [{ hypervisor: "kvm", ...describe(kvm), chosen: kvm.usable }]
   for (const mode of ["ptrace", "seccomp"] as const) {
-    probes.push({ hypervisor: `uml (${mode})`, ...(await new UmlHypervisor({ mode }).probe()) })
+    const probe = await new UmlHypervisor({ mode }).probe()
+    probes.push({ hypervisor: `uml (${mode})`, ...probe, chosen: !kvm.usable && mode === "ptrace" })
   }
-  probes.push({ hypervisor: "kvm", usable: false, reason: "this version has no KVM driver" })
   return probes
+}
+
+function describe({ usable, reason }: HypervisorProbe): HypervisorProbe {
+  return { usable, reason: usable ? reason : `${reason}; using uml` }
 }

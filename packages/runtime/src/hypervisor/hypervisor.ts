@@ -1,7 +1,7 @@
 import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 
 /** The hypervisors a sandbox can ask for; `auto` takes the best one that works on this host. */
-export type HypervisorName = "uml"
+export type HypervisorName = "uml" | "kvm"
 
 /** How UML keeps guest programs apart from the guest kernel; see docs/threat-model.md before choosing `seccomp`. */
 export type UmlMode = "ptrace" | "seccomp"
@@ -33,14 +33,13 @@ export interface MachineSpec {
 
 /** How a machine ended. */
 export interface MachineExit {
-  /** Exit code of the machine's process, null when a signal ended it. */
-  readonly code: number | null
-  readonly signal: NodeJS.Signals | null
+  /** In a few words for a person: "code 1", "SIGKILL", "the guest powered off". */
+  readonly how: string
 }
 
 /** A running machine. */
 export interface Machine {
-  /** Host process id of the machine's outermost process. */
+  /** Host process id of the machine's outermost process; this one where the machine has none of its own. */
   readonly pid: number
   /** Settles once, when the machine has ended and nothing of it runs any more. Never rejects. */
   readonly exited: Promise<MachineExit>
@@ -58,7 +57,10 @@ export interface Hypervisor {
   readonly name: HypervisorName
   /** Runs a throw-away guest to see whether this works here. */
   probe(): Promise<HypervisorProbe>
-  /** Checks what this driver cannot do, before anything is made. @throws SandboxError `invalid-argument` */
+  /**
+   * Checks what this driver, or this host, cannot do, before anything is made.
+   * @throws SandboxError `invalid-argument`, `hypervisor-unavailable`
+   */
   check(spec: Pick<MachineSpec, "memoryMiB" | "cpus">): void
   /** Starts a machine. @throws SandboxError `hypervisor-unavailable`, `no-space` or `boot-failed` */
   start(spec: MachineSpec): Promise<Machine>

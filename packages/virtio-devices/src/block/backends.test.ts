@@ -4,7 +4,7 @@ import { constants, tmpdir } from "node:os"
 import { join } from "node:path"
 import { IO_WRITE, IoBatch } from "@ts-vmm/native"
 import { afterEach, describe, expect, test } from "vitest"
-import { direct, MockDriver, overVhostUser } from "../testing/index.js"
+import { direct, MockDriver, overMmio, overVhostUser } from "../testing/index.js"
 import { type BlockBackend, ExtentList } from "./backend.js"
 import { concatBackend } from "./concat-backend.js"
 import * as defs from "./defs.js"
@@ -56,7 +56,7 @@ const codeOf = (action: () => unknown) => {
 }
 
 describe("file backend", () => {
-  test.each([direct, overVhostUser])("reads and writes an image over $name", async over => {
+  test.each([direct, overVhostUser, overMmio])("reads and writes an image over $name", async over => {
     const path = image(pattern(1 << 20))
     const { block } = await attach(openFileBackend(path), over)
     const read = await block.request(defs.VIRTIO_BLK_T_IN, 8, { writable: [4096] })
@@ -74,7 +74,7 @@ describe("file backend", () => {
     ).toBe(true)
   })
 
-  test.each([direct, overVhostUser])(
+  test.each([direct, overVhostUser, overMmio])(
     "requests too large to be done at once go through the pool over $name",
     async over => {
       const path = image(new Uint8Array(4 << 20))
@@ -130,7 +130,7 @@ describe("file backend", () => {
     expect(readFileSync(path)).toEqual(Buffer.from(pattern(4096)))
   })
 
-  test.each([direct, overVhostUser])(
+  test.each([direct, overVhostUser, overMmio])(
     "B6: an image truncated under the device gives IOERR, and later requests work over $name",
     async over => {
       const path = image(pattern(1 << 20))
@@ -204,7 +204,7 @@ describe("file backend", () => {
     expect(codeOf(() => openFileBackend("/dev/null"))).toBe("not-a-disk")
   })
 
-  test.each([direct, overVhostUser])(
+  test.each([direct, overVhostUser, overMmio])(
     "a grown image is offered with a configuration interrupt over $name",
     async over => {
       const path = image(pattern(1 << 16))
@@ -223,7 +223,7 @@ describe("file backend", () => {
 })
 
 describe("concatenated backend", () => {
-  test.each([direct, overVhostUser])("is one disk, with gaps of zeroes, over $name", async over => {
+  test.each([direct, overVhostUser, overMmio])("is one disk, with gaps of zeroes, over $name", async over => {
     const [a, b] = [pattern(3000, 3), pattern(10_000, 5)]
     const { block, device } = await attach(
       concatBackend([

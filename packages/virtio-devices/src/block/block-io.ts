@@ -4,6 +4,7 @@ import type { GuestMemory } from "@ts-vmm/vm-memory"
 import type { DescriptorChain } from "../queue/chain.js"
 import { type BlockBackend, ExtentList, ZERO_EXTENT } from "./backend.js"
 import { MAX_PARTS } from "./concat-backend.js"
+import type { IoGauge } from "./io-gauge.js"
 
 /** Operations per native call; one request spans at most this many parts and gaps of a disk. */
 const MAX_OPS = 2 * MAX_PARTS
@@ -41,6 +42,7 @@ export interface IoTask {
 export class BlockIo<Task extends IoTask> {
   readonly #backend: BlockBackend
   readonly #done: (task: Task) => void
+  readonly #gauge: IoGauge
   readonly #buffers: ArrayBuffer[]
   /** Where each region starts in its buffer. */
   readonly #bases: number[]
@@ -57,9 +59,13 @@ export class BlockIo<Task extends IoTask> {
   /** Until then writes go to the pool. */
   #throttledUntil = 0
 
-  /** @param done called once per task, when its `pending` has come down to 0 */
-  constructor(backend: BlockBackend, memory: GuestMemory, done: (task: Task) => void) {
+  /**
+   * @param gauge told of what the thread pool does
+   * @param done called once per task, when its `pending` has come down to 0
+   */
+  constructor(backend: BlockBackend, memory: GuestMemory, gauge: IoGauge, done: (task: Task) => void) {
     this.#backend = backend
+    this.#gauge = gauge
     this.#done = done
     this.#buffers = memory.regions.map(region => region.bytes.buffer as ArrayBuffer)
     this.#bases = memory.regions.map(region => region.bytes.byteOffset)
@@ -214,10 +220,12 @@ export class BlockIo<Task extends IoTask> {
   #runAsync(batch: Batch<Task>): void {
     const tasks = batch.tasks.slice(0, batch.count)
     const expected = batch.expected.slice(0, batch.count)
+    this.#gauge.begin(this.#missed.length)
     batch.io.runAsync(this.#buffers, this.#missed, (row, result) => {
       if (result !== expected[row]) noteError(tasks[row]!, result)
       this.settle(tasks[row]!)
       this.submit()
+      this.#gauge.end()
     })
     this.#missed.length = 0
   }

@@ -4,6 +4,7 @@ import {
   direct,
   MockDriver,
   type MockDriverOptions,
+  overMmio,
   overVhostUser,
 } from "../testing/index.js"
 import * as defs from "./defs.js"
@@ -23,7 +24,7 @@ afterEach(async () => {
 
 const pattern = (length: number) => Uint8Array.from({ length }, (_, i) => (i * 7 + (i >> 9)) & 0xff)
 
-describe.each([direct, overVhostUser])("block device over $name", over => {
+describe.each([direct, overVhostUser, overMmio])("block device over $name", over => {
   async function attach(
     options: BlockDeviceOptions & { readOnly?: boolean } = {},
     driverOptions: MockDriverOptions = {},

@@ -7,6 +7,7 @@ import type { DescriptorChain } from "../queue/chain.js"
 import type { BlockBackend } from "./backend.js"
 import { BlockIo, type IoTask } from "./block-io.js"
 import * as defs from "./defs.js"
+import { IoGauge } from "./io-gauge.js"
 import {
   type DiskLimits,
   MAX_DISCARD_SECTORS,
@@ -81,6 +82,7 @@ export class BlockDevice implements VirtioDevice {
   readonly #serial = new Uint8Array(defs.VIRTIO_BLK_ID_BYTES)
   readonly #config = new DataView(new ArrayBuffer(defs.CONFIG_SIZE))
   readonly #parser = new RequestParser()
+  readonly #gauge = new IoGauge()
   readonly #disk: { -readonly [K in keyof DiskLimits]: DiskLimits[K] }
   #session: Session | undefined
 
@@ -123,7 +125,7 @@ export class BlockDevice implements VirtioDevice {
     const session: Session = {
       ctx,
       flushes: hasFeature(ctx.features, defs.VIRTIO_BLK_F_FLUSH),
-      io: new BlockIo<BlockTask>(this.#backend, ctx.memory, task => {
+      io: new BlockIo<BlockTask>(this.#backend, ctx.memory, this.#gauge, task => {
         this.#finish(session, task)
       }),
     }
@@ -132,6 +134,11 @@ export class BlockDevice implements VirtioDevice {
 
   reset(): void {
     this.#session = undefined
+  }
+
+  /** The thread pool cannot be called back: what it began works on guest memory until it ends. */
+  idle(): Promise<void> | undefined {
+    return this.#gauge.idle()
   }
 
   notify(index: number): void {

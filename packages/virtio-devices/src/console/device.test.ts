@@ -6,6 +6,7 @@ import {
   direct,
   MockDriver,
   type MockDriverOptions,
+  overMmio,
   overVhostUser,
 } from "../testing/index.js"
 import {
@@ -361,6 +362,8 @@ describe.each([
   { what: "three ports", over: direct, options: { ports: [{}, {}, {}] } },
   { what: "one port", over: overVhostUser, options: {} },
   { what: "three ports", over: overVhostUser, options: { ports: [{}, {}, {}] } },
+  { what: "one port", over: overMmio, options: {} },
+  { what: "three ports", over: overMmio, options: { ports: [{}, {}, {}] } },
 ])("console with $what over $over.name", ({ options, over }) => {
   const works = async (driver: MockDriver) => {
     const device = driver.device as ConsoleDevice

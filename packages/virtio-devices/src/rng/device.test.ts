@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "vitest"
-import { deviceConformance, direct, MockDriver, overVhostUser } from "../testing/index.js"
+import { deviceConformance, direct, MockDriver, overMmio, overVhostUser } from "../testing/index.js"
 import { MAX_REQUEST_SIZE, RNG_QUEUE, RngDevice } from "./index.js"
 
 const pattern = (): RngDevice => new RngDevice({ fill: into => into.fill(0xa5) })
@@ -65,7 +65,7 @@ describe.each([{ packed: false }, { packed: true }])("entropy device, packed: $p
   })
 })
 
-describe.each([direct, overVhostUser])("entropy device over $name", over => {
+describe.each([direct, overVhostUser, overMmio])("entropy device over $name", over => {
   const works = async (driver: MockDriver) => {
     const buffer = driver.writable(7)
     expect((await driver.send(RNG_QUEUE, [buffer])).length).toBe(7)

@@ -38,7 +38,7 @@ type Body = (driver: MockDriver, subject: ConformanceSubject) => Promise<void>
  * @example
  * ```ts
  * const works = async driver => expect((await driver.send(0, [driver.writable(8)])).length).toBe(8)
- * describe.each([direct, overVhostUser])("entropy over $name", over => {
+ * describe.each([direct, overVhostUser, overMmio])("entropy over $name", over => {
  *   test.each(deviceConformance({ makeDevice: () => new RngDevice(), over, works }))("$name", ({ run }) => run())
  * })
  * ```

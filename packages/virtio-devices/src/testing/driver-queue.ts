@@ -45,6 +45,8 @@ export interface DriverQueue {
   post(buffers: readonly DriverBuffer[], options?: PostOptions): number
   /** True when the device asked to be notified of what was posted since the last call. */
   needsKick(): boolean
+  /** True when `poll` would take one. */
+  hasUsed(): boolean
   /** Takes one used chain. */
   poll(): UsedBuffer | undefined
   /** Asks for interrupts, or for none. With EVENT_IDX, "on" means: at the next used chain. */

@@ -44,8 +44,11 @@ export interface DriverPort {
   driverOk(): Promise<void>
   /** Makes the device look at queue `index`; any number, also of a queue that is not there. */
   kick(index: number): void
-  /** Is called with the queue index at each used-buffer interrupt. One listener. */
-  onInterrupt(listener: (index: number) => void): void
+  /**
+   * Is called at each used-buffer interrupt: with the queue's index, or without one when all queues share an
+   * interrupt and the driver has to look. One listener.
+   */
+  onInterrupt(listener: (index?: number) => void): void
   /** Is called at each configuration interrupt. One listener. */
   onConfigInterrupt(listener: () => void): void
   /** True once the device says DEVICE_NEEDS_RESET, or what the transport has in its place. */

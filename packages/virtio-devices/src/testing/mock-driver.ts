@@ -69,7 +69,8 @@ export class MockDriver implements AsyncDisposable {
     this.options = options
     this.#heap = options.heapStart ?? 2 ** 32
     port.onInterrupt(index => {
-      this.#interrupts.set(index, this.interrupts(index) + 1)
+      for (const one of index === undefined ? this.#queuesWithUsed() : [index])
+        this.#interrupts.set(one, this.interrupts(one) + 1)
       this.#wake()
     })
     port.onConfigInterrupt(() => {
@@ -232,6 +233,10 @@ export class MockDriver implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.port.close()
+  }
+
+  #queuesWithUsed(): number[] {
+    return [...this.#queues].filter(([, queue]) => queue.hasUsed()).map(([index]) => index)
   }
 
   #sizes(): readonly number[] {

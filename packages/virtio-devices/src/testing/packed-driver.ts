@@ -91,12 +91,16 @@ export class PackedDriver implements DriverQueue {
     return ((this.#avail - event - 1) & 0xffff) < count
   }
 
-  poll(): UsedBuffer | undefined {
-    const at = this.config.desc + this.#used * VIRTQ_DESC_SIZE
-    const flags = this.#memory.loadU16(at + FLAGS_OFFSET)
+  hasUsed(): boolean {
+    const flags = this.#memory.loadU16(this.config.desc + this.#used * VIRTQ_DESC_SIZE + FLAGS_OFFSET)
     const avail = (flags & VIRTQ_DESC_F_AVAIL) !== 0
     const used = (flags & VIRTQ_DESC_F_USED) !== 0
-    if (avail !== this.#usedWrap || used !== this.#usedWrap) return undefined
+    return avail === this.#usedWrap && used === this.#usedWrap
+  }
+
+  poll(): UsedBuffer | undefined {
+    if (!this.hasUsed()) return undefined
+    const at = this.config.desc + this.#used * VIRTQ_DESC_SIZE
     const bytes = new Uint8Array(VIRTQ_DESC_SIZE)
     this.#memory.read(at, bytes)
     const view = new DataView(bytes.buffer)

@@ -80,9 +80,13 @@ export class SplitDriver implements DriverQueue {
     return ((this.#availIdx - event - 1) & 0xffff) < ((this.#availIdx - before) & 0xffff)
   }
 
+  hasUsed(): boolean {
+    return this.#memory.loadU16(this.config.device + 2) !== this.#usedIdx
+  }
+
   poll(): UsedBuffer | undefined {
+    if (!this.hasUsed()) return undefined
     const { device, size } = this.config
-    if (this.#memory.loadU16(device + 2) === this.#usedIdx) return undefined
     const entry = new Uint8Array(8)
     this.#memory.read(device + 4 + 8 * (this.#usedIdx % size), entry)
     const view = new DataView(entry.buffer)

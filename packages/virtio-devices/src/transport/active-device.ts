@@ -37,7 +37,8 @@ export class ActiveDevice implements DeviceContext {
   readonly memory: GuestMemory
   readonly features: bigint
   readonly #host: ActivationHost
-  readonly #abort = new AbortController()
+  /** Made when it is first asked for: many devices never do, and it costs more than all the rest of a reset. */
+  #abort: AbortController | undefined
   readonly #slots = new Map<number, QueueSlot>()
   #broken = false
   /** What `signal.aborted` says, at a fraction of its cost: it is asked for every chain. */
@@ -52,6 +53,10 @@ export class ActiveDevice implements DeviceContext {
   }
 
   get signal(): AbortSignal {
+    if (!this.#abort) {
+      this.#abort = new AbortController()
+      if (this.#ended) this.#abort.abort()
+    }
     return this.#abort.signal
   }
 
@@ -144,6 +149,11 @@ export class ActiveDevice implements DeviceContext {
     return [...this.#slots.keys()]
   }
 
+  /** Chains that the device holds of queue `index`. */
+  inFlight(index: number): number {
+    return this.#slots.get(index)?.queue.inFlight ?? 0
+  }
+
   /** True when a notification of `index` should reach the device. */
   accepts(index: number): boolean {
     const slot = this.#slots.get(index)
@@ -179,7 +189,7 @@ export class ActiveDevice implements DeviceContext {
   /** Reset: aborts, then revokes everything. */
   end(): void {
     this.#ended = true
-    this.#abort.abort()
+    this.#abort?.abort()
     for (const { queue, idle } of this.#slots.values()) {
       queue.stop()
       for (const resolve of idle) resolve()

@@ -186,6 +186,33 @@ describe("reset", () => {
     expect(device.log).toEqual(["activate", "abort", "reset", "activate"])
   })
 
+  test("a signal that is first asked for after the reset says so at once", async () => {
+    const device = new TestDevice()
+    let ctx: DeviceContext | undefined
+    device.activate = one => {
+      ctx = one
+    }
+    const driver = await MockDriver.attach(device, direct)
+    drivers.push(driver)
+    await driver.port.reset()
+    expect(ctx?.signal.aborted).toBe(true)
+  })
+
+  test("says what the device holds, of one queue and of all", async () => {
+    const { driver, runtime, ctx } = await attach()
+    fill(driver, 3)
+    fill(driver, 1, 1)
+    const chains = [ctx.pop(0)!, ctx.pop(0)!, ctx.pop(1)!]
+    expect([runtime.inFlight(0), runtime.inFlight(1), runtime.inFlight(7), runtime.inFlight()]).toEqual([
+      2, 1, 0, 3,
+    ])
+    ctx.complete(0, chains[0]!, 0)
+    ctx.unpop(0, chains[1]!)
+    expect(runtime.inFlight()).toBe(1)
+    runtime.reset()
+    expect(runtime.inFlight()).toBe(0)
+  })
+
   test("Q18: the runtime takes no second activation without a reset", async () => {
     const { device, port, runtime, counters } = await attach()
     runtime.activate(port.memory, 0n)

@@ -119,6 +119,14 @@ export class DeviceRuntime {
     return this.#active?.hasQueue(index) ?? false
   }
 
+  /** Chains the device took and has not returned, of queue `index` or of all. */
+  inFlight(index?: number): number {
+    const active = this.#active
+    if (!active) return 0
+    const indexes = index === undefined ? active.queueIndexes : [index]
+    return indexes.reduce((sum, one) => sum + active.inFlight(one), 0)
+  }
+
   /** The device takes nothing more from queue `index`; resolves when it has completed what it took. */
   suspend(index: number): Promise<void> {
     return this.#active?.suspend(index) ?? Promise.resolve()

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest"
-import { VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "../features.js"
+import { VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1 } from "../features.js"
 import {
   VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE,
   VIRTIO_CONFIG_S_DRIVER as DRIVER,
@@ -133,6 +133,33 @@ describe("queues", () => {
     expect([fresh.setQueueSize(0, 16), fresh.setQueueReady(0)]).toEqual([false, false])
     const n = negotiated()
     expect([n.setQueueSize(2, 16), n.setQueueReady(65535), n.queueMax(2)]).toEqual([false, false, 0])
+  })
+
+  test("can be set up again one by one, also while active, once they were reset (2.6.1)", () => {
+    const ringReset = VIRTIO_F_VERSION_1 | VIRTIO_F_RING_RESET
+    const n = new Negotiation({ ...OFFER, features: OFFER.features | VIRTIO_F_RING_RESET })
+    n.acknowledge(ringReset)
+    n.setQueueSize(0, 16)
+    n.setQueueAddresses(0, ADDRESSES)
+    n.setQueueReady(0)
+    n.writeStatus(n.status | DRIVER_OK)
+    expect([n.canResetQueue(0), n.canResetQueue(1), n.canResetQueue(2)]).toEqual([true, false, false])
+    n.resetQueue(0)
+    n.resetQueue(2)
+    expect([n.isQueueReady(0), n.canResetQueue(0)]).toEqual([false, false])
+    expect([n.setQueueSize(0, 8), n.setQueueReady(0), n.setQueueSize(0, 16)]).toEqual([true, true, false])
+    // Nothing is left of what it was before; the other queue is frozen as ever.
+    expect(n.readyQueues().get(0)).toEqual({ size: 8, desc: 0, driver: 0, device: 0 })
+    expect(n.setQueueReady(1)).toBe(false)
+  })
+
+  test("Q18: stay stopped until a device reset when VIRTIO_F_RING_RESET was not negotiated", () => {
+    const n = negotiated()
+    n.setQueueReady(0)
+    n.writeStatus(n.status | DRIVER_OK)
+    expect(n.canResetQueue(0)).toBe(false)
+    n.resetQueue(0)
+    expect([n.isQueueReady(0), n.setQueueReady(0)]).toEqual([false, false])
   })
 
   test("start over after a reset", () => {

@@ -1,4 +1,4 @@
-import { hasFeature, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "../features.js"
+import { hasFeature, VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1 } from "../features.js"
 import { MAX_QUEUE_SIZE } from "../queue/defs.js"
 import type { QueueConfig } from "../queue/virt-queue.js"
 
@@ -37,6 +37,8 @@ interface QueueSetup {
   driver: number
   device: number
   ready: boolean
+  /** Was reset alone: it may be set up while the device is active. */
+  reopened: boolean
 }
 
 /**
@@ -173,12 +175,28 @@ export class Negotiation {
     return true
   }
 
-  /** Enables queue `index`; its set-up is frozen from then on. @returns false when it was not taken */
+  /** Enables queue `index`; its set-up is frozen while it is. @returns false when it was not taken */
   setQueueReady(index: number): boolean {
     const queue = this.#settable(index)
     if (!queue || queue.size === 0) return false
     queue.ready = true
+    queue.reopened = false
     return true
+  }
+
+  /** True when the driver may reset queue `index` alone: that was negotiated, and the queue is enabled. */
+  canResetQueue(index: number): boolean {
+    return this.negotiated && hasFeature(this.#features, VIRTIO_F_RING_RESET) && this.isQueueReady(index)
+  }
+
+  /**
+   * Queue `index` was stopped: it is not enabled, and set up as after a device reset. With VIRTIO_F_RING_RESET the
+   * driver may set it up and enable it again, also while the device is active (2.6.1.2).
+   */
+  resetQueue(index: number): void {
+    const max = this.#offer.queueSizes[index]
+    if (max === undefined) return
+    this.#queues[index] = { ...freshQueue(max), reopened: hasFeature(this.#features, VIRTIO_F_RING_RESET) }
   }
 
   /** Set-up of the queues the driver enabled, by index. */
@@ -199,7 +217,7 @@ export class Negotiation {
   reset(): void {
     this.#status = 0
     this.#features = 0n
-    this.#queues = this.#offer.queueSizes.map(size => ({ size, desc: 0, driver: 0, device: 0, ready: false }))
+    this.#queues = this.#offer.queueSizes.map(freshQueue)
   }
 
   #has(bit: number): boolean {
@@ -212,9 +230,10 @@ export class Negotiation {
   }
 
   #settable(index: number): QueueSetup | undefined {
-    if (!this.negotiated || this.active || this.#has(VIRTIO_CONFIG_S_FAILED)) return undefined
+    if (!this.negotiated || this.#has(VIRTIO_CONFIG_S_FAILED)) return undefined
     const queue = this.#queues[index]
-    return queue && !queue.ready ? queue : undefined
+    if (!queue || queue.ready) return undefined
+    return this.active && !queue.reopened ? undefined : queue
   }
 
   #isQueueSize(index: number, size: number): boolean {
@@ -222,6 +241,10 @@ export class Negotiation {
       return false
     return hasFeature(this.#features, VIRTIO_F_RING_PACKED) || (size & (size - 1)) === 0
   }
+}
+
+function freshQueue(size: number): QueueSetup {
+  return { size, desc: 0, driver: 0, device: 0, ready: false, reopened: false }
 }
 
 /** True when no step is skipped. */

@@ -51,7 +51,7 @@ export class UmlMachine implements Machine {
 
 function exitOf(child: ChildProcess): Promise<MachineExit> {
   return new Promise(resolve => {
-    child.once("error", () => resolve({ code: null, signal: null }))
-    child.once("exit", (code, signal) => resolve({ code, signal }))
+    child.once("error", error => resolve({ how: error.message }))
+    child.once("exit", (code, signal) => resolve({ how: signal ?? `code ${code}` }))
   })
 }

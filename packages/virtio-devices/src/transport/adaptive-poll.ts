@@ -6,12 +6,21 @@ const MAX_MISSES = 4
 const MAX_SKIP = 256
 
 /**
- * Keeps the event loop awake for 50 us after a kick when that pays: a front end that runs on another CPU and
+ * Keeps the event loop awake for 50 us after a kick when that pays: a driver that runs on another CPU and
  * answers within that time finds its next kick polled at once, instead of paying for a sleep and a wake-up.
  * Other events are served as ever, for the loop just turns without sleeping.
  *
  * Where the next kick does not come in time (a slow guest, or one that shares this CPU and so cannot
  * run meanwhile) it is tried ever more rarely, down to one window in 256 kicks. Without kicks it does nothing.
+ *
+ * @example
+ * ```ts
+ * const poll = new AdaptivePoll()   // one for all queues of a guest
+ * onKick(() => {
+ *   runtime.notify(queue)
+ *   poll.kicked()
+ * })
+ * ```
  */
 export class AdaptivePoll {
   #until = 0

@@ -1,0 +1,103 @@
+import { guestArtifacts } from "@ts-vmm/guest/artifacts"
+import type { MachineConfig, MicroVm } from "@ts-vmm/vmm"
+import { SandboxError, type SandboxErrorCode } from "../../errors.js"
+import type { Hypervisor, HypervisorProbe, Machine, MachineSpec } from "../hypervisor.js"
+import { kvmCommandLine } from "./command-line.js"
+import { KvmMachine } from "./kvm-machine.js"
+import { type KvmProbe, probeKvm } from "./probe.js"
+
+/** Below this the guest kernel and the agent do not fit. */
+const MIN_MEMORY_MIB = 64
+const MAX_CPUS = 32
+const KERNEL = "linux-kvm-x86_64"
+
+/** Options of {@link KvmHypervisor}. */
+export interface KvmOptions {
+  /** Path of an x86-64 kernel (vmlinux or bzImage); default is the one in `@ts-vmm/guest`. */
+  readonly kernel?: string
+  /** What is known of this host's KVM; found out when it is first needed. */
+  readonly probe?: KvmProbe
+}
+
+/**
+ * Runs the guest in a microVM of this process, on KVM. Hardware keeps the guest in; the devices that it talks
+ * to are this process's.
+ */
+export class KvmHypervisor implements Hypervisor {
+  readonly name = "kvm"
+  readonly #givenKernel: string | undefined
+  #probed: KvmProbe | undefined
+
+  constructor(options: KvmOptions = {}) {
+    this.#givenKernel = options.kernel
+    this.#probed = options.probe
+  }
+
+  async probe(): Promise<HypervisorProbe> {
+    return this.#probe()
+  }
+
+  check({ memoryMiB, cpus }: Pick<MachineSpec, "memoryMiB" | "cpus">): void {
+    if (memoryMiB < MIN_MEMORY_MIB)
+      throw new SandboxError(
+        "invalid-argument",
+        `memory of ${memoryMiB} MiB is too small: a guest needs at least ${MIN_MEMORY_MIB} MiB`,
+      )
+    if (cpus > MAX_CPUS)
+      throw new SandboxError(
+        "invalid-argument",
+        `the kvm hypervisor runs at most ${MAX_CPUS} virtual CPUs, not ${cpus}`,
+      )
+    this.#checkHost()
+  }
+
+  async start(spec: MachineSpec): Promise<Machine> {
+    this.check(spec)
+    // Loaded when a machine is made: programs that run on another hypervisor do not pay for it.
+    const { MicroVm } = await import("@ts-vmm/vmm")
+    try {
+      const vm = await MicroVm.create(this.#config(spec))
+      vm.on("deviceBroken", spec.onDeviceError)
+      return launch(vm)
+    } catch (error) {
+      throw asSandboxError(error as Error)
+    }
+  }
+
+  #config(spec: MachineSpec): MachineConfig {
+    const { initramfs, memoryMiB, cpus, devices } = spec
+    const kernel = this.#givenKernel ?? guestArtifacts().kernel(KERNEL)
+    return { kernel, initramfs, memoryMiB, cpus, devices, cmdline: kvmCommandLine(spec) }
+  }
+
+  /** A kernel that somebody names may have been built for an odd KVM; ours was not. */
+  #checkHost(): void {
+    const { present, usable, reason } = this.#probe()
+    if (usable || (present && this.#givenKernel !== undefined)) return
+    throw new SandboxError("hypervisor-unavailable", reason)
+  }
+
+  #probe(): KvmProbe {
+    this.#probed ??= probeKvm()
+    return this.#probed
+  }
+}
+
+/** The caller listens for console output before the first instruction runs. */
+function launch(vm: MicroVm): Machine {
+  const machine = new KvmMachine(vm)
+  setImmediate(() => vm.state === "created" && vm.start())
+  return machine
+}
+
+/** Errors of the packages below carry a code that says whose fault it is. */
+function asSandboxError(error: Error & { code?: string }): Error {
+  const codes: Record<string, SandboxErrorCode> = {
+    VmmError: "invalid-argument",
+    LoaderError: "invalid-argument",
+    KvmError: "hypervisor-unavailable",
+    SysError: error.code === "ENOMEM" ? "no-space" : "hypervisor-unavailable",
+  }
+  const code = codes[error.name]
+  return code === undefined ? error : new SandboxError(code, error.message, { cause: error })
+}

@@ -1,0 +1,43 @@
+import { type Hypervisor, KvmHypervisor, type SandboxOptions, UmlHypervisor } from "@ts-vmm/runtime"
+
+/**
+ * What the end-to-end tests run on, from the environment: everything by which one run of them differs from
+ * another. Where nothing is said it is `uml`, with the kernel and the sizes that the tests ask for.
+ */
+const environment = {
+  hypervisor: process.env["TS_VMM_TEST_HYPERVISOR"] ?? "uml",
+  cpus: process.env["TS_VMM_TEST_CPUS"],
+  memoryMiB: process.env["TS_VMM_TEST_MEMORY_MIB"],
+  kernel: process.env["TS_VMM_TEST_KERNEL"],
+  initramfs: process.env["TS_VMM_TEST_INITRAMFS"],
+}
+
+/** The hypervisor under test. */
+export const HYPERVISOR = environment.hypervisor as "uml" | "kvm"
+
+/** Options for `Sandbox.create`; they stand last, so that they win over the test's own. */
+export const underTest: Partial<SandboxOptions> = {
+  hypervisor: HYPERVISOR,
+  ...(environment.cpus ? { cpus: Number(environment.cpus) } : {}),
+  ...(environment.memoryMiB ? { memoryMiB: Number(environment.memoryMiB) } : {}),
+  ...(environment.kernel ? { kernel: environment.kernel } : {}),
+  ...(environment.initramfs ? { initramfs: environment.initramfs } : {}),
+}
+
+/** The same for `example-runtime run`; a test's own options stand after them. */
+export const RUN_OPTIONS: readonly string[] = [
+  ...["--hypervisor", HYPERVISOR],
+  ...(environment.cpus ? ["--cpus", environment.cpus] : []),
+  ...(environment.memoryMiB ? ["--memory", environment.memoryMiB] : []),
+  ...(environment.kernel ? ["--kernel", environment.kernel] : []),
+  ...(environment.initramfs ? ["--initramfs", environment.initramfs] : []),
+]
+
+/** How the hypervisor calls the end of a guest that powered off. */
+export const POWERED_OFF = HYPERVISOR === "kvm" ? "the guest powered off" : "code 0"
+
+/** The driver itself. */
+export function hypervisorUnderTest(): Hypervisor {
+  const kernel = environment.kernel ? { kernel: environment.kernel } : {}
+  return HYPERVISOR === "kvm" ? new KvmHypervisor(kernel) : new UmlHypervisor(kernel)
+}

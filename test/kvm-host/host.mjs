@@ -1,0 +1,154 @@
+// The KVM test host: a machine with real KVM, made of QEMU's emulation of an AMD processor with SVM. It sees this
+// machine's files at the same paths; what it writes is lost with it.
+import { spawn } from "node:child_process"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { createConnection } from "node:net"
+import { tmpdir } from "node:os"
+import { fileURLToPath } from "node:url"
+import { makeHostInitramfs } from "./initramfs.mjs"
+import { onMessages, send, sendBytes } from "./messages.mjs"
+
+const EXEC_SERVER = fileURLToPath(new URL("exec-server.mjs", import.meta.url))
+const VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
+const MEMORY = "8G"
+const START_TIMEOUT_MS = 120_000
+/** Without the masked features a newer guest kernel dies of nested XSAVE sizes that disagree under emulation. */
+const CPU = "EPYC,+svm,+npt,-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-fma,-f16c"
+
+function qemuArguments(folder, kernel, initramfs) {
+  return [
+    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+    ...["-M", "q35,memory-backend=ram", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", CPU],
+    ...["-smp", "2", "-m", MEMORY, "-object", `memory-backend-memfd,id=ram,size=${MEMORY},share=on`],
+    ...["-kernel", kernel.image, "-initrd", initramfs],
+    ...["-append", "console=ttyS0 panic=-1 quiet mitigations=off random.trust_cpu=on tsc=reliable"],
+    ...["-serial", `file:${folder}/console.log`],
+    ...["-chardev", `socket,id=fs,path=${folder}/fs.sock`],
+    ...["-device", "vhost-user-fs-pci,chardev=fs,tag=root"],
+    ...["-chardev", `socket,id=exec,path=${folder}/exec.sock,server=on,wait=off`],
+    ...["-device", "virtio-serial", "-device", "virtserialport,chardev=exec,name=kvm-host"],
+    ...["-device", "virtio-rng-pci"],
+  ]
+}
+
+/** Resolves when `path` exists; rejects when `child` ends first. */
+async function appears(path, child, what) {
+  while (!existsSync(path)) {
+    if (child.exitCode !== null || child.signalCode !== null)
+      throw new Error(`${what} ended: ${child.said.trim()}`)
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+}
+
+function start(command, args) {
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] })
+  child.said = ""
+  const listen = text => {
+    child.said = (child.said + text).slice(-4000)
+  }
+  child.stdout.on("data", listen)
+  child.stderr.on("data", listen)
+  child.on("error", error => listen(error.message))
+  return child
+}
+
+const ended = child =>
+  child.exitCode !== null || child.signalCode !== null
+    ? Promise.resolve()
+    : new Promise(resolve => child.once("close", resolve))
+
+/** A started host. */
+class KvmHost {
+  #folder
+  #children = []
+  #socket
+  #runs = new Map()
+  #lastId = 0
+  #ready
+
+  /** @param {string} folder private, for sockets */
+  constructor(folder) {
+    this.#folder = folder
+  }
+
+  async boot(kernel) {
+    const folder = this.#folder
+    const initramfs = makeHostInitramfs(folder, kernel, `${process.execPath} ${EXEC_SERVER}`)
+    const share = `${folder}/fs.sock`
+    const daemon = start(VIRTIOFSD, [
+      `--socket-path=${share}`,
+      ...["-o", "source=/,cache=auto,sandbox=chroot,no_posix_lock,no_flock,xattr"],
+    ])
+    this.#children.push(daemon)
+    await appears(share, daemon, "virtiofsd")
+    const qemu = start("qemu-system-x86_64", qemuArguments(folder, kernel, initramfs))
+    this.#children.push(qemu)
+    await appears(`${folder}/exec.sock`, qemu, "QEMU")
+    this.#socket = createConnection(`${folder}/exec.sock`)
+    this.#socket.on("error", () => undefined) // QEMU's end is told below
+    const ready = new Promise((resolve, reject) => {
+      this.#ready = resolve
+      ended(qemu).then(() => {
+        for (const { reject } of this.#runs.values()) reject(new Error("the KVM test host ended"))
+        reject(new Error(`the KVM test host ended: ${qemu.said}`))
+      })
+      setTimeout(reject, START_TIMEOUT_MS, new Error("the KVM test host did not start")).unref()
+    })
+    onMessages(this.#socket, message => this.#onMessage(message))
+    await ready
+  }
+
+  /**
+   * Runs a command in the host.
+   * @param {string[]} argv
+   * @param {{ cwd?: string, env?: Record<string, string>, onOutput?: (name: "stdout" | "stderr", bytes: Buffer) => void }} options
+   * @returns {{ exited: Promise<{ code: number | null, signal: string | null }>, write(bytes: Buffer): void,
+   *   end(): void, kill(): void }}
+   */
+  run(argv, { cwd = process.cwd(), env = {}, onOutput = () => undefined } = {}) {
+    this.#lastId += 1
+    const id = this.#lastId
+    const exited = new Promise((resolve, reject) => this.#runs.set(id, { resolve, reject, onOutput }))
+    const path = { PATH: process.env.PATH, HOME: "/root", TMPDIR: "/tmp", LANG: "C.UTF-8" }
+    send(this.#socket, { id, type: "start", argv, cwd, env: { ...path, ...env } })
+    return {
+      exited: exited.finally(() => this.#runs.delete(id)),
+      write: bytes => sendBytes(this.#socket, id, "stdin", bytes),
+      end: () => send(this.#socket, { id, type: "end" }),
+      kill: () => send(this.#socket, { id, type: "kill" }),
+    }
+  }
+
+  /** Ends the host and what it was made of. */
+  async stop() {
+    this.#socket?.destroy()
+    for (const child of this.#children) child.kill("SIGKILL")
+    await Promise.all(this.#children.map(ended))
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+
+  #onMessage(message) {
+    if (message.type === "ready") return this.#ready()
+    const run = this.#runs.get(message.id)
+    if (message.type === "exit") run?.resolve({ code: message.code, signal: message.signal })
+    else run?.onOutput(message.type, Buffer.from(message.data, "base64"))
+  }
+}
+
+/**
+ * Boots a KVM test host.
+ * @param {{ version: string, image: string, modules: string }} kernel of scripts/setup/stock-kernel.mjs
+ * @returns {Promise<KvmHost>}
+ */
+export async function startKvmHost(kernel) {
+  if (process.getuid() !== 0)
+    throw new Error("the KVM test host shares the root file system through virtiofsd, which needs root")
+  const host = new KvmHost(mkdtempSync(`${tmpdir()}/kvm-host-`))
+  try {
+    await host.boot(kernel)
+    return host
+  } catch (error) {
+    await host.stop()
+    throw error
+  }
+}
