@@ -48,6 +48,8 @@ export async function runKvmTests(results) {
     const [command, ...args] = vitest(results)
     return runAttached(command, args, { cwd: ROOT })
   }
-  note("  this machine's KVM does not run stock kernels, or it has none: these tests run in the KVM test host")
+  note(
+    "  this machine's KVM does not run stock kernels, or it has none: these tests run in the KVM test host",
+  )
   return runInHost(results)
 }

@@ -18,12 +18,18 @@ const REGISTERS = Object.entries(mmio)
   .map(([, value]) => value as number)
   .filter(offset => offset % 4 === 0 && offset < mmio.VIRTIO_MMIO_CONFIG)
 
+const DRIVER_FEATURES = [mmio.VIRTIO_MMIO_DRIVER_FEATURES_SEL, mmio.VIRTIO_MMIO_DRIVER_FEATURES]
+
 function generate(random: Random): MmioCase {
   const queueSizes = random.list(random.between(1, 4), () => random.pick([1, 4, 16, 64]))
   const queue = () => (random.oneIn(12) ? random.edge() : random.below(queueSizes.length))
-  const opening: Step[] = random.oneIn(3) ? [] : honestOpening(random, queueSizes)
-  const steps = random.list(random.between(4, 40), () => randomStep(random, queue))
-  return { queueSizes, async: random.oneIn(2), steps: [...opening, ...steps] }
+  const steps = (count: number) => random.list(count, () => randomStep(random, queue))
+  const opening = random.oneIn(3) ? [] : honestOpening(random, queueSizes)
+  return {
+    queueSizes,
+    async: random.oneIn(2),
+    steps: [...steps(random.below(6)), ...opening, ...steps(random.between(4, 40))],
+  }
 }
 
 /** Up to DRIVER_OK, so that there is something to disturb. */
@@ -50,7 +56,7 @@ function randomStep(random: Random, queue: () => number): Step {
       return {
         do: "register",
         offset: STATUS,
-        value: random.oneIn(2) ? 0 : random.pick([1, 3, 11, 15, 128, 143, 64]),
+        value: random.oneIn(2) ? 0 : random.oneIn(2) ? random.below(256) : random.pick([1, 3, 11, 15, 143]),
       }
     case 4:
       return {
@@ -63,7 +69,11 @@ function randomStep(random: Random, queue: () => number): Step {
     case 6:
       return { do: "register", offset: mmio.VIRTIO_MMIO_QUEUE_SEL, value: queue() }
     case 7:
-      return { do: "register", offset: random.pick(REGISTERS), value: random.edge() }
+      return {
+        do: "register",
+        offset: random.pick(random.oneIn(2) ? REGISTERS : DRIVER_FEATURES),
+        value: random.edge(),
+      }
     case 8:
       return { do: "features", value: random.oneIn(2) ? OFFERED & random.edge64() : random.edge64() }
     case 9:
@@ -97,6 +107,7 @@ let memory: MappedMemory
 fuzz<MmioCase>({
   name: "mmio",
   share: 0.05,
+  minimum: 800,
   setUp() {
     memory = guardedRam()
   },

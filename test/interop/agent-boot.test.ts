@@ -2,13 +2,11 @@ import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import { guestArtifacts, type InitramfsEntry, writeInitramfs } from "@ts-vmm/guest"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { stockGuest } from "../fixtures/stock-guest.js"
 
 /** The agent's first steps on a PC, which QEMU's software CPU is: no test of the machine of ours. */
-const AGENT = fileURLToPath(new URL("../../packages/guest/build/agent", import.meta.url))
 const BOOT_TIMEOUT_MS = 200_000
 /** As Linux numbers it: our kernel has no modules at all. */
 const ENOSYS = 38
@@ -47,7 +45,7 @@ function initramfsWithList(list: string): string {
   const image = writeInitramfs([
     { type: "directory", path: "dev", mode: 0o755 },
     { type: "character-device", path: "dev/console", mode: 0o600, major: 5, minor: 1 },
-    { type: "file", path: "init", mode: 0o755, data: readFileSync(AGENT) },
+    { type: "file", path: "init", mode: 0o755, data: readFileSync(guestArtifacts().agent()) },
     { type: "directory", path: "modules", mode: 0o755 },
     file("modules/load", list),
     file("modules/first.ko", "no module"),
@@ -88,9 +86,9 @@ test("a module that does not load is one line, and a machine that cannot power o
 test("a list that leads elsewhere or never ends is left there", () => {
   const kernel = guestArtifacts().kernel("linux-kvm-x86_64")
   const elsewhere = boot(kernel, initramfsWithList("../init\nfirst.ko\n"), "acpi=off", "reboot=k")
-  expect(agentLines(elsewhere)).toEqual(["/modules/load: line 1 is not taken"])
+  expect(agentLines(elsewhere)).toEqual(["/modules/load: entry 1 is not taken"])
   const endless = boot(kernel, initramfsWithList("absent.ko\n".repeat(600)), "acpi=off", "reboot=k")
   expect(agentLines(endless)).toHaveLength(513)
-  expect(agentLines(endless).at(-1)).toBe("/modules/load: line 513 is not taken")
+  expect(agentLines(endless).at(-1)).toBe("/modules/load: entry 513 is not taken")
   expect(endless).toContain("tsvmm: probe ok")
 })

@@ -61,7 +61,14 @@ async function boot({ kernel, memoryMiB = 128, ...options }: Case) {
   })
   const end = await machine.exited
   const said = (name: string) => new RegExp(`^${name}: (\\w+)`, "m").exec(text())?.[1]
-  return { end: end.kind, cpus: Number(said("cpus")), disk: said("disk"), memory: Number(said("memory")), text: text(), expected: digest(disk) }
+  return {
+    end: end.kind,
+    cpus: Number(said("cpus")),
+    disk: said("disk"),
+    memory: Number(said("memory")),
+    text: text(),
+    expected: digest(disk),
+  }
 }
 
 function digest(disk: Buffer): string {
@@ -75,10 +82,11 @@ const IMAGES = [
   ["Debian's bzImage", "linux"],
 ] as const
 
-const matrix: Case[] = IMAGES.flatMap(([kernel, protocol]) =>
-  (["cmdline", "acpi"] as const).flatMap(description =>
-    [1, 4].map(cpus => ({ kernel, protocol, description, irqchip: "full" as const, cpus })),
-  ),
+const matrix: Case[] = IMAGES.flatMap(
+  ([kernel, protocol]) =>
+    (["cmdline", "acpi"] as const).flatMap(description =>
+      [1, 4].map(cpus => ({ kernel, protocol, description, irqchip: "full" as const, cpus })),
+    ),
   // Debian's kernel has neither X86_MPPARSE nor VIRTIO_MMIO_CMDLINE_DEVICES: it learns of devices from ACPI only.
 ).filter(one => !(one.kernel === "Debian's bzImage" && one.description === "cmdline"))
 
@@ -86,16 +94,30 @@ describe("the boot matrix", () => {
   test.each(matrix)("$kernel by $protocol, devices from $description, $cpus vCPUs", async one => {
     const seen = await boot(one)
     expect(seen.text).toContain("cpus:")
-    expect(seen).toMatchObject({ cpus: one.cpus, disk: seen.expected, end: one.description === "acpi" ? "power-off" : "reset" })
+    expect(seen).toMatchObject({
+      cpus: one.cpus,
+      disk: seen.expected,
+      end: one.description === "acpi" ? "power-off" : "reset",
+    })
   })
 
-  test.each(["vmlinux", "Debian's bzImage"] as const)("%s with a split interrupt controller", async kernel => {
-    const seen = await boot({ kernel, protocol: "linux", description: "acpi", irqchip: "split", cpus: 2 })
-    expect(seen).toMatchObject({ cpus: 2, disk: seen.expected, end: "power-off" })
-  })
+  test.each(["vmlinux", "Debian's bzImage"] as const)(
+    "%s with a split interrupt controller",
+    async kernel => {
+      const seen = await boot({ kernel, protocol: "linux", description: "acpi", irqchip: "split", cpus: 2 })
+      expect(seen).toMatchObject({ cpus: 2, disk: seen.expected, end: "power-off" })
+    },
+  )
 
   test.each([64, 3 * 1024, 3 * 1024 + 64, 6 * 1024, 20 * 1024])("%i MiB of RAM", async memoryMiB => {
-    const seen = await boot({ kernel: "vmlinux", protocol: "linux", description: "acpi", irqchip: "full", cpus: 1, memoryMiB })
+    const seen = await boot({
+      kernel: "vmlinux",
+      protocol: "linux",
+      description: "acpi",
+      irqchip: "full",
+      cpus: 1,
+      memoryMiB,
+    })
     expect(seen).toMatchObject({ disk: seen.expected, end: "power-off" })
     expect(seen.memory).toBeLessThanOrEqual(memoryMiB)
     expect(seen.memory).toBeGreaterThan(memoryMiB * 0.9 - 32)

@@ -1,6 +1,5 @@
-import { type MachineConfig, type MachineEnd, MicroVm } from "@ts-vmm/vmm"
-import { ACPI_POWER_PORT } from "@ts-vmm/vmm"
-import { bareGuest, type BareGuest } from "../fixtures/bare-guest/bare-guest.js"
+import { ACPI_POWER_PORT, type MachineConfig, type MachineEnd, MicroVm } from "@ts-vmm/vmm"
+import { type BareGuest, bareGuest } from "../fixtures/bare-guest/bare-guest.js"
 
 /** Options of bare guests that make them power off by this machine's sleep control register: SLP_EN, type 5. */
 export const POWER_OFF = `off-port=0x${ACPI_POWER_PORT.toString(16)} off-value=0x34`
@@ -14,7 +13,9 @@ export interface Watched {
 }
 
 /** Makes and starts a machine, listening to its console. */
-export async function startMachine(config: Omit<MachineConfig, "memoryMiB"> & { memoryMiB?: number }): Promise<Watched> {
+export async function startMachine(
+  config: Omit<MachineConfig, "memoryMiB"> & { memoryMiB?: number },
+): Promise<Watched> {
   const machine = await MicroVm.create({ memoryMiB: 64, ...config })
   let said = ""
   const waiting = new Set<() => void>()

@@ -41,7 +41,7 @@ void load_modules() {
   for (const auto name : split(text, '\n')) {
     if (name.empty()) continue;
     if (++count > kModulesMax || !valid_id(name)) {
-      log("%s: line %zu is not taken", list.c_str(), count);
+      log("%s: entry %zu is not taken", list.c_str(), count);
       break;
     }
     const std::string path = dir + "/" + std::string(name);

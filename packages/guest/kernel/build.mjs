@@ -19,6 +19,8 @@ import { brotliCompressSync, constants } from "node:zlib"
 
 const here = dirname(fileURLToPath(import.meta.url))
 const prebuilt = join(here, "..", "prebuilt")
+/** What a repository's file may have: beyond it the configuration has to lose something. */
+const PACKED_SIZE_MAX = 4 << 20
 
 /**
  * What each kernel is made of: the make ARCH, the configuration, and the images that one build gives. An image is named
@@ -127,6 +129,7 @@ function packImage(tree, { name, path, strip }) {
   })
   const file = `${name}.br`
   console.log(`${file}: ${packed.length} bytes packed, ${bytes.length} unpacked`)
+  if (packed.length > PACKED_SIZE_MAX) throw new Error(`${file} has more than ${PACKED_SIZE_MAX} bytes`)
   writeFileSync(join(prebuilt, file), packed)
   return {
     file,

@@ -38,10 +38,10 @@ export interface AgentInitramfsOptions {
  *   module whose file cannot be read
  * @example
  * ```ts
- * import { writeAgentInitramfs } from "@ts-vmm/guest"
+ * import { guestArtifacts, writeAgentInitramfs } from "@ts-vmm/guest"
  *
  * const image = writeAgentInitramfs({
- *   agent: await readFile("agent"),
+ *   agent: await readFile(guestArtifacts().agent()),
  *   modulesDirectory: "/lib/modules/6.1.0-50-cloud-amd64",
  * })
  * ```

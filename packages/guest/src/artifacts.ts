@@ -11,7 +11,13 @@ export interface GuestArtifacts {
   /** The initramfs with the agent in it. */
   readonly initramfs: string
   /**
-   * A guest kernel by name, for instance `linux-uml-x86_64`.
+   * The agent itself, for an initramfs with a kernel's modules in it (`writeAgentInitramfs`).
+   *
+   * @throws GuestError "artifact-missing"
+   */
+  agent(): string
+  /**
+   * A guest kernel by name: `linux-uml-x86_64`, `linux-kvm-x86_64`, `linux-kvm-x86_64-bzimage`.
    *
    * @throws GuestError "artifact-missing" | "invalid-argument"
    */
@@ -37,6 +43,7 @@ export function guestArtifacts(root = packageRoot()): GuestArtifacts {
       "the initramfs",
       "node packages/guest/scripts/build-initramfs.mjs",
     ),
+    agent: () => existing(join(build, "agent"), "the agent", "node packages/guest/scripts/build-agent.mjs"),
     kernel(name) {
       if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {
         throw new GuestError("invalid-argument", `${JSON.stringify(name)} is not the name of a kernel`)

@@ -87,7 +87,17 @@ function sharedConstants(one, other) {
 }
 
 const isCap = name => name.startsWith("KVM_CAP_")
+/** Where the crate's spelling is another. */
+const SPELLINGS = new Map([
+  ["KVM_CAP_ARM_VM_IPA_SIZE", "ArmVmIPASize"],
+  ["KVM_CAP_ARM_PTRAUTH_ADDRESS", "ArmPtrAuthAddress"],
+  ["KVM_CAP_ARM_PTRAUTH_GENERIC", "ArmPtrAuthGeneric"],
+  ["KVM_CAP_GUEST_DEBUG_HW_BPS", "DebugHwBps"],
+  ["KVM_CAP_GUEST_DEBUG_HW_WPS", "DebugHwWps"],
+  ["KVM_CAP_X2APIC_API", "X2ApicApi"],
+])
 const camelCase = name =>
+  SPELLINGS.get(name) ??
   name
     .replace("KVM_CAP_", "")
     .split("_")

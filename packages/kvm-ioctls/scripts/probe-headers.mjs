@@ -100,23 +100,32 @@ function runProbe(folder, flags, lines) {
     compile(lines)
   } catch (error) {
     const bad = new Set(
-      [...String(error.stderr).matchAll(/probe\.c:(\d+):/g)].map(([, line]) => Number(line) - 1),
+      [...String(error.stderr).matchAll(/probe\.c:(\d+):/g)].map(([, line]) => Number(line) - FIRST_LINE),
     )
     compile(lines.map((line, index) => (bad.has(index) ? "" : line)))
   }
   return execFileSync(program, { encoding: "utf8" })
 }
 
-/** Line n holds statement n in a function of its own: gcc reports an unknown name once a function. */
+/** Where the statements start, so that no line of an #include is taken for one. */
+const FIRST_LINE = 1000
+
+/** Each line from there on holds one statement in a function of its own: gcc reports an unknown name once a function. */
 function probeSource(statements) {
   const functions = statements.map((statement, index) => `static void p${index}(void) { ${statement} }`)
   const calls = statements.map((_, index) => `p${index}();`).join(" ")
   const [first, ...rest] = functions
   const includes = ["linux/kvm.h", "linux/version.h", "stddef.h", "stdio.h"].map(name => `#include <${name}>`)
   const bits = ["#if __has_include(<linux/bits.h>)", "#include <linux/bits.h>", "#endif"]
-  return [...includes, ...bits, "#line 1", first, ...rest, `int main(void) { ${calls} return 0; }`, ""].join(
-    "\n",
-  )
+  return [
+    ...includes,
+    ...bits,
+    `#line ${FIRST_LINE}`,
+    first,
+    ...rest,
+    `int main(void) { ${calls} return 0; }`,
+    "",
+  ].join("\n")
 }
 
 function sortOutput(output, macros) {
@@ -138,10 +147,10 @@ function sorted(map) {
   return new Map([...map].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-/** Every `struct kvm_…` with the paths of its members, as `offsetof` takes them. */
+/** Every `struct kvm_…`, and what is inside arm64's kvm_regs, with the paths of its members, as `offsetof` takes them. */
 function structureMembers(text) {
   const found = new Map()
-  for (const match of text.matchAll(/\bstruct (kvm_\w+) \{/g)) {
+  for (const match of text.matchAll(/\bstruct (kvm_\w+|user_pt_regs|user_fpsimd_state) \{/g)) {
     const start = match.index + match[0].length
     found.set(match[1], memberPaths(text.slice(start, closingBrace(text, start)), ""))
   }

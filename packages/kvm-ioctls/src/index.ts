@@ -50,12 +50,18 @@ export type {
   KvmXenHvmConfig,
 } from "./structs/x86-64.js"
 export { Arm64Vcpu } from "./vcpu/arm64.js"
-export { CoalescedRing, type CoalescedWrite } from "./vcpu/coalesced-ring.js"
+export type { CoalescedWrite } from "./vcpu/coalesced-ring.js"
 export { type DirtyPage, DirtyRing } from "./vcpu/dirty-ring.js"
 export { VcpuRegisters } from "./vcpu/registers.js"
 export { type GuestDebug, VcpuState } from "./vcpu/state.js"
-export { type SyncReg, SyncRegs } from "./vcpu/sync-regs.js"
+export type { SyncReg } from "./vcpu/sync-regs.js"
 export { VcpuFd } from "./vcpu.js"
+export {
+  VcpuThread,
+  type VcpuThreadEnd,
+  type VcpuThreadOptions,
+  type VcpuThreadState,
+} from "./vcpu-thread.js"
 export { type IoEvent, type IrqchipState, type IrqfdOptions, VmInterrupts } from "./vm/interrupts.js"
 export type { IrqRoute, MsiTarget } from "./vm/irq-route.js"
 export {
@@ -67,4 +73,3 @@ export {
 } from "./vm/memory.js"
 export type { MsrFilter, MsrFilterRange } from "./vm/msr-filter.js"
 export { type PmuEventFilter, type SevCommand, VmFd } from "./vm.js"
-export { VcpuThread, type VcpuThreadEnd, type VcpuThreadOptions, type VcpuThreadState } from "./vcpu-thread.js"

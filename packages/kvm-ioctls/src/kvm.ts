@@ -50,7 +50,7 @@ export class Kvm extends KvmFd {
   /**
    * Opens the node and checks that it is KVM.
    *
-   * @param node - its path, or an fd that is already open on it (owned from now on, also when this throws)
+   * @param node - its path, or an fd that is already open on it, which is owned from now on, unless this throws
    * @throws {@link KvmError} `unavailable`: no such node, no permission, not KVM, another API version
    */
   constructor(node: string | { readonly fd: number } = KVM_PATH) {
@@ -59,7 +59,7 @@ export class Kvm extends KvmFd {
     try {
       this.#checkVersion(name)
     } catch (error) {
-      this.close()
+      if (typeof node === "string") this.close()
       throw error
     }
   }
@@ -106,17 +106,17 @@ export class Kvm extends KvmFd {
 
   /** Bits of a guest-physical address (arm64), 0 where the kernel has one fixed size. */
   getHostIpaLimit(): number {
-    return this.checkExtensionInt(Cap.ArmVmIpaSize)
+    return this.checkExtensionInt(Cap.ArmVmIPASize)
   }
 
   /** Hardware breakpoints and watchpoints that {@link VcpuFd.setGuestDebug} can use (arm64). */
   getGuestDebugHwBps(): number {
-    return this.checkExtensionInt(Cap.GuestDebugHwBps)
+    return this.checkExtensionInt(Cap.DebugHwBps)
   }
 
   /** See {@link getGuestDebugHwBps}. */
   getGuestDebugHwWps(): number {
-    return this.checkExtensionInt(Cap.GuestDebugHwWps)
+    return this.checkExtensionInt(Cap.DebugHwWps)
   }
 
   /** CPUID that hardware and KVM together can give a guest. @see KVM_GET_SUPPORTED_CPUID */
@@ -162,20 +162,19 @@ export class Kvm extends KvmFd {
   /**
    * A new virtual machine without memory or vCPUs.
    *
-   * @param type - `KVM_VM_TYPE_*` / `KVM_X86_*_VM`; on arm64 the number of address bits, see
-   *   {@link createVmWithIpaSize}. Default 0, the ordinary kind
+   * @param type - one of `KVM_X86_*_VM`; on arm64 the number of address bits. Default: the ordinary kind, with as many
+   *   address bits as the host has
    * @throws {@link KvmError} `ioctl` with `EBUSY` (another hypervisor uses the processor), `EINVAL` (type), `ENOMEM`,
    *   `EMFILE`
    * @see KVM_CREATE_VM
    */
-  createVm(type = 0): VmFd {
+  createVm(type = this.#ordinaryType()): VmFd {
     const size = this.getVcpuMmapSize()
     return new VmFd(this.#createVmFd(toU32("type", type)), size)
   }
 
-  /** A virtual machine with `bits` bits of guest-physical address (arm64). @see {@link getHostIpaLimit} */
-  createVmWithIpaSize(bits: number): VmFd {
-    return this.createVm(bits)
+  #ordinaryType(): number {
+    return process.arch === "arm64" ? this.getHostIpaLimit() : 0
   }
 
   /** A signal in the middle of it makes the kernel give up (EINTR): not a failure. */

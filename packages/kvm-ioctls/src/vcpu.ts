@@ -1,16 +1,19 @@
 import { ioctl, Mapping } from "@ts-vmm/native"
 import { enableCapFields, toU64 } from "./arguments.js"
-import { KVM_EXIT_MEMORY_FAULT } from "./bindings/common.js"
-import { ioctlError, KvmError } from "./errors.js"
+import { KVM_DIRTY_LOG_PAGE_OFFSET, KVM_EXIT_MEMORY_FAULT } from "./bindings/common.js"
+import { invalidArgument, ioctlError, KvmError } from "./errors.js"
 import { decodeExit, INTR_EXIT, type VcpuExit } from "./exit.js"
 import { isSysErrno } from "./fd.js"
 import { KVM_ENABLE_CAP, KVM_GET_STATS_FD, KVM_PRE_FAULT_MEMORY, KVM_RUN } from "./ioctls/common.js"
 import { KVM_RUN_OFFSETS } from "./structs/kvm-run.js"
+import type { KvmSyncRegs } from "./structs/x86-64.js"
 import { Arm64Vcpu } from "./vcpu/arm64.js"
-import { CoalescedRing } from "./vcpu/coalesced-ring.js"
+import { CoalescedRing, type CoalescedWrite } from "./vcpu/coalesced-ring.js"
 import { DirtyRing } from "./vcpu/dirty-ring.js"
 import { VcpuState } from "./vcpu/state.js"
-import { SyncRegs } from "./vcpu/sync-regs.js"
+import { type SyncReg, SyncRegs } from "./vcpu/sync-regs.js"
+
+const PAGE_SIZE = 4096
 
 /**
  * A virtual processor. Registers are in {@link VcpuRegisters}, the rest of its state in {@link VcpuState}: all are
@@ -39,6 +42,8 @@ export class VcpuFd extends VcpuState {
   /** What is particular to arm64. */
   readonly arm64: Arm64Vcpu
   readonly #page: DataView
+  readonly #sync: SyncRegs
+  readonly #coalesced: CoalescedRing
 
   /**
    * @param fd - of a vCPU; owned from now on, unless this throws
@@ -46,8 +51,10 @@ export class VcpuFd extends VcpuState {
    */
   constructor(fd: number, runSize: number) {
     super(fd)
-    this.runMapping = Mapping.mapDevice({ fd, offset: 0, size: runSize })
+    this.runMapping = mapRun(fd, runSize)
     this.#page = new DataView(this.runMapping.buffer)
+    this.#sync = new SyncRegs(this.#page)
+    this.#coalesced = new CoalescedRing(this.#page)
     this.arm64 = new Arm64Vcpu({
       read: request => this.readStruct(request),
       write: (request, value) => void this.writeStruct(request, value),
@@ -102,14 +109,44 @@ export class VcpuFd extends VcpuState {
     return this.#page.getUint16(KVM_RUN_OFFSETS.flags, true)
   }
 
-  /** Registers that come with each exit, without a request of their own. @see KVM_CAP_SYNC_REGS */
-  get syncRegs(): SyncRegs {
-    return new SyncRegs(this.#page)
+  /** Registers as the page has them: those that {@link setSyncValidReg} asked for, at the last exit. */
+  syncRegs(): KvmSyncRegs {
+    return this.#sync.get()
   }
 
-  /** Writes that were gathered in place of exits. @see KVM_CAP_COALESCED_MMIO */
-  coalescedMmioRing(): CoalescedRing {
-    return new CoalescedRing(this.#page)
+  /** Writes the page. Takes effect with {@link setSyncDirtyReg}. */
+  setSyncRegs(registers: KvmSyncRegs): void {
+    this.#sync.set(registers)
+  }
+
+  /** Every exit brings this class of registers, without a request of its own. @see KVM_CAP_SYNC_REGS */
+  setSyncValidReg(register: SyncReg): void {
+    this.#sync.setValid(register, true)
+  }
+
+  /** Undoes {@link setSyncValidReg}. */
+  clearSyncValidReg(register: SyncReg): void {
+    this.#sync.setValid(register, false)
+  }
+
+  /** The next `run` takes this class of registers from the page. */
+  setSyncDirtyReg(register: SyncReg): void {
+    this.#sync.setDirty(register, true)
+  }
+
+  /** Undoes {@link setSyncDirtyReg}. */
+  clearSyncDirtyReg(register: SyncReg): void {
+    this.#sync.setDirty(register, false)
+  }
+
+  /**
+   * The next write to a coalesced zone, oldest first; undefined when there is none. The ring is one for all vCPUs of a
+   * VM. Empty it at every exit, or the order of these writes and of others is lost.
+   *
+   * @see {@link VmMemory.registerCoalescedMmio}
+   */
+  coalescedMmioRead(): CoalescedWrite | undefined {
+    return this.#coalesced.read()
   }
 
   /**
@@ -118,7 +155,14 @@ export class VcpuFd extends VcpuState {
    * @see KVM_CAP_DIRTY_LOG_RING
    */
   mapDirtyRing(size: number): DirtyRing {
-    return new DirtyRing(this.fd, size)
+    if (!(Number.isInteger(size) && size >= PAGE_SIZE && (size & (size - 1)) === 0))
+      throw invalidArgument(`a dirty ring has a power of two of at least ${PAGE_SIZE} bytes, not ${size}`)
+    const offset = KVM_DIRTY_LOG_PAGE_OFFSET * PAGE_SIZE
+    try {
+      return new DirtyRing(Mapping.mapDevice({ fd: this.fd, offset, size }))
+    } catch (error) {
+      throw ioctlError("mmap", error)
+    }
   }
 
   /** Switches a capability of this vCPU on. @see KVM_ENABLE_CAP */
@@ -154,5 +198,13 @@ export class VcpuFd extends VcpuState {
     if (isSysErrno(error, "EFAULT", "EHWPOISON") && reason === KVM_EXIT_MEMORY_FAULT)
       return decodeExit(this.#page)
     throw ioctlError(KVM_RUN.name, error)
+  }
+}
+
+function mapRun(fd: number, size: number): Mapping {
+  try {
+    return Mapping.mapDevice({ fd, offset: 0, size })
+  } catch (error) {
+    throw ioctlError("mmap", error)
   }
 }

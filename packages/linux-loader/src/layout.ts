@@ -1,6 +1,3 @@
-import type { RegionRequest } from "@ts-vmm/vm-memory"
-import { LoaderError } from "./errors.js"
-
 /**
  * Where everything lies in an x86-64 guest before its kernel runs. One picture for loader and machine:
  *
@@ -13,9 +10,7 @@ import { LoaderError } from "./errors.js"
  *      0x20000  command line, then setup_data from 0x21000
  *      0x9fc00  MP table                            reserved from here
  *      0xe0000  ACPI tables, RSDP first
- *     0x100000  kernels from here up
- *   0xd0000000  device windows up to 4 GiB, no RAM
- *  0x100000000  the rest of RAM
+ *     0x100000  kernels from here up, below 4 GiB; the initrd above them
  * ```
  */
 
@@ -55,36 +50,9 @@ export const ACPI_END = 0x100000
 export const HIMEM_START = 0x100000
 /** Highest address that kernels take an initrd at, unless their header says otherwise (`initrd_addr_max`). */
 export const INITRD_ADDR_MAX = 0x7fff_ffff
-/** Device windows lie from here to 4 GiB; RAM makes room for them. */
-export const MMIO_GAP_START = 0xd000_0000
-/** 4 GiB: RAM goes on from here. */
-export const MMIO_GAP_END = 0x1_0000_0000
+/** 4 GiB: what a kernel is loaded to and entered at lies below. */
+export const LOW_RAM_LIMIT = 0x1_0000_0000
 /** I/O APIC window of a PC. */
 export const IOAPIC_START = 0xfec0_0000
 /** Local APIC window of a PC. */
 export const LAPIC_START = 0xfee0_0000
-
-const PAGE_SIZE = 4096
-/** The largest region that vm-memory makes. */
-const LARGEST_REGION = 2 ** 32
-
-/**
- * RAM regions of an x86-64 guest: from 0 up to the gap for devices, the rest from 4 GiB on.
- *
- * @param size bytes of RAM, a multiple of 4096 and at least 2 MiB
- * @throws LoaderError `invalid-argument`
- *
- * @example
- * ```ts
- * const memory = mmapMemory(ramRegions(6 * 2 ** 30))   // 3.25 GiB from 0, 2.75 GiB from 4 GiB
- * ```
- */
-export function ramRegions(size: number): RegionRequest[] {
-  if (!Number.isSafeInteger(size) || size % PAGE_SIZE !== 0 || size < 2 * HIMEM_START)
-    throw new LoaderError("invalid-argument", { need: size }, "RAM is whole pages and at least 2 MiB")
-  const regions: RegionRequest[] = [{ start: 0, size: Math.min(size, MMIO_GAP_START) }]
-  let start = MMIO_GAP_END
-  for (let left = size - MMIO_GAP_START; left > 0; left -= LARGEST_REGION, start += LARGEST_REGION)
-    regions.push({ start, size: Math.min(left, LARGEST_REGION) })
-  return regions
-}

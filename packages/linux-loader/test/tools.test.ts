@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { arrayBufferMemory } from "@ts-vmm/vm-memory"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
-import { bytesImage, FdtBuilder, loadElf, ramRegions, writeAcpiTables } from "../src/index.js"
+import { bytesImage, FdtBuilder, loadElf, writeAcpiTables } from "../src/index.js"
 import { BARE_MACHINE, FULL_MACHINE } from "../src/testing/acpi-machine.js"
 import { fixture } from "../src/testing/fixture.js"
 
@@ -33,7 +33,7 @@ describe.skipIf(!has("readelf"))(titled("readelf", "binutils"), () => {
       return { start, end: start + size }
     })
     const note = /Xen.*description data: ((?:\w\w )+)/.exec(text)![1]!
-    const kernel = loadElf(arrayBufferMemory(ramRegions(32 * MIB)), bytesImage(fixture("pvh.elf")))
+    const kernel = loadElf(arrayBufferMemory([{ start: 0, size: 32 * MIB }]), bytesImage(fixture("pvh.elf")))
     expect(kernel).toEqual({
       format: "elf",
       loadAddress: segments[0]!.start,
@@ -55,7 +55,7 @@ describe.skipIf(!has("iasl"))(titled("iasl", "acpica-tools"), () => {
     ["the full machine", FULL_MACHINE],
     ["the bare machine", BARE_MACHINE],
   ])("disassembles all tables of %s and compiles them again without a complaint", (_, machine) => {
-    const memory = arrayBufferMemory(ramRegions(2 * MIB))
+    const memory = arrayBufferMemory([{ start: 0, size: 2 * MIB }])
     const { rsdpAddress, end } = writeAcpiTables(memory, machine)
     const area = Buffer.from(memory.slices(rsdpAddress, end - rsdpAddress)[0]!)
     for (const signature of ["DSDT", "FACP", "APIC"]) {

@@ -28,6 +28,7 @@ export interface NativeExitTable {
   readonly unclaimed: number
   replaceRows(rows: readonly number[]): void
   setAction(space: number, address: number, write: boolean, action: number): void
+  answer(run: ArrayBuffer): boolean
   take(into: ArrayBufferView): number
 }
 

@@ -127,6 +127,16 @@ export class ExitTable {
   }
 
   /**
+   * Answers the exit in a `kvm_run` page as a vCPU thread would; false if it is to be delivered. For a program that runs its
+   * vCPUs itself.
+   *
+   * @param run - the vCPU's mapping, at least as long as `struct kvm_run`
+   */
+  answer(run: ArrayBuffer): boolean {
+    return this.native.answer(run)
+  }
+
+  /**
    * Gives `onBytes` what is in the sink. {@link VcpuLoop} does so when the first byte arrives and before every exit that
    * it delivers, so bytes and exits keep their order.
    */

@@ -57,10 +57,13 @@ export class VcpuLoop {
     this.#native = new addon.VcpuLoop(fd, run.buffer, table.native, name, (events, errno) => {
       // First, as a receiver of bytes could unpause.
       if (events & PAUSED) onPaused()
-      table.flush()
-      // A thread that was stopped at an exit wants no answer any more.
-      if ((events & (EXIT | ENDED)) === EXIT) onExit()
-      if (events & ENDED) onEnded(errno)
+      try {
+        table.flush()
+      } finally {
+        // A thread that was stopped at an exit wants no answer any more.
+        if (events & ENDED) onEnded(errno)
+        else if (events & EXIT) onExit()
+      }
     })
   }
 

@@ -31,13 +31,15 @@ const junk = fc.oneof(
     new Array(2000),
     Object.create(native.Mapping.prototype),
     Object.create(addon.Poller.prototype),
+    Object.create(addon.ExitTable.prototype),
   ),
 )
 
 /** pipe, socketPair and eventFd are left out: they have no arguments that matter and make fds. */
 const FUNCTIONS = Object.entries(addon).filter(
   ([name, value]) =>
-    typeof value === "function" && !["pipe", "socketPair", "setErrorClass", "Poller"].includes(name),
+    typeof value === "function" &&
+    !["pipe", "socketPair", "setErrorClass", "Poller", "ExitTable", "VcpuLoop"].includes(name),
 ) as [string, (...args: unknown[]) => unknown][]
 
 /** The only ways for a call to end that are not a result. */
@@ -66,18 +68,47 @@ test.each(FUNCTIONS)("%s answers any arguments with a clean error", (name, call)
   expect(countFds()).toBe(before)
 })
 
-test("a Poller can be made from nothing but good arguments, and methods only work on their own objects", () => {
+test.each(["Poller", "ExitTable", "VcpuLoop"] as const)(
+  "a %s is made from nothing but good arguments",
+  name => {
+    const before = countFds()
+    const Made = addon[name] as unknown as new (...args: unknown[]) => unknown
+    fc.assert(
+      fc.property(fc.array(junk, { maxLength: 6 }), args => {
+        try {
+          new Made(...args)
+        } catch (error) {
+          expectCleanError(error)
+        }
+      }),
+      { numRuns: 400, seed: 21 },
+    )
+
+    expect(() => (Made as unknown as () => void)()).toThrow(TypeError)
+    expect(countFds()).toBe(before)
+  },
+)
+
+test.each(["replaceRows", "setAction", "answer", "take"] as const)(
+  "%s of an exit table answers any arguments with a clean error",
+  name => {
+    const table = new addon.ExitTable(4, 16)
+    const numbers = fc.array(fc.oneof(fc.integer({ min: -1, max: 8 }), junk), { maxLength: 13 })
+    fc.assert(
+      fc.property(fc.array(fc.oneof(junk, numbers), { maxLength: 5 }), args => {
+        try {
+          ;(table[name] as (...args: unknown[]) => unknown)(...args)
+        } catch (error) {
+          expectCleanError(error)
+        }
+      }),
+      { numRuns: 1000, seed: 23 },
+    )
+  },
+)
+
+test("methods only work on their own objects", () => {
   const before = countFds()
-  fc.assert(
-    fc.property(fc.array(junk, { maxLength: 4 }), args => {
-      try {
-        ;new (addon.Poller as unknown as new (...a: unknown[]) => unknown)(...args)
-      } catch (error) {
-        expectCleanError(error)
-      }
-    }),
-    { numRuns: 400, seed: 21 },
-  )
   const mapping = addon.createMapping("x", 4096, false)
   const steal = (method: keyof typeof addon.Poller.prototype, thief: unknown): unknown =>
     (addon.Poller.prototype[method] as () => void).call(thief as never)
@@ -85,7 +116,8 @@ test("a Poller can be made from nothing but good arguments, and methods only wor
   expect(() => steal("close", mapping)).toThrow(TypeError)
   expect(() => steal("close", {})).toThrow(TypeError)
   expect(() => steal("ref", Object.create(addon.Poller.prototype))).toThrow(TypeError)
-  expect(() => (addon.Poller as unknown as () => void)()).toThrow(TypeError)
+  expect(() => addon.ExitTable.prototype.take.call(mapping as never, new Uint8Array(1))).toThrow(TypeError)
+  expect(() => addon.VcpuLoop.prototype.resume.call(mapping as never)).toThrow(TypeError)
   mapping.close()
   expect(countFds()).toBe(before)
 })
@@ -108,6 +140,11 @@ test("public wrappers refuse wrong shapes with a TypeError or RangeError", () =>
     () => native.Mapping.create(wrong(undefined)),
     () => native.Mapping.map(wrong({ fd: "1", offset: 0, size: 1 })),
     () => native.Mapping.map(wrong({ fd: 1, offset: 0, size: 1, writable: 1 })),
+    () => native.Mapping.mapDevice(wrong({ fd: 1, offset: 1, size: 4096 })),
+    () => native.Mapping.mapDevice(wrong({ fd: 1, offset: 0, size: "1" })),
+    () => new native.ExitTable(wrong({ rows: undefined })),
+    () => new native.ExitTable({ rows: [], cells: 0 }),
+    () => new native.ExitTable({ rows: [], sinkSize: 2 ** 25 }),
     () => native.eventFd(-1),
     () => native.signal(wrong(null)),
     () => native.drain(-1),

@@ -36,9 +36,11 @@ export interface VirtioDevice {
   reset(): void
   /**
    * Settles when no I/O of this device works on guest memory any more; undefined when there is none. Transports ask
-   * before they tell the driver that a reset, or the stop of a queue, is done and the memory its own again. Only for
-   * devices with I/O that goes on after a call returned (`IoBatch.runAsync` on views of a chain) and cannot be
-   * called back by `ctx.signal`.
+   * before they tell the driver that a reset, or the stop of a queue, is done and the memory its own again.
+   *
+   * For devices whose I/O goes on after a call returned and cannot be called back by `ctx.signal`
+   * (`IoBatch.runAsync` on views of a chain). Without it a transport takes it that any I/O on guest memory may be on
+   * the chains that this device holds.
    */
   idle?(): Promise<void> | undefined
 }

@@ -4,6 +4,7 @@ import {
   Cmdline,
   defaultMemoryMap,
   fileImage,
+  IOAPIC_START,
   type KernelImage,
   type LoadedInitrd,
   type LoadedKernel,
@@ -13,7 +14,6 @@ import {
   writeAcpiTables,
   writeBootParams,
   writeMpTable,
-  IOAPIC_START,
   writePvhStartInfo,
 } from "@ts-vmm/linux-loader"
 import { VIRTIO_MMIO_WINDOW_SIZE } from "@ts-vmm/virtio-devices/mmio"

@@ -3,6 +3,8 @@
 
 /** Structures: `name:size field=offset …`. */
 export const STRUCTURES = `
+user_pt_regs:272 regs=0 sp=248 pc=256 pstate=264
+user_fpsimd_state:528 vregs=0 fpsr=512 fpcr=516 __reserved=520
 kvm_regs:864 regs=0 sp_el1=272 elr_el1=280 spsr=288 fp_regs=336
 kvm_vcpu_init:32 target=0 features=4
 kvm_sregs:0

@@ -2,8 +2,8 @@ import { type Decoded, type Fields, Layout, struct } from "@ts-vmm/vm-memory/lay
 import { invalidArgument } from "../errors.js"
 
 /** Fields that only fill a gap: zero on the way in, not shown on the way out. */
-type Padding = `pad${string}` | `reserved${string}`
-const PADDING = /^(pad|reserved)/
+type Padding = `pad${string}` | `reserved${string}` | "gap"
+const PADDING = /^(pad|reserved|gap$)/
 
 /** What a structure decodes to, without its padding. */
 export type Shown<T> = T extends Uint8Array | bigint | number
@@ -58,7 +58,7 @@ export class KvmStruct<T> {
   }
 }
 
-/** Declares a structure; padding is a field of its own. */
+/** Declares a structure; padding is a field of its own, `gap` where C leaves it to the compiler. */
 export function kvmStruct<F extends Fields>(name: string, fields: F): KvmStruct<Shown<Decoded<F>>> {
   // buffer-layout leaves fields that the value lacks as they are, which is zero: that is how padding is written.
   const layout = struct(fields) as unknown as Layout<Shown<Decoded<F>>>

@@ -121,12 +121,12 @@ export const kvmMsrFilterRange = kvmStruct("kvm_msr_filter_range", {
   flags: u32(),
   nmsrs: u32(),
   base: u32(),
-  pad: u32(),
+  gap: u32(),
   bitmap: u64(),
 })
 export const kvmMsrFilter = kvmStruct("kvm_msr_filter", {
   flags: u32(),
-  pad: u32(),
+  gap: u32(),
   ranges: array(kvmMsrFilterRange.layout, 16),
 })
 

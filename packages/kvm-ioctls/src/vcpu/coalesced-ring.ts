@@ -17,8 +17,7 @@ export interface CoalescedWrite {
 }
 
 /**
- * The ring of writes to coalesced zones. There is one for all vCPUs of a VM. Read it at every exit, as the order of
- * these writes and of others is otherwise lost.
+ * The ring of writes to coalesced zones, behind the page of every vCPU.
  *
  * @see Documentation/virt/kvm/api.rst, 4.116
  */
@@ -28,7 +27,7 @@ export class CoalescedRing {
   /** Entries that fit; the ring is full with one less. */
   readonly #size = Math.floor((PAGE_SIZE - HEADER_SIZE) / kvmCoalescedMmio.span)
 
-  /** @internal Use {@link VcpuFd.coalescedMmioRing}. */
+  /** @param page - the vCPU's whole mapping @param arch - the host's, in Node's words */
   constructor(page: DataView, arch: string = process.arch) {
     const offset = (arch === "arm64" ? ARM64_PAGE : X86_PAGE) * PAGE_SIZE
     this.#view = new DataView(page.buffer, page.byteOffset + offset, PAGE_SIZE)
@@ -47,10 +46,5 @@ export class CoalescedRing {
       address: Number(entry.phys_addr),
       data: entry.data.slice(0, Math.min(entry.len, 8)),
     }
-  }
-
-  /** All that are there. */
-  *drain(): Generator<CoalescedWrite> {
-    for (let write = this.read(); write !== undefined; write = this.read()) yield write
   }
 }

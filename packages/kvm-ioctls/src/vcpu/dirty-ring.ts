@@ -1,13 +1,7 @@
-import { Mapping } from "@ts-vmm/native"
-import {
-  KVM_DIRTY_GFN_F_DIRTY,
-  KVM_DIRTY_GFN_F_RESET,
-  KVM_DIRTY_LOG_PAGE_OFFSET,
-} from "../bindings/common.js"
-import { invalidArgument } from "../errors.js"
+import type { Mapping } from "@ts-vmm/native"
+import { KVM_DIRTY_GFN_F_DIRTY, KVM_DIRTY_GFN_F_RESET } from "../bindings/common.js"
 import { kvmDirtyGfn } from "../structs/common.js"
 
-const PAGE_SIZE = 4096
 /** Of struct kvm_dirty_gfn. */
 const FLAGS_OFFSET = 0
 const SLOT_OFFSET = 4
@@ -35,14 +29,12 @@ export class DirtyRing implements Disposable {
   readonly #entries: number
   #next = 0
 
-  /** @internal Use {@link VcpuFd.mapDirtyRing}. */
-  constructor(fd: number, size: number) {
-    if (!(Number.isInteger(size) && size >= PAGE_SIZE && (size & (size - 1)) === 0))
-      throw invalidArgument(`a dirty ring has a power of two of at least ${PAGE_SIZE} bytes, not ${size}`)
-    this.#mapping = Mapping.mapDevice({ fd, offset: KVM_DIRTY_LOG_PAGE_OFFSET * PAGE_SIZE, size })
-    this.#view = new DataView(this.#mapping.buffer)
-    this.#words = new Int32Array(this.#mapping.buffer)
-    this.#entries = size / kvmDirtyGfn.span
+  /** @param mapping - the ring; owned from now on */
+  constructor(mapping: Mapping) {
+    this.#mapping = mapping
+    this.#view = new DataView(mapping.buffer)
+    this.#words = new Int32Array(mapping.buffer)
+    this.#entries = mapping.size / kvmDirtyGfn.span
   }
 
   /** Takes the next dirty page out of the ring; undefined when there is none. */

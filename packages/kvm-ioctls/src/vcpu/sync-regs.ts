@@ -21,7 +21,7 @@ export class SyncRegs {
   readonly #page: DataView
   readonly #bytes: Uint8Array
 
-  /** @internal Use {@link VcpuFd.syncRegs}. */
+  /** @param page - the vCPU's whole mapping */
   constructor(page: DataView) {
     this.#page = page
     this.#bytes = new Uint8Array(page.buffer, page.byteOffset + AT["s.regs"], kvmSyncRegs.span)
@@ -32,18 +32,18 @@ export class SyncRegs {
     return kvmSyncRegs.decode(this.#bytes)
   }
 
-  /** Writes the page. Takes effect with {@link setDirty}. */
+  /** Writes the page. Takes effect with `setDirty`. */
   set(registers: KvmSyncRegs): void {
     kvmSyncRegs.encode(registers, this.#bytes)
   }
 
   /** Whether the kernel writes this class at each exit. */
-  setValid(register: SyncReg, on = true): void {
+  setValid(register: SyncReg, on: boolean): void {
     this.#setBit(AT.kvm_valid_regs, BITS[register], on)
   }
 
   /** Whether the kernel reads this class at the next `run`, after which it is not dirty any more. */
-  setDirty(register: SyncReg, on = true): void {
+  setDirty(register: SyncReg, on: boolean): void {
     this.#setBit(AT.kvm_dirty_regs, BITS[register], on)
   }
 

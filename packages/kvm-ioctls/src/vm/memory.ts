@@ -146,7 +146,7 @@ export abstract class VmMemory extends AttributeFd {
 
   /**
    * Writes to this zone no longer stop the vCPU: they gather in its ring until something else does.
-   * @see KVM_REGISTER_COALESCED_MMIO, {@link VcpuFd.coalescedMmioRing}
+   * @see KVM_REGISTER_COALESCED_MMIO, {@link VcpuFd.coalescedMmioRead}
    */
   registerCoalescedMmio(zone: CoalescedZone): void {
     this.writeStruct(KVM_REGISTER_COALESCED_MMIO, zoneFields(zone))

@@ -1,58 +1,10 @@
-import type { ExitTable } from "@ts-vmm/native"
-import { afterEach, describe, expect, test } from "vitest"
-import type { VcpuExit } from "../../src/exit.js"
-import type { VcpuFd } from "../../src/vcpu.js"
-import { VcpuThread } from "../../src/vcpu-thread.js"
-import { HLT, IN_AL_DX, imm16, loop, OUT_DX_AL, RealModeVm, SPIN, tableWith } from "../support/real-mode.js"
+import { describe, expect, test } from "vitest"
+import { HLT, IN_AL_DX, imm16, loop, OUT_DX_AL, SPIN, tableWith } from "../support/real-mode.js"
+import { createVm, describeExit, start, until } from "../support/vcpu-threads.js"
 
 const PORT = 0x10
 /** Somewhere in guest memory that no code is. */
 const RESULT = 0x8000
-
-const open: Disposable[] = []
-const threads: VcpuThread[] = []
-afterEach(async () => {
-  await Promise.all(threads.splice(0).map(thread => thread.stop()))
-  for (const one of open.splice(0)) one[Symbol.dispose]()
-})
-
-function createVm(options?: { irqchip: boolean }): RealModeVm {
-  const vm = new RealModeVm(options)
-  open.push(vm)
-  return vm
-}
-
-interface Started {
-  readonly thread: VcpuThread
-  /** Exits so far, in a form that outlives the page. */
-  readonly exits: string[]
-}
-
-function describeExit(exit: VcpuExit): string {
-  if (exit.reason === "io") return `${exit.direction} ${exit.port.toString(16)}`
-  if (exit.reason === "mmio")
-    return `${exit.isWrite ? "write" : "read"} ${exit.address.toString(16)} ${exit.data.length}`
-  return exit.reason
-}
-
-/** Runs a vCPU whose thread stops at HLT; `answer` gets every other exit. */
-function start(
-  vcpu: VcpuFd,
-  answers: ExitTable,
-  answer: (exit: VcpuExit) => void | Promise<void> = () => undefined,
-  index = 0,
-): Started {
-  const exits: string[] = []
-  const onExit = (exit: VcpuExit): void | Promise<void> => {
-    exits.push(describeExit(exit))
-    if (exit.reason === "hlt") return void thread.stop()
-    return answer(exit)
-  }
-  const thread = new VcpuThread(vcpu, { index, answers, onExit })
-  threads.push(thread)
-  thread.start()
-  return { thread, exits }
-}
 
 /** MOV [RESULT], AL. */
 const STORE_AL = [0xa2, ...imm16(RESULT)]
@@ -60,10 +12,6 @@ const STORE_AL = [0xa2, ...imm16(RESULT)]
 const COUNT = [0xff, 0x06, ...imm16(RESULT)]
 /** A guest that counts at RESULT for ever, with interrupts off. */
 const COUNTING_SPIN = [0xfa, ...COUNT, 0xeb, 0xfa]
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise(resolve => setTimeout(resolve, 1))
-}
 
 describe("exits", () => {
   test("JavaScript answers in the page, and the guest goes on with the answer", async () => {
@@ -170,9 +118,7 @@ describe("exits", () => {
 describe("exits that the table answers", () => {
   test("a cell answers reads of its width, and wider ones are delivered", async () => {
     const vm = createVm()
-    const table = tableWith([
-      { space: "pio", start: 0x20, end: 0x22, read: "cell", write: "drop", cell: 2 },
-    ])
+    const table = tableWith([{ space: "pio", start: 0x20, end: 0x22, read: "cell", write: "drop", cell: 2 }])
     Atomics.store(table.cells, 2, 0x1234_5678)
     const code = [
       ...[0xe4, 0x20, ...STORE_AL], //               in al, 0x20; mov [RESULT], al
@@ -232,7 +178,6 @@ describe("exits that the table answers", () => {
     const sink = { space: "pio", start: 0x20, end: 0x21, read: "ones", write: "sink" } as const
     const onBytes = (bytes: Uint8Array): void => void order.push(...Buffer.from(bytes).toString("latin1"))
     const table = tableWith([sink], { sinkSize: 64, onBytes })
-    vm.memory.buffer
     new Uint8Array(vm.memory.buffer).set(Buffer.from("string"), RESULT)
     const code = [
       ...[0xb0, 0x61, 0xe6, 0x20, 0xb0, 0x62, 0xe6, 0x20], // mov al, 'a'; out 0x20, al; 'b'

@@ -1,6 +1,6 @@
 import type { GuestAddress, GuestMemory } from "@ts-vmm/vm-memory"
 import { LoaderError } from "../errors.js"
-import { ACPI_END, ACPI_START, MMIO_GAP_END } from "../layout.js"
+import { ACPI_END, ACPI_START, LOW_RAM_LIMIT } from "../layout.js"
 import { alignUp, writeTable } from "../placement.js"
 import { sum8 } from "./checksum.js"
 import { dsdt } from "./dsdt.js"
@@ -35,7 +35,7 @@ export interface AcpiTables extends AcpiMachine {
  * const { rsdpAddress } = writeAcpiTables(memory, {
  *   cpus: [{ apicId: 0 }],
  *   ioapic: { id: 0, address: IOAPIC_START, gsiBase: 0 },
- *   virtioMmio: [{ base: MMIO_GAP_START, size: 4096, gsi: 5 }],
+ *   virtioMmio: [{ base: 0xd000_0000, size: 4096, gsi: 5 }],
  *   serial: { port: 0x3f8, gsi: 4 },
  * })
  * ```
@@ -48,7 +48,7 @@ export function writeAcpiTables(
   if (at % ALIGNMENT !== 0) throw new LoaderError("invalid-argument", { at }, "address of the RSDP")
   if (tables.cpus.length === 0) throw new LoaderError("invalid-argument", {}, "no CPU")
   const block = encodeAcpiTables(tables, at, { oemId, oemTableId })
-  writeTable(memory, at, at < ACPI_END ? ACPI_END : MMIO_GAP_END, block)
+  writeTable(memory, at, at < ACPI_END ? ACPI_END : LOW_RAM_LIMIT, block)
   return { rsdpAddress: at, end: at + block.length }
 }
 

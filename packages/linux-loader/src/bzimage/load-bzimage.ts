@@ -1,7 +1,7 @@
 import type { GuestAddress, GuestMemory } from "@ts-vmm/vm-memory"
 import { LoaderError } from "../errors.js"
 import { type KernelImage, readBytes, requireBytes } from "../kernel-image.js"
-import { HIMEM_START, MMIO_GAP_END } from "../layout.js"
+import { HIMEM_START, LOW_RAM_LIMIT } from "../layout.js"
 import type { LoadedKernel } from "../loaded-kernel.js"
 import { alignUp, copyPieces, isRam } from "../placement.js"
 import { LOADED_HIGH, readSetupHeader, type SetupHeader, XLF_KERNEL_64 } from "./setup-header.js"
@@ -48,7 +48,7 @@ export function loadBzImage(memory: GuestMemory, image: KernelImage): LoadedKern
   checkPayload(image, header, offset, size)
   const loadAddress = choosePlace(header)
   const endAddress = loadAddress + Math.max(size, header.initSize)
-  if (endAddress > MMIO_GAP_END || !isRam(memory, loadAddress, endAddress))
+  if (endAddress > LOW_RAM_LIMIT || !isRam(memory, loadAddress, endAddress))
     throw new LoaderError("kernel-address", { at: loadAddress, need: endAddress - loadAddress })
   copyPieces(memory, image, [{ at: loadAddress, size, offset, fileSize: size }])
   return {

@@ -13,8 +13,6 @@ export const BOOT_FLAG = 0xaa55
 export const OLDEST_PROTOCOL = 0x206
 /** The kernel has a 64-bit entry point at 0x200 (protocol 2.12). */
 export const XLF_KERNEL_64 = 1 << 0
-/** The kernel, zero page, command line and initrd may lie above 4 GiB. */
-export const XLF_CAN_BE_LOADED_ABOVE_4G = 1 << 1
 /** `loadflags`: the protected-mode code is loaded high. */
 export const LOADED_HIGH = 1 << 0
 

@@ -2,10 +2,8 @@
 export const ELF_MAGIC = 0x464c457f
 export const EI_CLASS = 4
 export const EI_DATA = 5
-export const EI_VERSION = 6
 export const ELFCLASS64 = 2
 export const ELFDATA2LSB = 1
-export const EV_CURRENT = 1
 export const ET_EXEC = 2
 export const ET_DYN = 3
 export const EM_X86_64 = 62

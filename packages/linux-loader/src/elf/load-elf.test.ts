@@ -115,7 +115,7 @@ describe("K3: hostile ELF headers", () => {
     ["no program headers", "elf-program-headers", 56, 2, 0],
     ["phentsize too small", "elf-program-headers", 54, 2, 32],
     ["phentsize too large", "elf-program-headers", 54, 2, 0xffff],
-    ["nothing to load", "truncated", phdrField(0, "offset"), 8, 2n ** 53n - 1n],
+    ["p_offset far past the end", "truncated", phdrField(0, "offset"), 8, 2n ** 53n - 1n],
     ["filesz above memsz", "segment-size", phdrField(0, "memsz"), 8, 3],
     ["filesz past the end", "truncated", phdrField(1, "filesz"), 8, 4000],
     ["filesz of 2^63", "segment-size", phdrField(0, "filesz"), 8, 2n ** 63n],

@@ -1,7 +1,7 @@
 import type { GuestAddress, GuestMemory } from "@ts-vmm/vm-memory"
 import { LoaderError } from "../errors.js"
 import type { KernelImage } from "../kernel-image.js"
-import { HIMEM_START, MMIO_GAP_END } from "../layout.js"
+import { HIMEM_START, LOW_RAM_LIMIT } from "../layout.js"
 import type { LoadedKernel } from "../loaded-kernel.js"
 import { copyPieces, isRam, type Piece } from "../placement.js"
 import { PT_LOAD } from "./defs.js"
@@ -54,7 +54,7 @@ export function loadElf(memory: GuestMemory, image: KernelImage, options: ElfOpt
 function checkPlaces(memory: GuestMemory, sorted: readonly ProgramHeader[], lowest: GuestAddress): void {
   let end = lowest
   for (const { where, paddr, memSize } of sorted) {
-    const inside = paddr >= lowest && paddr + memSize <= MMIO_GAP_END
+    const inside = paddr >= lowest && paddr + memSize <= LOW_RAM_LIMIT
     if (!inside || !isRam(memory, paddr, paddr + memSize))
       throw new LoaderError("kernel-address", { offset: where, at: paddr, need: memSize })
     if (paddr < end) throw new LoaderError("segment-overlap", { offset: where, at: paddr, have: end })

@@ -30,13 +30,8 @@ function unpackBlock(block: Uint8Array): Uint8Array {
     const distance = block[at]! | (block[at + 1]! << 8)
     at += 2
     const match = extended(token & 15) + 4
-    // A match may overlap what it makes, so whole copies go no further than its distance.
-    for (let left = match; left > 0; ) {
-      const part = Math.min(left, distance + match - left)
-      out.copyWithin(end, end - (distance + match - left), end - (distance + match - left) + part)
-      end += part
-      left -= part
-    }
+    // Byte by byte: a match may overlap what it makes.
+    for (let left = match; left > 0; left--, end++) out[end] = out[end - distance]!
   }
   return out.subarray(0, end)
 }

@@ -29,11 +29,12 @@ bool ExitTable::Answer(kvm_run* run, size_t size, bool* wake) {
     access = {run->mmio.phys_addr | kMmio, run->mmio.data, run->mmio.len, 1, run->mmio.is_write != 0};
     if (access.width > sizeof run->mmio.data) return false;
   } else if (run->exit_reason == KVM_EXIT_IO) {
-    // SAFETY: compared with the size of the mapping before it is used.
-    uint8_t* data = reinterpret_cast<uint8_t*>(run) + run->io.data_offset;
+    uint64_t offset = run->io.data_offset;
+    uint64_t length = uint64_t{run->io.size} * run->io.count;
+    if (offset > size || length > size - offset) return false;
+    // SAFETY: [offset, offset + length) lies inside the mapping (checked above).
+    uint8_t* data = reinterpret_cast<uint8_t*>(run) + offset;
     access = {run->io.port, data, run->io.size, run->io.count, run->io.direction == KVM_EXIT_IO_OUT};
-    uint64_t length = access.width * uint64_t{access.count};
-    if (run->io.data_offset > size || length > size - run->io.data_offset) return false;
   } else {
     return false;
   }
@@ -118,6 +119,7 @@ class ExitTableObject : public Napi::ObjectWrap<ExitTableObject> {
     return DefineClass(env, "NativeExitTable",
                        {InstanceMethod<&ExitTableObject::ReplaceRows>("replaceRows"),
                         InstanceMethod<&ExitTableObject::SetAction>("setAction"),
+                        InstanceMethod<&ExitTableObject::Answer>("answer"),
                         InstanceMethod<&ExitTableObject::Take>("take"),
                         InstanceAccessor<&ExitTableObject::GetUnclaimed>("unclaimed")});
   }
@@ -148,6 +150,14 @@ class ExitTableObject : public Napi::ObjectWrap<ExitTableObject> {
     if (row == nullptr) throw Napi::RangeError::New(info.Env(), "no row has this address");
     bool write = CheckBoolean(info[2], "write");
     (write ? row->write : row->read).store(CheckAction(info[3], write));
+  }
+
+  Napi::Value Answer(const Napi::CallbackInfo& info) {
+    Bytes page = CheckArrayBuffer(info.Env(), info[0], "run");
+    if (page.length < sizeof(kvm_run)) throw Napi::RangeError::New(info.Env(), "run is smaller than a kvm_run");
+    bool wake;
+    bool answered = table_->Answer(reinterpret_cast<kvm_run*>(page.data), page.length, &wake);
+    return Napi::Boolean::New(info.Env(), answered);
   }
 
   Napi::Value Take(const Napi::CallbackInfo& info) {

@@ -8,9 +8,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
-#include <cstring>
-#include <system_error>
-#include <thread>
+#include <mutex>
 
 #include <linux/kvm.h>
 #include <pthread.h>
@@ -47,36 +45,30 @@ constexpr Clock::duration kMaxWakeCost = std::chrono::milliseconds(1);
 /** How many wake-ups long one turn of the event loop may go on with exits that follow each other at once. */
 constexpr int kTurn = 8;
 
-/** Looks for what may come soon instead of sleeping, as long as that has paid lately. */
+/** Looks for what may come soon instead of sleeping, if that paid the last time. */
 class Lookout {
  public:
-  /** `limit`: what the sleep would cost. Looking for longer could not pay. */
+  /** `limit`: about what the sleep would cost. Looking for longer could not pay. */
   template <typename Ready>
   void Until(Clock::duration limit, Ready ready) {
-    if (skip_ > 0) {
-      skip_--;
-      return;
-    }
+    // Now and then all the same, as what was slow may have become quick.
+    if (!paid_ && ++skipped_ % kProbe != 0) return;
     auto end = Clock::now() + limit;
     do {
       for (int i = 0; i < 32; i++) {
-        if (ready()) {
-          penalty_ = 0;
-          return;
-        }
+        paid_ = ready();
+        if (paid_) return;
 #if defined(__x86_64__)
         __builtin_ia32_pause();
 #endif
       }
     } while (Clock::now() < end);
-    if (penalty_ < 64) penalty_ = penalty_ * 2 + 1;
-    skip_ = penalty_;
   }
 
  private:
-  /** Times not to look. */
-  uint32_t skip_ = 0;
-  uint32_t penalty_ = 0;
+  static constexpr uint32_t kProbe = 16;
+  bool paid_ = true;
+  uint32_t skipped_ = 0;
 };
 
 class VcpuObject;
@@ -89,22 +81,20 @@ class Vcpu {
     run_ = reinterpret_cast<kvm_run*>(region_->Data());
   }
 
-  /** Throws std::system_error. */
-  void Start() {
+  /** 0 or an errno. */
+  int Start() {
     std::call_once(handler_once, InstallHandler);
     sigset_t all, before;
     sigfillset(&all);
     // A new thread has the mask of the one that makes it.
     pthread_sigmask(SIG_SETMASK, &all, &before);
     table_->users++;
-    try {
-      thread_ = std::thread([this] { Main(); });
-    } catch (...) {
-      table_->users--;
-      pthread_sigmask(SIG_SETMASK, &before, nullptr);
-      throw;
-    }
+    auto main = [](void* self) -> void* { return static_cast<Vcpu*>(self)->Main(), nullptr; };
+    int error = pthread_create(&thread_, nullptr, main, this);
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (error != 0) table_->users--;
+    joinable_ = error == 0;
+    return error;
   }
 
   /** JavaScript has answered the exit; false if there is none. */
@@ -126,7 +116,7 @@ class Vcpu {
   void Stop() { Want(Wanted::kStop); }
   /** Waits for the thread, which has been told to stop or has ended. The errno that KVM_RUN failed with, or 0. */
   int Join() {
-    if (thread_.joinable()) thread_.join();
+    if (std::exchange(joinable_, false)) pthread_join(thread_, nullptr);
     return error_;
   }
 
@@ -139,7 +129,7 @@ class Vcpu {
   }
   /** What happened since the last call. */
   uint32_t TakeEvents() { return events_.exchange(0); }
-  /** True if something more happens soon. */
+  /** True if something more happens soon: the thread may have to wake up, and the guest to reach its next exit. */
   bool LookForEvents() {
     auto happened = [this] { return events_.load() != 0; };
     if (!happened() && state_.load() == State::kRunning) lookout_.Until(2 * wake_cost_.load(), happened);
@@ -147,7 +137,7 @@ class Vcpu {
   }
   void Leave() {
     awake_ = false;
-    if (events_.load() != 0) uv_async_send(&async);
+    if (events_.load() != 0) Wake();
   }
 
   uv_async_t async;
@@ -230,10 +220,10 @@ class Vcpu {
 
   void Want(Wanted wanted) {
     std::lock_guard lock(mutex_);
-    if (wanted_ == Wanted::kStop || !thread_.joinable()) return;
+    if (wanted_ == Wanted::kStop || !joinable_) return;
     wanted_ = wanted;
     SetImmediateExit(true);
-    pthread_kill(thread_.native_handle(), kick_signal);
+    pthread_kill(thread_, kick_signal);
     changed_.notify_one();
   }
 
@@ -244,9 +234,13 @@ class Vcpu {
     events_.fetch_or(event);
     // Against Leave: either it sees the event, or it is seen here to have left.
     if (awake_.load()) return true;
+    Wake();
+    return false;
+  }
+
+  void Wake() {
     posted_ = Clock::now();
     uv_async_send(&async);
-    return false;
   }
 
   UniqueFd fd_;
@@ -255,7 +249,9 @@ class Vcpu {
   std::string name_;
   // SAFETY: the first byte of region_, which is as long as a kvm_run at least.
   kvm_run* run_;
-  std::thread thread_;
+  // JavaScript's thread only.
+  pthread_t thread_;
+  bool joinable_ = false;
 
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -297,11 +293,10 @@ class VcpuObject : public Napi::ObjectWrap<VcpuObject> {
     vcpu->owner = this;
     vcpu_ = vcpu.release();
     napi_add_async_cleanup_hook(env, OnTeardown, vcpu_, &vcpu_->cleanup);
-    try {
-      vcpu_->Start();
-    } catch (const std::system_error& failed) {
+    error = vcpu_->Start();
+    if (error != 0) {
       Release();
-      ThrowErrno(env, failed.code().value(), "pthread_create");
+      ThrowErrno(env, error, "pthread_create");
     }
     Ref();
   }

@@ -60,8 +60,14 @@ describe("config space", () => {
     expect(generation(port)).toBe(0)
   })
 
-  test.each(["readConfig", "writeConfig"] as const)("a device that throws in %s breaks once", async what => {
-    const { device, driver, port, counters } = await attach(new KeepingDevice())
+  test.each([
+    { what: "readConfig", holdBack: false },
+    { what: "writeConfig", holdBack: false },
+    { what: "readConfig", holdBack: true },
+    { what: "writeConfig", holdBack: true },
+  ] as const)("a device that throws in $what breaks once, before DRIVER_OK too: $holdBack", async options => {
+    const { what, holdBack } = options
+    const { device, driver, port, counters } = await attach(new KeepingDevice(), {}, { holdBack })
     device[what] = () => {
       throw new Error("bug in the device")
     }

@@ -84,6 +84,20 @@ describe("identity and features", () => {
     expect(port.read32(defs.VIRTIO_MMIO_STATUS)).toBe(NEGOTIATED)
   })
 
+  test("T1: words that no feature can be in are refused, and spoil nothing", async () => {
+    const port = openPort(new KeepingDevice())
+    port.write32(defs.VIRTIO_MMIO_STATUS, ACKNOWLEDGED)
+    port.write32(defs.VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1)
+    port.write32(defs.VIRTIO_MMIO_DRIVER_FEATURES, 1)
+    for (const word of [4, 0x7fff_ffff, 0xffff_ffff]) {
+      port.write32(defs.VIRTIO_MMIO_DRIVER_FEATURES_SEL, word)
+      port.write32(defs.VIRTIO_MMIO_DRIVER_FEATURES, 0xffff_ffff)
+    }
+    expect(port.transport.counters.refusals).toBe(3)
+    port.write32(defs.VIRTIO_MMIO_STATUS, NEGOTIATED)
+    expect(port.read32(defs.VIRTIO_MMIO_STATUS)).toBe(NEGOTIATED)
+  })
+
   test("T1: features are frozen from FEATURES_OK on", async () => {
     const { port, device, counters } = await attach(new KeepingDevice(), {}, { holdBack: true })
     const before = counters.refusals
@@ -180,6 +194,12 @@ describe("queue set-up", () => {
     expect([port.read32(defs.VIRTIO_MMIO_STATUS), device.log]).toEqual([RUNNING, ["activate"]])
   })
 
+  test.each([2, 3, 0x101, 0xffff_ffff])("ready takes 0 and 1, not %s", async value => {
+    const port = await negotiated()
+    port.write32(defs.VIRTIO_MMIO_QUEUE_READY, value)
+    expect([port.read32(defs.VIRTIO_MMIO_QUEUE_READY), port.transport.counters.refusals]).toEqual([0, 1])
+  })
+
   test("an address is what its halves say, in whichever order they come", async () => {
     const { device, driver, port } = await attach(
       new KeepingDevice(),
@@ -223,6 +243,28 @@ describe("queue set-up", () => {
     expect([device.chains.length, device.ctx?.hasQueue(1)]).toEqual([1, false])
     port.write32(defs.VIRTIO_MMIO_QUEUE_READY, 2)
     expect(counters.refusals).toBe(before + 17)
+  })
+})
+
+describe("notifications", () => {
+  test.each(["register", "ioeventfd"])("Q19: by %s reach queues that are ready, and no others", async how => {
+    const { device, driver, port, transport, counters } = await attach(
+      new KeepingDevice(),
+      {},
+      { queueSizes: [16, 0] },
+    )
+    const notify = (index: number) => {
+      if (how === "ioeventfd") transport.notify(index)
+      else port.write32(defs.VIRTIO_MMIO_QUEUE_NOTIFY, index)
+    }
+    driver.queue(0).post([driver.writable(8)])
+    for (const index of [1, 2, 65535, 0xffff_ffff]) notify(index)
+    expect([device.chains.length, counters.notificationsIgnored]).toEqual([0, 4])
+    notify(0)
+    expect([device.chains.length, transport.queueCount]).toEqual([1, 2])
+    await port.reset()
+    notify(0)
+    expect([device.chains.length, counters.notificationsIgnored, counters.refusals]).toEqual([1, 5, 0])
   })
 })
 

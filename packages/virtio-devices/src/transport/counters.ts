@@ -17,7 +17,7 @@ export class TransportCounters {
   deviceErrors = 0
   /** Completions dropped because their queue or device had been reset. */
   lateCompletions = 0
-  /** Status or set-up writes refused. */
+  /** Status or set-up writes refused, and accesses to registers that are none. */
   refusals = 0
   /** Activations. */
   activations = 0

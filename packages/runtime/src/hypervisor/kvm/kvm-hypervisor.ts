@@ -67,7 +67,8 @@ export class KvmHypervisor implements Hypervisor {
   #config(spec: MachineSpec): MachineConfig {
     const { initramfs, memoryMiB, cpus, devices } = spec
     const kernel = this.#givenKernel ?? guestArtifacts().kernel(KERNEL)
-    return { kernel, initramfs, memoryMiB, cpus, devices, cmdline: kvmCommandLine(spec) }
+    const description = (process.env.DESC as never) ?? "cmdline"
+    return { kernel, initramfs, memoryMiB, cpus, devices, description, cmdline: kvmCommandLine(spec) }
   }
 
   /** A kernel that somebody names may have been built for an odd KVM; ours was not. */
