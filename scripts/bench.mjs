@@ -7,7 +7,7 @@ import { table } from "../bench/table.mjs"
 import { setUp } from "./setup/index.mjs"
 import { main, note, SetupError } from "./setup/report.mjs"
 
-const SUITES = ["queue", "blk", "vsock", "start", "idle"]
+const SUITES = ["queue", "blk", "vsock", "start", "idle", "kvm-load"]
 const USAGE = `usage: npm run bench -- [${SUITES.join("|")}]… [--json FILE] [--rounds N]`
 
 function readArguments() {

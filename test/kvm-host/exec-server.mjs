@@ -5,6 +5,7 @@
 //   <- { id, type: "stdout" | "stderr", data } <- { id, type: "exit", code, signal }
 import { execFileSync, spawn } from "node:child_process"
 import { createReadStream, createWriteStream, openSync, writeFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
 import { onMessages, send, sendBytes } from "./messages.mjs"
 
 const port = openSync(process.argv[2], "r+")
@@ -45,6 +46,17 @@ const HANDLERS = {
   poweroff: () => execFileSync("/bin/busybox", ["poweroff", "-f"]),
 }
 
+/** See keep-kvm.pl; it stays until the host ends. */
+async function keepKvm() {
+  const script = fileURLToPath(new URL("keep-kvm.pl", import.meta.url))
+  const keeper = spawn("/usr/bin/perl", [script], { stdio: ["ignore", "pipe", "inherit"] })
+  await new Promise((resolve, reject) => {
+    keeper.stdout.once("data", resolve)
+    keeper.once("exit", code => reject(new Error(`keep-kvm.pl ended with code ${code}`)))
+  })
+}
+
+await keepKvm()
 onMessages(createReadStream(null, { fd: port, autoClose: false }), message =>
   HANDLERS[message.type]?.(message),
 )

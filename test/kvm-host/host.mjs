@@ -21,13 +21,14 @@ function qemuArguments(folder, kernel, initramfs) {
     ...["-M", "q35,memory-backend=ram", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", CPU],
     ...["-smp", "2", "-m", MEMORY, "-object", `memory-backend-memfd,id=ram,size=${MEMORY},share=on`],
     ...["-kernel", kernel.image, "-initrd", initramfs],
-    ...["-append", "console=ttyS0 panic=-1 quiet mitigations=off random.trust_cpu=on tsc=reliable"],
+    ...["-append", "console=ttyS0 panic=-1 loglevel=5 mitigations=off random.trust_cpu=on tsc=reliable"],
     ...["-serial", `file:${folder}/console.log`],
     ...["-chardev", `socket,id=fs,path=${folder}/fs.sock`],
     ...["-device", "vhost-user-fs-pci,chardev=fs,tag=root"],
     ...["-chardev", `socket,id=exec,path=${folder}/exec.sock,server=on,wait=off`],
     ...["-device", "virtio-serial", "-device", "virtserialport,chardev=exec,name=kvm-host"],
     ...["-device", "virtio-rng-pci"],
+    ...["-monitor", `unix:${folder}/monitor.sock,server=on,wait=off`],
   ]
 }
 

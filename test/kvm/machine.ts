@@ -26,7 +26,11 @@ export async function startMachine(
   machine.start()
   const shows = (wanted: string) =>
     new Promise<void>((resolve, reject) => {
-      const look = () => said.includes(wanted) && (waiting.delete(look), resolve())
+      const look = () => {
+        if (!said.includes(wanted)) return
+        waiting.delete(look)
+        resolve()
+      }
       waiting.add(look)
       look()
       machine.exited.then(({ description }) =>

@@ -3,6 +3,8 @@ import { ioctlError, KvmError } from "./errors.js"
 import type { ArrayRequest, IoctlRequest, StructRequest } from "./ioctls/request.js"
 
 const PAGE_SIZE = 4096
+/** Fills what the kernel may leave alone; no element that it writes is made of this alone. */
+const UNWRITTEN = 0xff
 
 /**
  * An fd of the KVM API and the one object that owns it. Every error of the kernel becomes a {@link KvmError} that names
@@ -71,14 +73,30 @@ export abstract class KvmFd implements Disposable {
     return request.struct.decode(bytes)
   }
 
-  /** @internal An array of a length that only the kernel knows: asks again with more room as long as it says E2BIG. */
+  /**
+   * @internal An array of a length that only the kernel knows: asks again with more room as long as it says E2BIG.
+   *
+   * @param guess - elements to make room for at first
+   */
   protected readArray<H, E>(request: ArrayRequest<H, E>, guess: number): E[] {
+    return request.array.decode(this.#growing(request, guess, 0))
+  }
+
+  /** @internal As {@link readArray}, from a request that does not say how many elements it wrote. */
+  protected readUncountedArray<H, E>(request: ArrayRequest<H, E>, guess: number): E[] {
+    const { array } = request
+    const bytes = this.#growing(request, guess, UNWRITTEN)
+    const written = bytes.findLastIndex(byte => byte !== UNWRITTEN) + 1 - array.header.span
+    return array.decode(bytes).slice(0, Math.ceil(written / array.element.span))
+  }
+
+  #growing<H, E>(request: ArrayRequest<H, E>, guess: number, filler: number): Uint8Array {
     const { array } = request
     for (let capacity = guess; ; ) {
-      const bytes = array.room(capacity)
+      const bytes = array.room(capacity).fill(filler, array.header.span)
       try {
         this.call(request, bytes)
-        return array.decode(bytes)
+        return bytes
       } catch (error) {
         if (!isErrno(error, "E2BIG") || capacity >= array.max) throw error
         // Some requests say how many there are, others leave the count alone.

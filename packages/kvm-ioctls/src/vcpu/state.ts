@@ -62,7 +62,8 @@ export abstract class VcpuState extends VcpuRegisters {
 
   /** @see KVM_GET_CPUID2 */
   getCpuid2(): KvmCpuidEntry2[] {
-    return this.readArray(KVM_GET_CPUID2, CPUID_GUESS)
+    // Kernels before 6.2 leave the count as it was.
+    return this.readUncountedArray(KVM_GET_CPUID2, CPUID_GUESS)
   }
 
   /** CPUID leaves for a Hyper-V guest, as this vCPU can have them. @see KVM_GET_SUPPORTED_HV_CPUID */
@@ -162,7 +163,11 @@ export abstract class VcpuState extends VcpuRegisters {
     this.call(KVM_SET_NESTED_STATE, state)
   }
 
-  /** Switches machine checks on. @param mcgCap - MCG_CAP, see {@link Kvm.getMceCapSupported} @see KVM_X86_SETUP_MCE */
+  /**
+   * Switches machine checks on.
+   * @param mcgCap - MCG_CAP: the number of banks, 1 to 32, and features of {@link Kvm.getMceCapSupported}
+   * @see KVM_X86_SETUP_MCE
+   */
   setupMce(mcgCap: bigint): void {
     this.writeStruct(KVM_X86_SETUP_MCE, { value: mcgCap })
   }

@@ -85,7 +85,7 @@ export abstract class VmInterrupts extends VmMemory {
   /**
    * Creates an 8254 timer in the kernel.
    * @param flags - `KVM_PIT_SPEAKER_DUMMY`: answer port 0x61 too
-   * @throws {@link KvmError} `ioctl` with `EEXIST`, `ENOENT` (no irqchip)
+   * @throws {@link KvmError} `ioctl` with `EEXIST`, `ENOENT` (no irqchip; older kernels do not mind)
    * @see KVM_CREATE_PIT2
    */
   createPit2(flags = 0): void {

@@ -63,8 +63,8 @@ describe("ioeventfd", () => {
 })
 
 /**
- * Takes interrupt 4 of the PIC, whose vectors start at 0x20, and waits for it halted. The handler, at 0x2000, tells it
- * by a write to port 0x600.
+ * A guest that is about to halt until interrupt 4 of the PIC comes, whose vectors start at 0x20. The handler is at
+ * 0x2000; after it, a write to port 0x601.
  */
 function waitingGuest(handler: readonly number[]): Guest {
   const port = (number: number, value: number) => [0xb0, value, 0xe6, number]
@@ -75,10 +75,21 @@ function waitingGuest(handler: readonly number[]): Guest {
     ...port(0x21, 1),
     ...port(0x21, 0xef),
   ]
-  const code = [...pic, ...asm.sti, ...asm.hlt, ...asm.dx(0x601), ...asm.outAl, ...asm.hlt]
+  const code = [
+    ...pic,
+    ...asm.dx(0x603),
+    ...asm.outAl,
+    ...asm.sti,
+    ...asm.hlt,
+    ...asm.dx(0x601),
+    ...asm.outAl,
+    ...asm.hlt,
+  ]
   const guest = new Guest(code, vm => vm.createIrqChip())
   guest.load([0x00, 0x20, 0x00, 0x00], 0x24 * 4)
   guest.load(handler, 0x2000)
+  // Only now: setting the PIC up forgets edges that came before.
+  guest.expectExit("io")
   return guest
 }
 
@@ -107,7 +118,7 @@ describe("interrupts", () => {
     expect(errnoOf(() => bare.vm.registerIrqfd(newEventFd(), 4, { resampleFd: newEventFd() }))).toBe("EINVAL")
   })
 
-  test("with resampling, the guest's end of interrupt is signalled, and a level that stays interrupts again", () => {
+  test("with resampling, the guest's end of interrupt is signalled", () => {
     using guest = waitingGuest([...TELL, ...ACKNOWLEDGE, ...asm.iret])
     // Level-triggered: ELCR of the first PIC, by the program instead of by the guest.
     const state = guest.vm.getIrqchip(KVM_IRQCHIP_PIC_MASTER)
@@ -175,9 +186,7 @@ describe("controllers in the kernel", () => {
     expect(guest.vm.getIrqchip(KVM_IRQCHIP_IOAPIC)).toEqual(ioapic)
   })
 
-  test("the timer needs them, and its state is read and written", () => {
-    using bare = new Guest(asm.hlt)
-    expect(["ENOENT", "ENXIO"]).toContain(errnoOf(() => bare.vm.createPit2()))
+  test("there is one timer, whose state is read and written", () => {
     using guest = new Guest(asm.hlt, vm => {
       vm.createIrqChip()
       vm.createPit2()

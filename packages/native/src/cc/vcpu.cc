@@ -114,9 +114,14 @@ class Vcpu {
     Go();
   }
   void Stop() { Want(Wanted::kStop); }
-  /** Waits for the thread, which has been told to stop or has ended. The errno that KVM_RUN failed with, or 0. */
+  /**
+   * Waits for the thread, which has been told to stop or has ended, and lets go of the vCPU. The errno that KVM_RUN
+   * failed with, or 0.
+   */
   int Join() {
     if (std::exchange(joinable_, false)) pthread_join(thread_, nullptr);
+    fd_.Reset();
+    region_.reset();
     return error_;
   }
 
@@ -247,7 +252,7 @@ class Vcpu {
   RegionRef region_;
   std::shared_ptr<ExitTable> table_;
   std::string name_;
-  // SAFETY: the first byte of region_, which is as long as a kvm_run at least.
+  // SAFETY: the first byte of region_, which is as long as a kvm_run at least; not used once joined.
   kvm_run* run_;
   // JavaScript's thread only.
   pthread_t thread_;

@@ -19,3 +19,4 @@ export {
 export { setUpLapic } from "./lapic.js"
 export * from "./layout.js"
 export { BOOT_MSRS, setUpMsrs } from "./msrs.js"
+export { RESET_VECTOR_START, writeResetVector } from "./reset-vector.js"
