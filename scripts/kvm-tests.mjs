@@ -19,7 +19,7 @@ function vitest(results) {
 /** Whether this machine's own KVM runs stock kernels, found out by running guest code. */
 async function haveKvm() {
   const { probeKvm } = await import("../packages/runtime/dist/index.js")
-  return probeKvm().usable
+  return (await probeKvm()).usable
 }
 
 async function runInHost(results) {

@@ -200,7 +200,7 @@ describe("options", () => {
 describe("the host", () => {
   test("doctor says what works, why kvm does not where it does not, and what auto takes, by running guests", async () => {
     const probes = JSON.parse((await place.run(["doctor", "--json"])).stdout.toString())
-    const kvm = probeKvm().usable
+    const kvm = (await probeKvm()).usable
     expect(probes).toMatchObject([
       { hypervisor: "kvm", usable: kvm, chosen: kvm },
       { hypervisor: "uml (ptrace)", usable: true, chosen: !kvm },

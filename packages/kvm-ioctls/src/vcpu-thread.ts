@@ -3,6 +3,16 @@ import { invalidArgument } from "./errors.js"
 import type { VcpuExit } from "./exit.js"
 import type { VcpuFd } from "./vcpu.js"
 
+// What a caller needs beside the thread; native is not for everybody.
+export {
+  type ExitRow,
+  type ExitSpace,
+  ExitTable,
+  type ExitTableOptions,
+  type ReadAction,
+  type WriteAction,
+} from "@ts-vmm/native"
+
 /** See {@link VcpuThread}. */
 export interface VcpuThreadOptions {
   /** Number of the vCPU; the thread is called `vcpu<index>`. */
@@ -55,8 +65,9 @@ export interface VcpuThreadEnd {
  *
  * @example
  * ```ts
- * import { VcpuThread } from "@ts-vmm/kvm-ioctls"
+ * import { ExitTable, VcpuThread } from "@ts-vmm/kvm-ioctls"
  *
+ * const table = new ExitTable({ rows: [{ space: "pio", start: 0x60, end: 0x65, read: "deliver", write: "deliver" }] })
  * const thread = new VcpuThread(vcpu, {
  *   index: 0,
  *   answers: table,

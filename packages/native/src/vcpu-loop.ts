@@ -38,8 +38,9 @@ const ENDED = 4
  * - While the thread is parked JavaScript owns the `kvm_run` page, else the thread does. `immediate_exit` is never
  *   JavaScript's.
  * - Any other ioctl on the vCPU waits until `KVM_RUN` returns: make them only while the thread is parked.
- * - Callbacks run from the event loop, exits of one vCPU in order. A guest whose exits follow each other closely is
- *   looked at for up to half a millisecond per turn of the loop.
+ * - Callbacks run from the event loop, exits of one vCPU in order. Exits that follow each other at once are
+ *   handled in one turn of the loop, for as long as eight wake-ups take (some 0.4 ms; at most 8 ms on a machine that is
+ *   overloaded).
  * - The thread is not tied to this object: it runs, and keeps the process alive unless {@link unref} was called,
  *   until it ends. A Worker or process that ends stops its threads.
  */

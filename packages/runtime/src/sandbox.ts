@@ -98,7 +98,7 @@ export class Sandbox extends SandboxEmitter {
   static async create(options: SandboxOptions): Promise<Sandbox> {
     const startedAt = performance.now()
     const config = checkOptions(options)
-    const hypervisor = chooseHypervisor(config)
+    const hypervisor = await chooseHypervisor(config)
     hypervisor.check(config)
     const paths = options.paths ?? defaultPaths()
     const image = await findImage(paths.imageDir, options)

@@ -12,6 +12,7 @@ import { createInterruptController, type InterruptController } from "./arch/x86-
 import { setUpLapic } from "./arch/x86-64/lapic.js"
 import * as layout from "./arch/x86-64/layout.js"
 import { setUpMsrs } from "./arch/x86-64/msrs.js"
+import { writeResetVector } from "./arch/x86-64/reset-vector.js"
 import { type BootEntry, loadGuest } from "./boot.js"
 import { Bus } from "./bus.js"
 import type { Cleanup } from "./cleanup.js"
@@ -89,6 +90,7 @@ export function buildHardware(plan: MachinePlan, host: HardwareHost, cleanup: Cl
   ])
 
   const entry = loadGuest(memory, plan, places)
+  writeResetVector(memory)
   const vcpus = createVcpus({ kvm, vm, plan, interrupts, cleanup })
   enterGuest(vcpus, memory, entry)
   return { memory, vcpus, table, ports, mmio, interrupts, legacy, windows }

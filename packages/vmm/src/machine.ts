@@ -116,9 +116,12 @@ export class MicroVm extends MachineEmitter implements AsyncDisposable {
     return this.exited
   }
 
-  /** Input for the guest's serial console. Ignored once the machine has ended. */
-  writeConsole(bytes: Uint8Array): void {
-    if (this.#end === undefined) this.#hardware.legacy.serialPort.enqueue(bytes)
+  /**
+   * Input for the guest's serial console. The bytes must not change afterwards.
+   * @returns false when the machine has ended, or the guest has left 64 KiB unread: nothing was taken
+   */
+  writeConsole(bytes: Uint8Array): boolean {
+    return this.#end === undefined && this.#hardware.legacy.serialPort.enqueue(bytes)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

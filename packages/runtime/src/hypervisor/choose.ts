@@ -1,3 +1,4 @@
+import { SandboxError } from "../errors.js"
 import type { SandboxConfig } from "../options.js"
 import type { Hypervisor, HypervisorProbe } from "./hypervisor.js"
 import { KvmHypervisor } from "./kvm/kvm-hypervisor.js"
@@ -7,15 +8,19 @@ import { UmlHypervisor } from "./uml/uml-hypervisor.js"
 /** What the choice goes by. */
 type Wanted = Pick<SandboxConfig, "hypervisor" | "umlMode" | "kernel">
 
-/** The driver for a configuration. `auto` is `kvm` where guest code runs on the processor, else `uml`. */
-export function chooseHypervisor(config: Wanted): Hypervisor {
-  const kernel = config.kernel === undefined ? {} : { kernel: config.kernel }
-  if (config.hypervisor === "uml") return new UmlHypervisor({ mode: config.umlMode, ...kernel })
-  if (config.hypervisor === "kvm") return new KvmHypervisor(kernel)
-  const probe = probeKvm()
-  return probe.usable
-    ? new KvmHypervisor({ probe, ...kernel })
-    : new UmlHypervisor({ mode: config.umlMode, ...kernel })
+/**
+ * The driver for a configuration. `auto` is `kvm` where guest code runs on the processor, else `uml`.
+ *
+ * @throws SandboxError `hypervisor-unavailable` for `kvm` where no stock kernel can boot; a kernel that somebody
+ * names may have been built for an odd KVM, so then it is tried
+ */
+export async function chooseHypervisor({ hypervisor, umlMode, kernel }: Wanted): Promise<Hypervisor> {
+  const given = kernel === undefined ? {} : { kernel }
+  if (hypervisor === "uml") return new UmlHypervisor({ mode: umlMode, ...given })
+  const { present, usable, reason } = await probeKvm()
+  if (usable || (hypervisor === "kvm" && present && kernel !== undefined)) return new KvmHypervisor(given)
+  if (hypervisor === "kvm") throw new SandboxError("hypervisor-unavailable", reason)
+  return new UmlHypervisor({ mode: umlMode, ...given })
 }
 
 /** A probe's result and what was probed. */
@@ -36,7 +41,7 @@ export interface NamedProbe extends HypervisorProbe {
  * ```
  */
 export async function probeHypervisors(): Promise<NamedProbe[]> {
-  const kvm = probeKvm()
+  const kvm = await probeKvm()
   const probes: NamedProbe[] = [{ hypervisor: "kvm", ...describe(kvm), chosen: kvm.usable }]
   for (const mode of ["ptrace", "seccomp"] as const) {
     const probe = await new UmlHypervisor({ mode }).probe()

@@ -1,10 +1,11 @@
 import type { ExitRow, ExitTable } from "@ts-vmm/native"
 import { COM1_GSI, COM1_PORT } from "../arch/x86-64/layout.js"
 import { Serial } from "../superio/serial.js"
+import { SERIAL_SIZE } from "../superio/serial-registers.js"
 import { IrqLine, type IrqVm } from "./irq-line.js"
 
-/** Ports of a 16550A. */
-const SERIAL_SIZE = 8
+/** Bytes of input that may wait for a guest which does not read. */
+const MAX_WAITING = 64 * 1024
 const TRANSMIT = COM1_PORT
 const LINE_STATUS = COM1_PORT + 5
 
@@ -16,6 +17,7 @@ export class SerialPort {
   readonly serial: Serial
   readonly #line: IrqLine
   readonly #input: Uint8Array[] = []
+  #waiting = 0
 
   /** @throws KvmError `ioctl`; SysError `EMFILE` */
   constructor(vm: IrqVm, table: ExitTable, statusCell: number, output: (bytes: Uint8Array) => void) {
@@ -44,10 +46,16 @@ export class SerialPort {
     ]
   }
 
-  /** Input for the guest; what the port has no room for waits here. */
-  enqueue(bytes: Uint8Array): void {
+  /**
+   * Input for the guest; what the port has no room for waits here.
+   * @returns false when too much waits already, and nothing was taken (C2)
+   */
+  enqueue(bytes: Uint8Array): boolean {
+    if (this.#waiting + bytes.length > MAX_WAITING) return false
     this.#input.push(bytes)
+    this.#waiting += bytes.length
     this.#feed()
+    return true
   }
 
   close(): void {
@@ -57,6 +65,7 @@ export class SerialPort {
   #feed(): void {
     for (let first = this.#input[0]; first; first = this.#input[0]) {
       const taken = this.serial.enqueue(first)
+      this.#waiting -= taken
       if (taken < first.length) {
         this.#input[0] = first.subarray(taken)
         return

@@ -4,7 +4,7 @@ import { SandboxError, type SandboxErrorCode } from "../../errors.js"
 import type { Hypervisor, HypervisorProbe, Machine, MachineSpec } from "../hypervisor.js"
 import { kvmCommandLine } from "./command-line.js"
 import { KvmMachine } from "./kvm-machine.js"
-import { type KvmProbe, probeKvm } from "./probe.js"
+import { probeKvm } from "./probe.js"
 
 /** Below this the guest kernel and the agent do not fit. */
 const MIN_MEMORY_MIB = 64
@@ -15,8 +15,6 @@ const KERNEL = "linux-kvm-x86_64"
 export interface KvmOptions {
   /** Path of an x86-64 kernel (vmlinux or bzImage); default is the one in `@ts-vmm/guest`. */
   readonly kernel?: string
-  /** What is known of this host's KVM; found out when it is first needed. */
-  readonly probe?: KvmProbe
 }
 
 /**
@@ -26,15 +24,13 @@ export interface KvmOptions {
 export class KvmHypervisor implements Hypervisor {
   readonly name = "kvm"
   readonly #givenKernel: string | undefined
-  #probed: KvmProbe | undefined
 
   constructor(options: KvmOptions = {}) {
     this.#givenKernel = options.kernel
-    this.#probed = options.probe
   }
 
-  async probe(): Promise<HypervisorProbe> {
-    return this.#probe()
+  probe(): Promise<HypervisorProbe> {
+    return probeKvm()
   }
 
   check({ memoryMiB, cpus }: Pick<MachineSpec, "memoryMiB" | "cpus">): void {
@@ -48,7 +44,6 @@ export class KvmHypervisor implements Hypervisor {
         "invalid-argument",
         `the kvm hypervisor runs at most ${MAX_CPUS} virtual CPUs, not ${cpus}`,
       )
-    this.#checkHost()
   }
 
   async start(spec: MachineSpec): Promise<Machine> {
@@ -67,20 +62,7 @@ export class KvmHypervisor implements Hypervisor {
   #config(spec: MachineSpec): MachineConfig {
     const { initramfs, memoryMiB, cpus, devices } = spec
     const kernel = this.#givenKernel ?? guestArtifacts().kernel(KERNEL)
-    const description = (process.env.DESC as never) ?? "cmdline"
-    return { kernel, initramfs, memoryMiB, cpus, devices, description, cmdline: kvmCommandLine(spec) }
-  }
-
-  /** A kernel that somebody names may have been built for an odd KVM; ours was not. */
-  #checkHost(): void {
-    const { present, usable, reason } = this.#probe()
-    if (usable || (present && this.#givenKernel !== undefined)) return
-    throw new SandboxError("hypervisor-unavailable", reason)
-  }
-
-  #probe(): KvmProbe {
-    this.#probed ??= probeKvm()
-    return this.#probed
+    return { kernel, initramfs, memoryMiB, cpus, devices, cmdline: kvmCommandLine(spec) }
   }
 }
 

@@ -1,9 +1,10 @@
 import { existsSync } from "node:fs"
 import type { HypervisorProbe } from "../hypervisor.js"
-import { guestInstructionsPerSecond } from "./guest-speed.js"
 
-/** Emulated processors of the slowest kind still run tens of millions; an interpreter runs one or two. */
-const HARDWARE_AT_LEAST = 20_000_000
+/** Where Linux puts the KVM node. */
+const KVM_PATH = "/dev/kvm"
+/** Even a processor that is itself emulated runs tens of millions; an interpreter runs one or two. */
+const HARDWARE_AT_LEAST = 10_000_000
 /** KVM's modules that execute guests; the one that is loaded says what kind of KVM this is. */
 const MODULES = ["kvm_intel", "kvm_amd", "kvm_pvm"]
 
@@ -20,15 +21,22 @@ export interface KvmProbe extends HypervisorProbe {
  * ```ts
  * import { probeKvm } from "@ts-vmm/runtime"
  *
- * const { usable, reason } = probeKvm()
+ * const { usable, reason } = await probeKvm()
  * ```
  */
-export function probeKvm(): KvmProbe {
+export async function probeKvm(): Promise<KvmProbe> {
+  // Nothing of KVM's API is loaded where there is no KVM: a start on another hypervisor would pay for it.
+  if (!existsSync(KVM_PATH)) return absent(`KVM is not available: there is no ${KVM_PATH}`)
   try {
-    return judge(guestInstructionsPerSecond())
+    const { guestInstructionsPerSecond } = await import("./guest-speed.js")
+    return judge(guestInstructionsPerSecond(HARDWARE_AT_LEAST))
   } catch (error) {
-    return { present: false, usable: false, reason: (error as Error).message }
+    return absent((error as Error).message)
   }
+}
+
+function absent(reason: string): KvmProbe {
+  return { present: false, usable: false, reason }
 }
 
 function judge(speed: number): KvmProbe {
