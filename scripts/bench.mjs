@@ -7,18 +7,20 @@ import { table } from "../bench/table.mjs"
 import { setUp } from "./setup/index.mjs"
 import { main, note, SetupError } from "./setup/report.mjs"
 
-const SUITES = ["queue", "blk", "vsock", "start", "idle", "kvm-load"]
-const USAGE = `usage: npm run bench -- [${SUITES.join("|")}]… [--json FILE] [--rounds N]`
+const KVM_SUITES = ["kvm-load", "kvm-exits", "kvm-boot", "kvm-memory"]
+const SUITES = ["queue", "blk", "vsock", "start", "idle", ...KVM_SUITES]
+const USAGE = `usage: npm run bench -- [kvm|${SUITES.join("|")}]… [--json FILE] [--rounds N]`
 
 function readArguments() {
   try {
     const options = { json: { type: "string" }, rounds: { type: "string", default: String(DEFAULT_ROUNDS) } }
     const { values, positionals } = parseArgs({ options, allowPositionals: true })
-    const unknown = positionals.filter(name => !SUITES.includes(name))
+    const named = positionals.flatMap(name => (name === "kvm" ? KVM_SUITES : [name]))
+    const unknown = named.filter(name => !SUITES.includes(name))
     if (unknown.length > 0) throw new Error(`there is no suite ${unknown.join(", ")}`)
     const rounds = Number(values.rounds)
     if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}`)
-    return { json: values.json, rounds, suites: positionals.length > 0 ? positionals : SUITES }
+    return { json: values.json, rounds, suites: named.length > 0 ? named : SUITES }
   } catch (error) {
     throw new SetupError(`${error.message}; ${USAGE}`, { exitCode: 2 })
   }

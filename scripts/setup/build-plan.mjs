@@ -55,7 +55,10 @@ function nativeSteps() {
     },
     {
       name: "guest initramfs",
-      inputs: [`${guest}/agent`, `${guest}/scripts`, `${guest}/src/initramfs.ts`, `${guest}/src/errors.ts`],
+      inputs: [
+        ...["agent", "scripts"].map(folder => `${guest}/${folder}`),
+        ...["initramfs", "agent-initramfs", "kernel-modules", "errors"].map(name => `${guest}/src/${name}.ts`),
+      ],
       facts: [],
       outputs: [`${guest}/build/initramfs.cpio`],
       after: ["guest agent"],

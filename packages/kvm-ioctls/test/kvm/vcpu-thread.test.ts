@@ -115,6 +115,19 @@ describe("exits", () => {
   })
 })
 
+test("a guest that does nothing but exit leaves the event loop its turns", async () => {
+  const { thread, exits } = start(createVm().addVcpu(loop(0, PORT, [IN_AL_DX])), tableWith())
+
+  for (let turn = 0; turn < 20; turn++) {
+    const before = exits.length
+    await new Promise(resolve => setTimeout(resolve, 1))
+    await until(() => exits.length > before)
+  }
+  await thread.stop()
+
+  expect(new Set(exits)).toEqual(new Set(["in 10"]))
+})
+
 describe("exits that the table answers", () => {
   test("a cell answers reads of its width, and wider ones are delivered", async () => {
     const vm = createVm()
