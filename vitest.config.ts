@@ -5,6 +5,11 @@ const conditions = ["@ts-vmm/source"]
 /** These need a KVM that runs stock kernels: the machine's own, or the test host's (test/kvm-host). */
 const KVM_TESTS = ["packages/*/test/kvm/**/*.test.ts", "test/kvm/**/*.test.ts"]
 const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } }
+/**
+ * Tests in the KVM test host, whose processor is emulated, use what was built and share one process: transforming and
+ * loading every source once a file would take longer than the tests.
+ */
+const built = { isolate: false, server: { deps: { external: [/\/dist\//] } } }
 
 export default defineConfig({
   ...shared,
@@ -28,10 +33,10 @@ export default defineConfig({
         ...shared,
         test: { name: "uml", include: ["test/e2e/**/*.test.ts"], testTimeout: 120_000, hookTimeout: 300_000 },
       },
-      { ...shared, test: { name: "kvm", include: KVM_TESTS, testTimeout: 120_000, hookTimeout: 120_000 } },
+      { test: { ...built, name: "kvm", include: KVM_TESTS, testTimeout: 120_000, hookTimeout: 120_000 } },
       {
-        ...shared,
         test: {
+          ...built,
           name: "kvm-e2e",
           include: ["test/e2e/**/*.test.ts"],
           exclude: ["test/e2e/ordinary-user.test.ts"],
