@@ -63,7 +63,7 @@ const HINTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   },
   KVM_SET_CPUID2: { E2BIG: "too many entries", EINVAL: "the vCPU has already run with other entries" },
   KVM_RUN: {
-    EPERM: "the vCPU needs KVM_SET_USER_MEMORY_REGION and its initial state first",
+    EPERM: "a feature of the vCPU (SVE) is switched on but not finalized (vcpuFinalize)",
     ENOEXEC: "the vCPU has not been initialized (vcpuInit)",
   },
   "*": {

@@ -1,6 +1,9 @@
 import { closeFd } from "@ts-vmm/native"
 import { enableCapFields, toU32, toU64 } from "./arguments.js"
+import { KVM_CREATE_DEVICE_TEST } from "./bindings/common.js"
 import { DeviceFd } from "./device.js"
+import { invalidArgument } from "./errors.js"
+import { isErrno } from "./fd.js"
 import { KVM_ARM_PREFERRED_TARGET } from "./ioctls/arm64.js"
 import {
   KVM_CHECK_EXTENSION,
@@ -118,12 +121,26 @@ export class VmFd extends VmInterrupts {
   /**
    * A device inside the kernel.
    * @param type - `KVM_DEV_TYPE_*`
-   * @param flags - `KVM_CREATE_DEVICE_TEST` only asks: see {@link testDevice}
-   * @throws {@link KvmError} `ioctl` with `ENODEV` (not supported here), `EEXIST`
+   * @param flags - `KVM_CREATE_DEVICE_*` but for `_TEST`: see {@link testDevice}
+   * @throws {@link KvmError} `ioctl` with `ENODEV` (not supported here), `EEXIST`; `invalid-argument`
    * @see KVM_CREATE_DEVICE
    */
   createDevice(type: number, flags = 0): DeviceFd {
+    // A test makes no device, and the fd in its answer means nothing.
+    if ((flags & KVM_CREATE_DEVICE_TEST) !== 0)
+      throw invalidArgument("a test makes no device: use testDevice")
     return new DeviceFd(this.exchangeStruct(KVM_CREATE_DEVICE, { type, fd: 0, flags }).fd)
+  }
+
+  /** Whether {@link createDevice} could make a device of this type. @param type - `KVM_DEV_TYPE_*` */
+  testDevice(type: number): boolean {
+    try {
+      this.writeStruct(KVM_CREATE_DEVICE, { type, fd: 0, flags: KVM_CREATE_DEVICE_TEST })
+      return true
+    } catch (error) {
+      if (isErrno(error, "ENODEV", "EEXIST")) return false
+      throw error
+    }
   }
 
   /** Three pages below 4 GiB that no memory slot has, for the processor's own use (Intel). @see KVM_SET_TSS_ADDR */

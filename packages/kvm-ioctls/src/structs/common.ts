@@ -101,6 +101,7 @@ export const kvmMsi = kvmStruct("kvm_msi", {
   devid: u32(),
   pad: bytes(12),
 })
+/** A message-signalled interrupt; `devid` counts with `KVM_MSI_VALID_DEVID` in `flags`. */
 export type KvmMsi = Value<typeof kvmMsi>
 
 export const kvmIrqRoutingIrqchip = kvmStruct("kvm_irq_routing_irqchip", { irqchip: u32(), pin: u32() })

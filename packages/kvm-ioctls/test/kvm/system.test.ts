@@ -1,6 +1,13 @@
 import { closeFd, duplicateFd } from "@ts-vmm/native"
 import { describe, expect, test } from "vitest"
-import { Cap, KVM_CREATE_DEVICE_TEST, KVM_DEV_TYPE_ARM_VGIC_V3, Kvm, KvmError } from "../../src/index.js"
+import {
+  Cap,
+  KVM_CREATE_DEVICE_TEST,
+  KVM_DEV_TYPE_ARM_VGIC_V3,
+  KVM_DEV_TYPE_VFIO,
+  Kvm,
+  KvmError,
+} from "../../src/index.js"
 
 function errorOf(action: () => unknown): KvmError {
   try {
@@ -120,11 +127,15 @@ describe("virtual machines", () => {
     )
   })
 
-  test("have no device of another architecture", () => {
+  test("have no device of another architecture, and do not take a test for a device", () => {
     using kvm = new Kvm()
     using vm = kvm.createVm()
-    const error = errorOf(() => vm.createDevice(KVM_DEV_TYPE_ARM_VGIC_V3, KVM_CREATE_DEVICE_TEST))
+    expect(vm.testDevice(KVM_DEV_TYPE_ARM_VGIC_V3)).toBe(false)
+    const error = errorOf(() => vm.createDevice(KVM_DEV_TYPE_ARM_VGIC_V3))
     expect(error).toMatchObject({ errnoName: "ENODEV", syscall: "KVM_CREATE_DEVICE" })
+    expect(errorOf(() => vm.createDevice(KVM_DEV_TYPE_VFIO, KVM_CREATE_DEVICE_TEST))).toMatchObject({
+      code: "invalid-argument",
+    })
   })
 
   test("have no attribute that nobody knows", () => {
