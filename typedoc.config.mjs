@@ -7,8 +7,10 @@ export default {
   entryPoints: [
     "packages/*/src/index.ts",
     "packages/guest/src/{artifacts,container-spec}.ts",
-    "packages/virtio-devices/src/{block,console,rng,vhost-user,testing}/index.ts",
+    "packages/kvm-ioctls/src/arm64.ts",
+    "packages/virtio-devices/src/{block,console,mmio,rng,vhost-user,testing}/index.ts",
     "packages/vm-memory/src/{mmap,layout}.ts",
+    "packages/vmm/src/superio/index.ts",
     "packages/vsock/src/testing/index.ts",
   ],
   exclude: ["**/*.test.ts"],

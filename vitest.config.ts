@@ -9,7 +9,7 @@ const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } }
  * Tests in the KVM test host, whose processor is emulated, use what was built and share one process: transforming and
  * loading every source once a file would take longer than the tests.
  */
-const built = { isolate: false, server: { deps: { external: [/\/dist\//] } } }
+const built = { isolate: false, maxWorkers: 2, server: { deps: { external: [/\/dist\//] } } }
 
 export default defineConfig({
   ...shared,

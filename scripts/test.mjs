@@ -6,6 +6,7 @@ import { CACHE, ROOT } from "./setup/paths.mjs"
 import { main, note, step } from "./setup/report.mjs"
 import { run, runAttached } from "./setup/run.mjs"
 import { stockKernel } from "./setup/stock-kernel.mjs"
+import { unpackedPackage } from "./setup/unpacked-package.mjs"
 import { HOST_PROJECTS, MACHINE_PROJECTS, readResults } from "./test-results.mjs"
 
 const RESULTS = `${CACHE}/test-results.json`
@@ -16,6 +17,8 @@ const BIN = `${ROOT}/node_modules/.bin`
 async function fixtures() {
   for (const image of IMAGES) await localImage(image)
   await stockKernel()
+  // Headers of a newer kernel than this system's, for both architectures: what the KVM bindings were generated from.
+  await unpackedPackage({ name: "linux-libc-dev", suite: "sid" })
 }
 
 /** Runs a check without stopping at its failure; resolves with what to say about it. */

@@ -57,7 +57,9 @@ function nativeSteps() {
       name: "guest initramfs",
       inputs: [
         ...["agent", "scripts"].map(folder => `${guest}/${folder}`),
-        ...["initramfs", "agent-initramfs", "kernel-modules", "errors"].map(name => `${guest}/src/${name}.ts`),
+        ...["initramfs", "agent-initramfs", "kernel-modules", "errors"].map(
+          name => `${guest}/src/${name}.ts`,
+        ),
       ],
       facts: [],
       outputs: [`${guest}/build/initramfs.cpio`],

@@ -190,18 +190,22 @@ describe("the sandbox itself", () => {
     await expect(sandbox.exec("true")).rejects.toMatchObject({ code: "stopped" })
   })
 
-  test("A8: when the agent is gone the sandbox has failed at once, and calls say so", async () => {
-    const sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
-    const pending = sandbox.exec("sleep", ["1000"])
-    pending.catch(() => undefined)
-    await sandbox.exec("true")
-    // Only a fault of the guest kernel can end its init; from here it is ended by its machine.
-    process.kill(sandbox.pid as number, "SIGKILL")
-    await expect(pending).rejects.toMatchObject({ code: "guest-died" })
-    await sandbox.wait({ timeoutMs: 10_000 })
-    expect(sandbox.status).toBe("failed")
-    await expect(sandbox.exec("true")).rejects.toMatchObject({ code: "stopped" })
-  })
+  // Under KVM the machine has no process of its own that could be killed: test/kvm has its endings.
+  test.skipIf(HYPERVISOR !== "uml")(
+    "A8: when the agent is gone the sandbox has failed at once, and calls say so",
+    async () => {
+      const sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
+      const pending = sandbox.exec("sleep", ["1000"])
+      pending.catch(() => undefined)
+      await sandbox.exec("true")
+      // Only a fault of the guest kernel can end its init; from here it is ended by its machine.
+      process.kill(sandbox.pid as number, "SIGKILL")
+      await expect(pending).rejects.toMatchObject({ code: "guest-died" })
+      await sandbox.wait({ timeoutMs: 10_000 })
+      expect(sandbox.status).toBe("failed")
+      await expect(sandbox.exec("true")).rejects.toMatchObject({ code: "stopped" })
+    },
+  )
 
   test("A9: its folder and sockets are closed to others", async () => {
     await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })

@@ -3,6 +3,15 @@
  *
  * @packageDocumentation
  */
+/** What a {@link VcpuThread} answers by itself; here too, since it takes one. */
+export {
+  type ExitRow,
+  type ExitSpace,
+  ExitTable,
+  type ExitTableOptions,
+  type ReadAction,
+  type WriteAction,
+} from "@ts-vmm/native"
 export { Cap } from "./bindings/cap.js"
 export * from "./constants.js"
 export { AttributeFd, type DeviceAttr, DeviceFd } from "./device.js"
