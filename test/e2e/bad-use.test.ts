@@ -129,7 +129,7 @@ describe("bad use ends in one clear line and leaves nothing", () => {
       125,
       HYPERVISOR === "uml"
         ? /^example-runtime: the guest ended \(code 9\) before its agent was up; its last words: I am no kernel\n$/
-        : /^example-runtime: .*no kernel.*\n$/,
+        : /^example-runtime: the guest cannot be loaded: image is no ELF, bzImage or arm64 Image.*\n$/,
     )
   })
 
@@ -201,6 +201,8 @@ describe.skipIf(process.getuid?.() !== 0)("a host that is full (needs root, to m
       CLI,
       "run",
       "--rm",
+      // The one that keeps guest RAM there.
+      ...["--hypervisor", "uml"],
       busybox,
       "true",
     ])

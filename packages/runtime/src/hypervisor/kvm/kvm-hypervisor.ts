@@ -82,5 +82,7 @@ function asSandboxError(error: Error & { code?: string }): Error {
     SysError: error.code === "ENOMEM" ? "no-space" : "hypervisor-unavailable",
   }
   const code = codes[error.name]
-  return code === undefined ? error : new SandboxError(code, error.message, { cause: error })
+  if (code === undefined) return error
+  const what = error.name === "LoaderError" ? "the guest cannot be loaded: " : ""
+  return new SandboxError(code, `${what}${error.message}`, { cause: error })
 }
