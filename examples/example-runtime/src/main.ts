@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from "commander"
-import { parseCpus, parseEnvironment, parseMemoryMiB } from "./arguments.js"
+import { parseCpus, parseEnvironment, parseMemoryMiB, parseSeconds } from "./arguments.js"
 import { EXIT, reportError } from "./exit.js"
 
 /**
@@ -40,6 +40,7 @@ function addRun(program: Command): void {
     .option("--uml-mode <mode>", "ptrace, or seccomp for trusted workloads", "ptrace")
     .option("--kernel <file>", "another guest kernel")
     .option("--initramfs <file>", "another initramfs, with the agent as its /init")
+    .option("--start-timeout <seconds>", "how long the guest may take to start (default: 30)", parseSeconds)
     .option("--read-only", "make the root file system read-only")
     .option("--json", "report the end as one line of JSON on stderr")
     .option("--debug", "log what the runtime does, and the guest's console, to stderr")

@@ -21,6 +21,7 @@ export interface RunOptions {
   readonly umlMode: string
   readonly kernel?: string
   readonly initramfs?: string
+  readonly startTimeout?: number
   readonly readOnly?: boolean
   readonly json?: boolean
   readonly debug?: boolean
@@ -73,6 +74,7 @@ function sandboxOptions(
       hostname: options.hostname,
       kernel: options.kernel,
       initramfs: options.initramfs,
+      timeoutMs: options.startTimeout === undefined ? undefined : options.startTimeout * 1000,
     }),
   }
 }
