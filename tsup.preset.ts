@@ -12,7 +12,8 @@ export function packageBuild(entry: Record<string, string>, extra: Options = {})
     clean: true,
     // Shared chunks, so that a class exported by two entries is one class.
     splitting: true,
-    tsconfig: "../../tsconfig.base.json",
+    // Sources only: declarations of other packages that were built before would make their imports look foreign.
+    tsconfig: "../../tsconfig.build.json",
     // Puts constants of other modules in place: a bundle's top-level names cost a load and a check at each use.
     esbuildOptions(options) {
       options.minifySyntax = true

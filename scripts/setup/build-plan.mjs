@@ -5,7 +5,13 @@ import { exists } from "./stamps.mjs"
 
 const TSUP = `${ROOT}/node_modules/tsup/dist/cli-default.js`
 /** A change in one of these means that everything is built again. */
-const COMMON = ["tsup.preset.ts", "tsconfig.base.json", "package.json", "pnpm-lock.yaml"]
+const COMMON = [
+  "tsup.preset.ts",
+  "tsconfig.base.json",
+  "tsconfig.build.json",
+  "package.json",
+  "pnpm-lock.yaml",
+]
 
 /**
  * @typedef {object} BuildStep
