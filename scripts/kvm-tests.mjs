@@ -5,13 +5,12 @@ import { ROOT } from "./setup/paths.mjs"
 import { note, step } from "./setup/report.mjs"
 import { runAttached } from "./setup/run.mjs"
 import { stockKernel } from "./setup/stock-kernel.mjs"
+import { HOST_PROJECTS } from "./test-results.mjs"
 
-/** The vitest projects that need a KVM which runs stock kernels. */
-export const KVM_PROJECTS = ["kvm", "kvm-e2e"]
 const HOST_RESULTS = "/tmp/kvm-results.json"
 
 function vitest(results) {
-  const projects = KVM_PROJECTS.flatMap(name => ["--project", name])
+  const projects = Object.keys(HOST_PROJECTS).flatMap(name => ["--project", name])
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${results}`]
   return [process.execPath, `${ROOT}/node_modules/vitest/vitest.mjs`, "run", ...projects, ...reporters]
 }

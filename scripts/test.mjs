@@ -1,6 +1,6 @@
 // npm test [-- VITEST-ARGUMENTS]: the same set-up as npm start, then lint, types and every test.
 import { IMAGES, localImage } from "./images/index.mjs"
-import { KVM_PROJECTS, runKvmTests } from "./kvm-tests.mjs"
+import { runKvmTests } from "./kvm-tests.mjs"
 import { setUp } from "./setup/index.mjs"
 import { CACHE, ROOT } from "./setup/paths.mjs"
 import { main, note, step } from "./setup/report.mjs"
@@ -34,7 +34,7 @@ async function check(name, command, args) {
 
 async function vitest(args) {
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${RESULTS}`]
-  const projects = KVM_PROJECTS.map(name => `--project=!${name}`)
+  const projects = Object.keys(MACHINE_PROJECTS).flatMap(name => ["--project", name])
   return runAttached(
     process.execPath,
     [`${ROOT}/node_modules/vitest/vitest.mjs`, "run", ...projects, ...reporters, ...args],
