@@ -1,5 +1,6 @@
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
+import { LongestFirst } from "./test/kvm-host/longest-first.js"
 
 /** Tests read sources, not builds: the same condition that typecheck uses. */
 const conditions = ["@ts-vmm/source"]
@@ -17,6 +18,7 @@ const RUN_CODE = fileURLToPath(new URL("examples/run-code/src/run-code.ts", impo
 export default defineConfig({
   ...shared,
   test: {
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         ...shared,

@@ -2,17 +2,26 @@ import { mkdirSync, writeFileSync } from "node:fs"
 import { dirname } from "node:path"
 import { startKvmHost } from "../test/kvm-host/host.mjs"
 import { ROOT } from "./setup/paths.mjs"
-import { note, step } from "./setup/report.mjs"
+import { note } from "./setup/report.mjs"
 import { runAttached } from "./setup/run.mjs"
 import { stockKernel } from "./setup/stock-kernel.mjs"
 import { HOST_PROJECTS } from "./test-results.mjs"
 
 const HOST_RESULTS = "/tmp/kvm-results.json"
+/** A host has one processor, and the machines that this is for have two. */
+const HOSTS = 2
 
-function vitest(results) {
+function vitest(results, ...more) {
   const projects = Object.keys(HOST_PROJECTS).flatMap(name => ["--project", name])
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${results}`]
-  return [process.execPath, `${ROOT}/node_modules/vitest/vitest.mjs`, "run", ...projects, ...reporters]
+  return [
+    process.execPath,
+    `${ROOT}/node_modules/vitest/vitest.mjs`,
+    "run",
+    ...projects,
+    ...reporters,
+    ...more,
+  ]
 }
 
 /** Whether this machine's own KVM runs stock kernels, found out by running guest code. */
@@ -21,24 +30,44 @@ async function haveKvm() {
   return (await probeKvm()).usable
 }
 
-async function runInHost(results) {
-  const kernel = await stockKernel()
-  const host = await step("KVM test host", () => startKvmHost(kernel))
+/** A host's output, a line at a time: that of several hosts is mixed. */
+function lineWriter() {
+  let rest = ""
+  return (_, bytes) => {
+    const lines = (rest + bytes.toString("latin1")).split("\n")
+    rest = lines.pop()
+    for (const line of lines) process.stdout.write(`${line}\n`, "latin1")
+  }
+}
+
+/** Runs one share of the tests in a host of its own. */
+async function runShare(kernel, share) {
+  const host = await startKvmHost(kernel)
   try {
-    const onOutput = (name, bytes) => process[name].write(bytes)
-    const { code } = await host.run(vitest(HOST_RESULTS), { cwd: ROOT, env: { CI: "true" }, onOutput }).exited
+    const argv = vitest(HOST_RESULTS, "--maxWorkers=1", `--shard=${share}/${HOSTS}`)
+    const { code } = await host.run(argv, { cwd: ROOT, env: { CI: "true" }, onOutput: lineWriter() }).exited
     const report = []
     await host.run(["cat", HOST_RESULTS], { onOutput: (_, bytes) => report.push(bytes) }).exited
-    mkdirSync(dirname(results), { recursive: true })
-    writeFileSync(results, Buffer.concat(report))
-    return code ?? 1
+    return { code: code ?? 1, report: JSON.parse(Buffer.concat(report).toString()) }
   } finally {
     await host.stop()
   }
 }
 
+async function runInHosts(results) {
+  const kernel = await stockKernel()
+  const shares = Array.from({ length: HOSTS }, (_, index) => runShare(kernel, index + 1))
+  const ends = await Promise.allSettled(shares) // no host is left behind when another fails
+  const failure = ends.find(({ reason }) => reason)
+  if (failure) throw failure.reason
+  const testResults = ends.flatMap(({ value }) => value.report.testResults)
+  mkdirSync(dirname(results), { recursive: true })
+  writeFileSync(results, JSON.stringify({ testResults }))
+  return ends.find(({ value }) => value.code !== 0)?.value.code ?? 0
+}
+
 /**
- * Runs the tests that need KVM: on this machine's, or in the test host.
+ * Runs the tests that need KVM: on this machine's, or in test hosts.
  * @param {string} results where vitest's JSON report goes
  * @returns {Promise<number>} exit code
  */
@@ -47,8 +76,6 @@ export async function runKvmTests(results) {
     const [command, ...args] = vitest(results)
     return runAttached(command, args, { cwd: ROOT })
   }
-  note(
-    "  this machine's KVM does not run stock kernels, or it has none: these tests run in the KVM test host",
-  )
-  return runInHost(results)
+  note("  this machine's KVM does not run stock kernels, or it has none: these tests run in KVM test hosts")
+  return runInHosts(results)
 }

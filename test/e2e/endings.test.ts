@@ -19,7 +19,7 @@ afterAll(() => {
 /** Under KVM the guest is no process that could be signalled: test/kvm has guests that panic, crash and hang. */
 const testWithProcess = test.skipIf(HYPERVISOR !== "uml")
 
-async function until(condition: () => boolean, ms = 10_000): Promise<void> {
+async function until(condition: () => boolean, ms = 60_000): Promise<void> {
   const end = Date.now() + ms
   while (!condition()) {
     if (Date.now() > end) throw new Error("the condition did not come true")

@@ -13,7 +13,7 @@ const environment = {
 }
 
 /** For a guest to start, in seconds: ten at once take their time where the processor is emulated. */
-const KVM_START_TIMEOUT = 240
+export const KVM_START_TIMEOUT = 240
 
 /** The hypervisor under test. */
 export const HYPERVISOR = environment.hypervisor as "uml" | "kvm"

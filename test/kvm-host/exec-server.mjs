@@ -13,8 +13,8 @@ const out = createWriteStream(null, { fd: port, autoClose: false })
 const running = new Map()
 
 function start({ id, argv, cwd, env }) {
-  // Files may have been replaced outside since the last command: what was looked up then would be stale.
-  writeFileSync("/proc/sys/vm/drop_caches", "2")
+  // Files may have been changed outside since the last command: what was looked up and read then would be stale.
+  writeFileSync("/proc/sys/vm/drop_caches", "3")
   // A process group of its own, so that a kill reaches what the command started.
   const child = spawn(argv[0], argv.slice(1), { cwd, env, detached: true, stdio: "pipe" })
   running.set(id, child)

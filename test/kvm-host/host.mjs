@@ -1,7 +1,9 @@
 // The KVM test host: a machine with real KVM, made of QEMU's emulation of an AMD processor with SVM. It sees this
-// machine's files at the same paths; what it writes is lost with it.
+// machine's files at the same paths; what it writes is lost with it. It has one processor: with two, about one run of
+// the tests in three ended in a kernel that had seen another processor's writes to memory or code too late (a corrupt
+// stack in the host, a triple fault in a guest). Who has more processors starts more hosts.
 import { spawn } from "node:child_process"
-import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { createConnection } from "node:net"
 import { tmpdir } from "node:os"
 import { fileURLToPath } from "node:url"
@@ -10,8 +12,10 @@ import { onMessages, send, sendBytes } from "./messages.mjs"
 
 const EXEC_SERVER = fileURLToPath(new URL("exec-server.mjs", import.meta.url))
 const VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
-const MEMORY = "8G"
+const MEMORY = "6G"
 const START_TIMEOUT_MS = 120_000
+/** How much of the console an error quotes: a kernel panic with its registers and call trace. */
+const CONSOLE_LINES = 60
 /** Without the masked features a newer guest kernel dies of nested XSAVE sizes that disagree under emulation. */
 const CPU = "EPYC,+svm,+npt,-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-fma,-f16c"
 
@@ -19,7 +23,7 @@ function qemuArguments(folder, kernel, initramfs) {
   return [
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
     ...["-M", "q35,memory-backend=ram", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", CPU],
-    ...["-smp", "2", "-m", MEMORY, "-object", `memory-backend-memfd,id=ram,size=${MEMORY},share=on`],
+    ...["-smp", "1", "-m", MEMORY, "-object", `memory-backend-memfd,id=ram,size=${MEMORY},share=on`],
     ...["-kernel", kernel.image, "-initrd", initramfs],
     ...["-append", "console=ttyS0 panic=-1 loglevel=5 mitigations=off random.trust_cpu=on tsc=reliable"],
     ...["-serial", `file:${folder}/console.log`],
@@ -58,6 +62,13 @@ const ended = child =>
     ? Promise.resolve()
     : new Promise(resolve => child.once("close", resolve))
 
+/** QEMU's exit, its own words, and the last lines of the machine's console: a panic of the host ends QEMU with 0. */
+function howItEnded(qemu, consoleLog) {
+  const how = qemu.signalCode ? `by ${qemu.signalCode}` : `exit code ${qemu.exitCode}`
+  const lines = existsSync(consoleLog) ? readFileSync(consoleLog, "latin1").trim().split("\n") : []
+  return [how, qemu.said.trim(), ...lines.slice(-CONSOLE_LINES)].filter(line => line !== "").join("\n  ")
+}
+
 /** A started host. */
 class KvmHost {
   #folder
@@ -76,9 +87,10 @@ class KvmHost {
     const folder = this.#folder
     const initramfs = makeHostInitramfs(folder, kernel, `${process.execPath} ${EXEC_SERVER}`)
     const share = `${folder}/fs.sock`
+    // Without cache=always every start of a program reads it anew: five times as long for node.
     const daemon = start(VIRTIOFSD, [
       `--socket-path=${share}`,
-      ...["-o", "source=/,cache=auto,sandbox=chroot,no_posix_lock,no_flock,xattr"],
+      ...["-o", "source=/,cache=always,sandbox=chroot,no_posix_lock,no_flock,xattr"],
     ])
     this.#children.push(daemon)
     await appears(share, daemon, "virtiofsd")
@@ -90,8 +102,9 @@ class KvmHost {
     const ready = new Promise((resolve, reject) => {
       this.#ready = resolve
       ended(qemu).then(() => {
-        for (const { reject } of this.#runs.values()) reject(new Error("the KVM test host ended"))
-        reject(new Error(`the KVM test host ended: ${qemu.said}`))
+        const error = new Error(`the KVM test host ended: ${howItEnded(qemu, `${folder}/console.log`)}`)
+        for (const run of this.#runs.values()) run.reject(error)
+        reject(error)
       })
       setTimeout(reject, START_TIMEOUT_MS, new Error("the KVM test host did not start")).unref()
     })

@@ -3,6 +3,7 @@
 import { createHash, randomBytes } from "node:crypto"
 import { afterAll, describe, expect, test } from "vitest"
 import { Workplace } from "../e2e/cli.js"
+import { KVM_START_TIMEOUT } from "../e2e/under-test.js"
 import { busyboxImage } from "../fixtures/images.js"
 import { stockGuest } from "../fixtures/stock-guest.js"
 
@@ -32,7 +33,8 @@ interface Variant {
 async function run({ kernel, cpus, memoryMiB }: Variant, input: Buffer) {
   const stock = kernel === "trimmed" ? undefined : stockGuest()
   const boot = stock ? ["--kernel", stock.kernel, "--initramfs", stock.initramfs] : []
-  const options = ["--hypervisor", "kvm", "--cpus", String(cpus), "--memory", String(memoryMiB), ...boot]
+  const machine = ["--hypervisor", "kvm", "--cpus", String(cpus), "--memory", String(memoryMiB), ...boot]
+  const options = [...machine, "--start-timeout", String(KVM_START_TIMEOUT)]
   const result = await place.run(["run", "--rm", "-i", ...options, image, "sh", "-c", SCRIPT], { input })
   const [digest, processors, memory, release] = result.stdout.toString().split("\n")
   return { ...result, digest, processors: Number(processors), memory: Number(memory), release }

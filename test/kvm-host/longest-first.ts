@@ -1,0 +1,38 @@
+import { basename } from "node:path"
+import { BaseSequencer, type TestSpecification } from "vitest/node"
+
+/** Seconds that a test file takes in the KVM test host, for those that take long. */
+const SECONDS: Readonly<Record<string, number>> = {
+  "kvm-e2e run.test.ts": 600,
+  "kvm-e2e sandbox.test.ts": 360,
+  "kvm boot-matrix.test.ts": 260,
+  "kvm variants.test.ts": 230,
+  "kvm-e2e endings.test.ts": 180,
+  "kvm-e2e bad-use.test.ts": 130,
+  "kvm examples.test.ts": 100,
+  "kvm-e2e tty.test.ts": 50,
+  "kvm-e2e devices.test.ts": 45,
+}
+const OTHER_SECONDS = 20
+
+const seconds = ({ project, moduleId }: TestSpecification) =>
+  SECONDS[`${project.name} ${basename(moduleId)}`] ?? OTHER_SECONDS
+
+/** Starts with the tests that take longest, and deals them out so that shards (scripts/kvm-tests.mjs) end together. */
+export class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const byId = [...files].sort((a, b) => (a.moduleId < b.moduleId ? -1 : 1))
+    return byId.sort((a, b) => seconds(b) - seconds(a))
+  }
+
+  override async shard(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const { index, count } = this.ctx.config.shard ?? { index: 1, count: 1 }
+    const shards = Array.from({ length: count }, () => ({ files: [] as TestSpecification[], seconds: 0 }))
+    for (const file of await this.sort(files)) {
+      const least = shards.reduce((a, b) => (b.seconds < a.seconds ? b : a))
+      least.files.push(file)
+      least.seconds += seconds(file)
+    }
+    return shards[index - 1]?.files ?? []
+  }
+}
