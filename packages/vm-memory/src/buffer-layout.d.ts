@@ -6,7 +6,7 @@ declare module "buffer-layout" {
     property?: string
     decode(buffer: Buffer, offset?: number): unknown
     encode(source: unknown, buffer: Buffer, offset?: number): number
-    replicate(property: string): Layout
+    replicate(property: string | undefined): Layout
   }
   type Scalar = (property?: string) => Layout
   const lib: {

@@ -62,8 +62,11 @@ export class Layout<T> {
   }
 
   /** @internal */
-  static struct<F extends Fields>(fields: F): Layout<Decoded<F>> {
-    return new Layout(lib.struct(Object.entries(fields).map(([name, field]) => field.#raw.replicate(name))))
+  static struct<F extends Fields>(fields: F, isPadding: (name: string) => boolean): Layout<Decoded<F>> {
+    // A field without a property is passed over by decode and encode.
+    const named = ([name, field]: [string, Layout<unknown>]) =>
+      field.#raw.replicate(isPadding(name) ? undefined : name)
+    return new Layout(lib.struct(Object.entries(fields).map(named)))
   }
 
   /** @internal */
@@ -103,7 +106,7 @@ class BigIntLayout extends lib.Layout {
     return 8
   }
 
-  override replicate(property: string): Raw {
+  override replicate(property: string | undefined): Raw {
     return new BigIntLayout(this.#signed, property)
   }
 }
@@ -121,7 +124,7 @@ class BytesLayout extends lib.Layout {
     return this.span
   }
 
-  override replicate(property: string): Raw {
+  override replicate(property: string | undefined): Raw {
     return new BytesLayout(this.span, property)
   }
 }
@@ -147,7 +150,8 @@ export const bytes = (length: number): Layout<Uint8Array> => new Layout(new Byte
 /** `count` elements, one after the other. */
 export const array = <T>(element: Layout<T>, count: number): Layout<T[]> => Layout.array(element, count)
 /**
- * Named fields, one after the other; padding is a field of its own.
+ * Named fields, one after the other; padding is a field of its own. Fields whose name `isPadding` accepts take their
+ * room and no more: `decode` leaves them out, `encode` leaves their bytes as they are.
  *
  * @example
  * ```ts
@@ -155,4 +159,7 @@ export const array = <T>(element: Layout<T>, count: number): Layout<T[]> => Layo
  * header.span   // 16
  * ```
  */
-export const struct = <F extends Fields>(fields: F): Layout<Decoded<F>> => Layout.struct(fields)
+export const struct = <F extends Fields>(
+  fields: F,
+  isPadding: (name: string) => boolean = () => false,
+): Layout<Decoded<F>> => Layout.struct(fields, isPadding)

@@ -38,7 +38,7 @@ export class KvmStruct<T> {
 
   /** @throws RangeError when there are fewer than `offset + span` bytes */
   decode(bytes: Uint8Array, offset = 0): T {
-    return withoutPadding(this.layout.decode(bytes, offset)) as T
+    return this.layout.decode(bytes, offset)
   }
 
   /** @throws {@link KvmError} `invalid-argument` when a value does not fit its field */
@@ -60,14 +60,6 @@ export class KvmStruct<T> {
 
 /** Declares a structure; padding is a field of its own, `gap` where C leaves it to the compiler. */
 export function kvmStruct<F extends Fields>(name: string, fields: F): KvmStruct<Shown<Decoded<F>>> {
-  // buffer-layout leaves fields that the value lacks as they are, which is zero: that is how padding is written.
-  const layout = struct(fields) as unknown as Layout<Shown<Decoded<F>>>
+  const layout = struct(fields, name => PADDING.test(name)) as unknown as Layout<Shown<Decoded<F>>>
   return new KvmStruct(name, layout, Layout.offsets(fields))
-}
-
-function withoutPadding(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(withoutPadding)
-  if (typeof value !== "object" || value === null || value instanceof Uint8Array) return value
-  const shown = Object.entries(value).filter(([name]) => !PADDING.test(name))
-  return Object.fromEntries(shown.map(([name, field]) => [name, withoutPadding(field)]))
 }
