@@ -15,7 +15,7 @@ const USAGE = "usage: npm run kvm-host -- COMMAND [ARGUMENT…] | --serve"
 const PASSED = /^(CI|NO_COLOR|FORCE_COLOR|DEBUG|TS_VMM_.*)$/
 
 async function startHost() {
-  await ensureDebianPackages(new Stamps(), ["start", "test"])
+  await ensureDebianPackages(new Stamps(), ["start", "test", "bench"])
   const kernel = await stockKernel()
   return await step("KVM test host", () => startKvmHost(kernel))
 }

@@ -7,6 +7,7 @@
         "src/cc/check.cc",
         "src/cc/exit_table.cc",
         "src/cc/fds.cc",
+        "src/cc/files.cc",
         "src/cc/io.cc",
         "src/cc/mapping.cc",
         "src/cc/poller.cc",

@@ -4,6 +4,7 @@ export default packageBuild({
   index: "src/index.ts",
   "block/index": "src/block/index.ts",
   "console/index": "src/console/index.ts",
+  "fs/index": "src/fs/index.ts",
   "rng/index": "src/rng/index.ts",
   "mmio/index": "src/mmio/index.ts",
   "vhost-user/index": "src/vhost-user/index.ts",

@@ -1,3 +1,4 @@
+import type { SandboxMount } from "@ts-vmm/runtime"
 import { CliError } from "./exit.js"
 
 const MIB_OF_SUFFIX: Readonly<Record<string, number>> = { "": 1, m: 1, g: 1024 }
@@ -22,6 +23,14 @@ export function parseSeconds(text: string): number {
   if (!/^\d{1,5}(\.\d{1,3})?$/.test(text) || seconds <= 0 || seconds > 86_400)
     throw new CliError(`invalid --start-timeout "${text}": give seconds`)
   return seconds
+}
+
+/** Collects `-v SOURCE:TARGET[:ro|:rw]`, as docker does. */
+export function parseVolume(text: string, before: readonly SandboxMount[]): SandboxMount[] {
+  const [source, target, mode = "rw", ...rest] = text.split(":")
+  if (!source || !target || rest.length > 0 || !["ro", "rw"].includes(mode))
+    throw new CliError(`invalid --volume "${text}": give SOURCE:TARGET or SOURCE:TARGET:ro`)
+  return [...before, { source, target, readOnly: mode === "ro" }]
 }
 
 /** Collects `-e NAME=VALUE`; `-e NAME` takes the value from this program's own environment, as docker does. */

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from "commander"
-import { parseCpus, parseEnvironment, parseMemoryMiB, parseSeconds } from "./arguments.js"
+import { parseCpus, parseEnvironment, parseMemoryMiB, parseSeconds, parseVolume } from "./arguments.js"
 import { EXIT, reportError } from "./exit.js"
 
 /**
@@ -30,6 +30,12 @@ function addRun(program: Command): void {
     .option("--rm", "remove the sandbox's record when it ends")
     .option("--name <name>", "name of the sandbox")
     .option("-e, --env <name=value>", "set an environment variable", parseEnvironment, {})
+    .option(
+      "-v, --volume <source:target[:ro]>",
+      "a folder or file of the host in the container",
+      parseVolume,
+      [],
+    )
     .option("-w, --workdir <dir>", "working directory in the container")
     .option("-u, --user <user>", "name, uid, name:group or uid:gid")
     .option("--entrypoint <program>", "instead of the image's entrypoint")

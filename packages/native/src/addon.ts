@@ -1,6 +1,7 @@
 import { createRequire } from "node:module"
 import { builtFile } from "./built-file.js"
 import { SysError } from "./errors.js"
+import type { FileCalls } from "./files.js"
 
 /** A mapping as native code sees it; {@link Mapping} is its public face. */
 export interface NativeMapping {
@@ -55,6 +56,7 @@ export interface NativeAddon {
     inMemory: boolean,
   ): NativeMapping
   mapDevice(fd: number, offset: number, size: number): NativeMapping
+  readonly files: FileCalls
   eventFd(initial: number): number
   pipe(): [number, number]
   signal(fd: number, isEventFd: boolean): boolean

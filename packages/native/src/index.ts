@@ -35,6 +35,7 @@ export {
   setNonBlocking,
   signal,
 } from "./fd.js"
+export { type FileCalls, files } from "./files.js"
 export {
   IO_FDATASYNC,
   IO_OP_STRIDE,

@@ -5,6 +5,7 @@ import { type BlockBackend, BlockDevice, concatBackend } from "@ts-vmm/virtio-de
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
 import type { ConsoleLog } from "./console-log.js"
 import { sandboxStorages } from "./container/rootfs.js"
+import { volumeDevices, volumeStorages } from "./container/volumes.js"
 import { deferred } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { fromGuestError } from "./guest-errors.js"
@@ -28,7 +29,7 @@ export interface BootRequest {
   readonly hypervisor: Hypervisor
   readonly directory: string
   readonly image: StoredImage
-  readonly config: Pick<SandboxConfig, "memoryMiB" | "cpus" | "initramfs">
+  readonly config: Pick<SandboxConfig, "memoryMiB" | "cpus" | "initramfs" | "volumes">
   readonly hostname: string
   readonly sandboxId: string
   readonly console: ConsoleLog
@@ -67,20 +68,25 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
 async function startMachine(request: BootRequest, disk: BlockBackend, vsock: VsockDevice): Promise<Machine> {
   const { hypervisor, directory, config, onDeviceError } = request
   const { memoryMiB, cpus } = config
+  const folders = volumeDevices(config.volumes)
+  const close = () => {
+    disk.close()
+    for (const folder of folders) folder.close()
+  }
   try {
     const machine = await hypervisor.start({
       directory,
       initramfs: config.initramfs ?? guestArtifacts().initramfs,
       memoryMiB,
       cpus,
-      devices: [new BlockDevice(disk), vsock],
+      devices: [new BlockDevice(disk), vsock, ...folders],
       kernelArguments: [],
       onDeviceError,
     })
-    machine.exited.then(() => disk.close())
+    machine.exited.then(close)
     return machine
   } catch (error) {
-    disk.close()
+    close()
     throw error
   }
 }
@@ -104,7 +110,7 @@ async function prepareSandbox(agent: AgentClient, request: BootRequest): Promise
     await agent.createSandbox({
       sandboxId: request.sandboxId,
       hostname: request.hostname,
-      storages: sandboxStorages(),
+      storages: [...sandboxStorages(), ...volumeStorages(request.config.volumes)],
     })
   } catch (error) {
     throw fromGuestError(error)

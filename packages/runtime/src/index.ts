@@ -13,6 +13,7 @@ export {
 } from "./container/container.js"
 export { type ProcessEvent, type ProcessExit, SandboxProcess } from "./container/process.js"
 export type { ProcessOptions, TerminalSize } from "./container/spec.js"
+export type { SandboxMount } from "./container/volumes.js"
 export type { WaitOptions } from "./deadline.js"
 export { ExecError, SandboxError, type SandboxErrorCode } from "./errors.js"
 export type { SandboxEvents, SandboxExitReason } from "./events.js"

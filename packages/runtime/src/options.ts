@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs"
 import type { LoadProgress, StoredImage } from "@ts-vmm/oci-image"
+import { checkMounts, type SandboxMount, type Volume } from "./container/volumes.js"
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
@@ -28,6 +29,8 @@ export interface SandboxOptions extends WaitOptions {
   readonly kernel?: string
   /** Path of another initramfs; its /init has to be the agent of `@ts-vmm/guest`. */
   readonly initramfs?: string
+  /** Folders and files of the host that the containers see. Default: none. */
+  readonly mounts?: readonly SandboxMount[]
   /** Where state and images live. Default: `defaultPaths()`. */
   readonly paths?: RuntimePaths
   /** Called while layers of an image are read that the store does not have yet. */
@@ -47,6 +50,7 @@ export interface SandboxConfig {
   readonly hostname: string | undefined
   readonly kernel: string | undefined
   readonly initramfs: string | undefined
+  readonly volumes: readonly Volume[]
 }
 
 const DEFAULT_MEMORY_MIB = 512
@@ -73,6 +77,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     hostname,
     kernel: checkFile("kernel", options.kernel),
     initramfs: checkFile("initramfs", options.initramfs),
+    volumes: checkMounts(options.mounts ?? []),
   }
 }
 

@@ -13,6 +13,7 @@ import {
 } from "./container/container.js"
 import { type SandboxProcess, signalNumber } from "./container/process.js"
 import { resolveCommand } from "./container/spec.js"
+import type { Volume } from "./container/volumes.js"
 import { deferred, type WaitOptions, withDeadline } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { SandboxEmitter, type SandboxExitReason } from "./events.js"
@@ -64,6 +65,7 @@ export class Sandbox extends SandboxEmitter {
   readonly #createdAt = Date.now()
   readonly #containers = new Map<string, Container>()
   readonly #ended = deferred<SandboxExitReason>()
+  #volumes: readonly Volume[] = []
   #status: SandboxStatus = "creating"
   #guest: BootedGuest | undefined
   #machine: Machine | undefined
@@ -210,6 +212,7 @@ export class Sandbox extends SandboxEmitter {
 
   async #boot({ config, hypervisor, stateDir, startedAt }: StartPlan): Promise<void> {
     this.#publish()
+    this.#volumes = config.volumes
     this.#guest = await bootGuest({
       hypervisor,
       directory: this.#directory.path,
@@ -302,7 +305,8 @@ export class Sandbox extends SandboxEmitter {
       throw new SandboxError("stopped", `the sandbox ${this.name} is not running`)
     this.#containerCount += 1
     const id = `c${this.#containerCount}`
-    const host = { agent: guest.agent, vsock: guest.vsock, image: this.image.config }
+    const { agent, vsock } = guest
+    const host = { agent, vsock, image: this.image.config, volumes: this.#volumes }
     const container = await Container.start(
       host,
       id,

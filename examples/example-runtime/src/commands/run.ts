@@ -1,6 +1,12 @@
 import { constants } from "node:os"
 import type { LoadProgress } from "@ts-vmm/oci-image"
-import { type Container, defaultPaths, Sandbox, type SandboxProcess } from "@ts-vmm/runtime"
+import {
+  type Container,
+  defaultPaths,
+  Sandbox,
+  type SandboxMount,
+  type SandboxProcess,
+} from "@ts-vmm/runtime"
 import { CliError } from "../exit.js"
 import { startProgress } from "../progress.js"
 
@@ -11,6 +17,7 @@ export interface RunOptions {
   readonly rm?: boolean
   readonly name?: string
   readonly env: Record<string, string>
+  readonly volume: SandboxMount[]
   readonly workdir?: string
   readonly user?: string
   readonly entrypoint?: string
@@ -64,6 +71,7 @@ function sandboxOptions(
     command,
     paths: defaultPaths(),
     keepRecord: !options.rm,
+    mounts: options.volume,
     // The runtime checks these names itself, and says which there are.
     hypervisor: options.hypervisor as "auto",
     umlMode: options.umlMode as "ptrace",

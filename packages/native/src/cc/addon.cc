@@ -12,6 +12,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Instance());
   Export<SetErrorClass>(env, exports, "setErrorClass");
   RegisterFds(env, exports);
+  RegisterFiles(env, exports);
   RegisterMapping(env, exports);
   RegisterPoller(env, exports);
   RegisterSockets(env, exports);

@@ -92,6 +92,7 @@ void CallBack(napi_async_context context, const Napi::FunctionReference& callbac
 Napi::Array MakeRow(Napi::Env env, std::initializer_list<double> values);
 
 void RegisterFds(Napi::Env env, Napi::Object exports);
+void RegisterFiles(Napi::Env env, Napi::Object exports);
 void RegisterMapping(Napi::Env env, Napi::Object exports);
 void RegisterPoller(Napi::Env env, Napi::Object exports);
 void RegisterSockets(Napi::Env env, Napi::Object exports);

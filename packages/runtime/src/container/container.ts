@@ -9,12 +9,14 @@ import { type ProcessExit, SandboxProcess } from "./process.js"
 import { containerRoot, containerStorages } from "./rootfs.js"
 import { containerFor, type ProcessOptions, processFor, resolveCommand } from "./spec.js"
 import { StdioListeners } from "./stdio.js"
+import { type Volume, volumeMounts } from "./volumes.js"
 
 /** What a container needs of the sandbox that holds it. */
 export interface ContainerHost {
   readonly agent: AgentClient
   readonly vsock: VsockDevice
   readonly image: ImageConfig
+  readonly volumes: readonly Volume[]
 }
 
 /** Options of `Sandbox.createContainer`. */
@@ -101,6 +103,7 @@ export class Container {
         hostname,
         readOnlyRoot: options.readOnlyRoot ?? false,
         rootPath: containerRoot(id),
+        mounts: volumeMounts(host.volumes),
       }),
     }
     try {

@@ -32,6 +32,8 @@ export interface ContainerSpecOptions extends ProcessOptions {
   readonly readOnlyRoot: boolean
   /** Guest path of the mounted root file system. */
   readonly rootPath: string
+  /** Beside the usual ones. */
+  readonly mounts?: NonNullable<MessageInitShape<typeof SpecSchema>["Mounts"]>
 }
 
 /** Environment before the image's and the caller's; Docker's. */
@@ -76,12 +78,13 @@ export function containerFor(
   image: ImageDefaults,
   options: ContainerSpecOptions,
 ): MessageInitShape<typeof SpecSchema> {
-  const { rootPath, hostname, readOnlyRoot } = options
+  const { rootPath, hostname, readOnlyRoot, mounts = [] } = options
   return containerSpec({
     ...processOptions(image, options.command, options),
     rootPath,
     hostname,
     readonly: readOnlyRoot,
+    mounts,
   })
 }
 

@@ -1,10 +1,10 @@
 import { constants } from "node:os"
 import { IO_READ, IO_WRITE, IoBatch } from "@ts-vmm/native"
 import type { GuestMemory } from "@ts-vmm/vm-memory"
+import type { IoGauge } from "../io-gauge.js"
 import type { DescriptorChain } from "../queue/chain.js"
 import { type BlockBackend, ExtentList, ZERO_EXTENT } from "./backend.js"
 import { MAX_PARTS } from "./concat-backend.js"
-import type { IoGauge } from "./io-gauge.js"
 
 /** Operations per native call; one request spans at most this many parts and gaps of a disk. */
 const MAX_OPS = 2 * MAX_PARTS

@@ -3,11 +3,11 @@ import { IO_FDATASYNC, IO_PUNCH_HOLE, IO_READ, IO_WRITE, IO_ZERO_RANGE } from "@
 import type { DeviceContext, VirtioDevice } from "../device.js"
 import { hasFeature } from "../features.js"
 import { VIRTIO_ID } from "../ids.js"
+import { IoGauge } from "../io-gauge.js"
 import type { DescriptorChain } from "../queue/chain.js"
 import type { BlockBackend } from "./backend.js"
 import { BlockIo, type IoTask } from "./block-io.js"
 import * as defs from "./defs.js"
-import { IoGauge } from "./io-gauge.js"
 import {
   type DiskLimits,
   MAX_DISCARD_SECTORS,

@@ -1,0 +1,8 @@
+/**
+ * virtio-fs: folders and files of the host in the guest.
+ *
+ * @packageDocumentation
+ */
+export { FsDevice, type FsDeviceOptions } from "./device.js"
+export type { FsCacheMode } from "./fuse-server.js"
+export type { SharedFolderOptions } from "./shared-folder.js"

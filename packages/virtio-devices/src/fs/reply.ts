@@ -1,0 +1,53 @@
+import { STATX, STATX_NSEC } from "./host-abi.js"
+import type { Owners } from "./owners.js"
+import { ATTR_SIZE } from "./protocol.js"
+
+/** Most bytes of one answer beside the data of a read: a page of directory entries, or an extended attribute. */
+export const MAX_REPLY_SIZE = 128 * 1024
+
+/** Where the body of an answer is put together, after its header. One object serves a device. */
+export class FuseReply {
+  readonly bytes = new Uint8Array(MAX_REPLY_SIZE)
+  readonly view = new DataView(this.bytes.buffer)
+
+  /** Zeroes the first `size` bytes, which a structure of the guest's is then written over. */
+  begin(size: number): void {
+    this.bytes.fill(0, 0, size)
+  }
+
+  /** @param value - a whole number up to 2^53 */
+  u64(offset: number, value: number): void {
+    this.view.setUint32(offset, value % 2 ** 32, true)
+    this.view.setUint32(offset + 4, Math.floor(value / 2 ** 32), true)
+  }
+
+  /** struct fuse_attr from struct statx. */
+  attributes(offset: number, statx: DataView, owners: Owners, flags: number): void {
+    const { bytes, view } = this
+    const from = new Uint8Array(statx.buffer)
+    const copy64 = (to: number, at: number) => bytes.set(from.subarray(at, at + 8), offset + to)
+    const copy32 = (to: number, at: number) => view.setUint32(offset + to, statx.getUint32(at, true), true)
+    bytes.fill(0, offset, offset + ATTR_SIZE)
+    copy64(0, STATX.inode)
+    copy64(8, STATX.size)
+    copy64(16, STATX.blocks)
+    for (const [index, time] of [STATX.accessed, STATX.modified, STATX.changed].entries()) {
+      copy64(24 + index * 8, time)
+      copy32(48 + index * 4, time + STATX_NSEC)
+    }
+    view.setUint32(offset + 60, statx.getUint16(STATX.mode, true), true)
+    copy32(64, STATX.links)
+    view.setUint32(offset + 68, owners.toGuest(statx.getUint32(STATX.uid, true)), true)
+    view.setUint32(offset + 72, owners.toGuest(statx.getUint32(STATX.gid, true)), true)
+    view.setUint32(offset + 76, deviceNumber(statx), true)
+    copy32(80, STATX.blockSize)
+    view.setUint32(offset + 84, flags, true)
+  }
+}
+
+/** The kernel's 32-bit form: 12 bits of major number between the low 8 and the high 12 of the minor. */
+function deviceNumber(statx: DataView): number {
+  const major = statx.getUint32(STATX.rdevMajor, true)
+  const minor = statx.getUint32(STATX.rdevMinor, true)
+  return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0
+}
