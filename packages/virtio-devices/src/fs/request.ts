@@ -1,3 +1,4 @@
+import { constants } from "node:os"
 import type { DescriptorChain } from "../queue/chain.js"
 import { FUSE, IN_HEADER, IN_HEADER_SIZE, READ_IN_SIZE } from "./protocol.js"
 
@@ -7,6 +8,7 @@ const MAX_NAME_SIZE = 255
 const SLASH = 0x2f
 const DOT = 0x2e
 const TWO_32 = 2 ** 32
+const { EINVAL, ENAMETOOLONG } = constants.errno
 
 /**
  * The request being served: a copy of its header and arguments, made once. One object serves a device, so a request's
@@ -84,6 +86,11 @@ export class FuseRequest {
   name(offset: number): Uint8Array | undefined {
     const name = this.text(offset)
     return name && isName(name) ? name : undefined
+  }
+
+  /** Why there is no {@link name}: a negative errno. */
+  nameError(offset: number): number {
+    return (this.text(offset)?.length ?? 0) > MAX_NAME_SIZE ? -ENAMETOOLONG : -EINVAL
   }
 
   /** What follows `offset`. */

@@ -282,9 +282,12 @@ export class SharedFolder {
       const result = this.#calls.fchownat(fd, EMPTY, -1, gid, abi.AT_EMPTY_PATH)
       if (result < 0) return result
     }
+    if (mode === undefined) return 0
+    const kept =
+      inherited && isForeignGroup(mode, creator, this.#stat32(STATX.gid)) ? mode & ~abi.S_ISGID : mode
     // This process's mask took bits away, or the change of owner did.
-    const isWhole = mode === undefined || (mode & (this.#umask | SET_ID_BITS)) === 0
-    return isWhole ? 0 : this.#calls.fchmodat(this.#proc, Buffer.from(String(fd)), mode & 0o7777)
+    const isWhole = (mode & (this.#umask | SET_ID_BITS)) === 0
+    return isWhole ? 0 : this.#calls.fchmodat(this.#proc, Buffer.from(String(fd)), kept & 0o7777)
   }
 
   #stat32(offset: number): number {
@@ -295,9 +298,16 @@ export class SharedFolder {
 const { EOPNOTSUPP, EROFS } = constants.errno
 const S_IFLNK = fsConstants.S_IFLNK
 const SET_ID_BITS = 0o6000
+const SET_GROUP_AND_RUN = 0o2010
 const PROC_FD = Buffer.from("/proc/self/fd/")
 /** Names are single components already; this holds also if one were not. */
 const WITHIN = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_MAGICLINKS
+
+/** A file that would run with the rights of a group that its maker is not in. */
+function isForeignGroup(mode: number, creator: Creator, gid: number): boolean {
+  const runsAsGroup = (mode & S_IFMT) !== abi.S_IFDIR && (mode & SET_GROUP_AND_RUN) === SET_GROUP_AND_RUN
+  return runsAsGroup && creator.uid !== 0 && creator.gid !== gid
+}
 
 /** @returns fd of the folder, or of the one that holds a single file */
 function openShared(path: string): { folder: number; only?: Uint8Array } {

@@ -1,0 +1,123 @@
+import { constants } from "node:os"
+import { closeFd } from "@ts-vmm/native"
+import { HandleTable } from "./handle-table.js"
+import { type Inode, InodeTable, type NewInode } from "./inode-table.js"
+import * as fuse from "./protocol.js"
+import type { FuseReply } from "./reply.js"
+import type { FuseRequest } from "./request.js"
+import type { SharedFolder } from "./shared-folder.js"
+
+const { EMFILE } = constants.errno
+
+/** How long a guest may believe what it was told. */
+export type FsCacheMode = "none" | "auto" | "always"
+
+/** What a session goes by. */
+export interface FuseOptions {
+  readonly cache: FsCacheMode
+  /** The guest may keep writes to itself for a while. */
+  readonly writeback: boolean
+  /** Most files that the guest knows, and most that it has open. */
+  readonly maxFiles: number
+}
+
+/** What INIT agreed on. */
+export interface Agreement {
+  readonly submounts: boolean
+  readonly writeback: boolean
+}
+
+/** Where the arguments of a request start. */
+export const ARGS = fuse.IN_HEADER_SIZE
+
+/** Carries a request out. @returns bytes of the answer's body, a negative errno, or {@link NO_REPLY} */
+export type Run = (session: FuseSession, request: FuseRequest) => number
+
+/** What a request has to be before it is carried out. */
+export interface Operation {
+  /** Least bytes of its arguments. */
+  readonly least: number
+  /** Refused where the folder is read-only. */
+  readonly writes: boolean
+  readonly run: Run
+}
+
+export const reads = (least: number, run: Run): Operation => ({ least, run, writes: false })
+export const writes = (least: number, run: Run): Operation => ({ least, run, writes: true })
+
+/** For requests without an answer. */
+export const NO_REPLY = Number.NEGATIVE_INFINITY
+
+const VALID_SECONDS: Readonly<Record<FsCacheMode, number>> = { none: 0, auto: 1, always: 86_400 }
+
+/** What a guest knows of a folder and has open in it, and how it is told. */
+export class FuseSession {
+  readonly folder: SharedFolder
+  readonly reply: FuseReply
+  readonly options: FuseOptions
+  readonly inodes: InodeTable
+  readonly handles: HandleTable
+  /** Undefined until INIT. */
+  agreed: Agreement | undefined
+
+  constructor(folder: SharedFolder, reply: FuseReply, options: FuseOptions) {
+    this.folder = folder
+    this.reply = reply
+    this.options = options
+    this.inodes = new InodeTable(folder.root, options.maxFiles)
+    this.handles = new HandleTable(options.maxFiles)
+  }
+
+  /** Nothing of what the guest knew or had open is kept. */
+  reset(): void {
+    this.agreed = undefined
+    this.handles.clear()
+    this.inodes.clear()
+  }
+
+  /** Looks a name up and answers with its entry. */
+  entry(parent: Inode, name: Uint8Array): number {
+    const inode = this.remember(this.folder.lookup(parent, name))
+    return typeof inode === "number" ? inode : this.writeEntry(parent, inode, 0)
+  }
+
+  /** Takes a file that was found into the table; an errno goes through. */
+  remember(found: NewInode | number): Inode | number {
+    if (typeof found === "number") return found
+    if (!this.inodes.isFull) return this.inodes.remember(found)
+    closeFd(found.fd)
+    return -EMFILE
+  }
+
+  /** struct fuse_entry_out at `offset`. The lookup that it tells of is taken back when that fails. */
+  writeEntry(parent: Inode, inode: Inode, offset: number): number {
+    const result = this.folder.stat(inode)
+    if (result < 0) {
+      this.inodes.forget(inode.id, 1)
+      return result
+    }
+    const valid = VALID_SECONDS[this.options.cache]
+    const isMount = this.agreed?.submounts === true && inode.device !== parent.device
+    this.reply.bytes.fill(0, offset, offset + 40)
+    this.reply.u64(offset, inode.id)
+    this.reply.u64(offset + 16, valid)
+    this.reply.u64(offset + 24, valid)
+    this.reply.attributes(
+      offset + 40,
+      this.folder.statx,
+      this.folder.owners,
+      isMount ? fuse.FUSE_ATTR_SUBMOUNT : 0,
+    )
+    return fuse.ENTRY_OUT_SIZE
+  }
+
+  /** struct fuse_attr_out. */
+  writeAttributes(inode: Inode): number {
+    const result = this.folder.stat(inode)
+    if (result < 0) return result
+    this.reply.begin(16)
+    this.reply.u64(0, VALID_SECONDS[this.options.cache])
+    this.reply.attributes(16, this.folder.statx, this.folder.owners, 0)
+    return fuse.ATTR_OUT_SIZE
+  }
+}

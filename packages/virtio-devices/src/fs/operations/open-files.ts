@@ -1,0 +1,190 @@
+// What is opened, and what is done to open files: OPEN, CREATE, TMPFILE, RELEASE, directories, FALLOCATE, LSEEK,
+// COPY_FILE_RANGE. READ, WRITE and FSYNC, which may have to wait, are the device's.
+import { constants } from "node:os"
+import { closeFd, files } from "@ts-vmm/native"
+import { type DirectoryEntry, DirectoryReader } from "../directory-reader.js"
+import { ARGS, type FuseSession, type Operation, reads, writes } from "../fuse-session.js"
+import type { Handle } from "../handle-table.js"
+import * as abi from "../host-abi.js"
+import type { Inode, NewInode } from "../inode-table.js"
+import * as fuse from "../protocol.js"
+import { FUSE } from "../protocol.js"
+import type { FuseRequest } from "../request.js"
+
+const { EBADF, EEXIST, EINVAL, EMFILE, ENOENT, EOPNOTSUPP, EROFS, EXDEV } = constants.errno
+
+/** Longest copy inside the host in one request: the guest asks again for the rest. */
+const MAX_COPY = 16 * 1024 * 1024
+
+const directories = new DirectoryReader()
+
+export const openFileOperations: readonly (readonly [number, Operation])[] = [
+  [FUSE.OPEN, reads(8, open)],
+  [FUSE.CREATE, reads(16, create)],
+  [FUSE.TMPFILE, writes(16, createUnnamed)],
+  [FUSE.RELEASE, reads(24, release)],
+  [FUSE.OPENDIR, reads(8, openDirectory)],
+  [FUSE.READDIR, reads(40, (session, request) => readDirectory(session, request, false))],
+  [FUSE.READDIRPLUS, reads(40, (session, request) => readDirectory(session, request, true))],
+  [FUSE.RELEASEDIR, reads(24, release)],
+  [FUSE.FALLOCATE, writes(32, allocate)],
+  [FUSE.LSEEK, reads(24, seek)],
+  [FUSE.COPY_FILE_RANGE, writes(56, copy)],
+]
+
+function open(session: FuseSession, request: FuseRequest): number {
+  const inode = session.inodes.get(request.nodeId)
+  if (!inode) return -ENOENT
+  if (session.handles.isFull) return -EMFILE
+  const fd = session.folder.openFile(inode, openFlags(session, request))
+  return fd < 0 ? fd : writeOpened(session, 0, { fd, isDirectory: false })
+}
+
+/** With write-back the guest reads what it will write to, and knows itself where a file ends. */
+function openFlags(session: FuseSession, request: FuseRequest): number {
+  const flags = request.u32(ARGS)
+  if (session.agreed?.writeback !== true) return flags
+  const readable = (flags & abi.O_ACCMODE) === abi.O_WRONLY ? (flags & ~abi.O_ACCMODE) | abi.O_RDWR : flags
+  return readable & ~abi.O_APPEND
+}
+
+function create(session: FuseSession, request: FuseRequest): number {
+  const parent = session.inodes.get(request.nodeId)
+  if (!parent) return -ENOENT
+  const name = request.name(ARGS + 16)
+  if (!name) return request.nameError(ARGS + 16)
+  if (session.handles.isFull || session.inodes.isFull) return -EMFILE
+  const flags = openFlags(session, request)
+  const { folder } = session
+  const fd = folder.readOnly ? -EROFS : folder.create(parent, name, flags, request.u32(ARGS + 4), request)
+  if (fd >= 0) return openedEntry(session, parent, folder.identifyOpen(fd), fd)
+  const mayExist = (fd === -EEXIST || fd === -EROFS) && (request.u32(ARGS) & abi.O_EXCL) === 0
+  return mayExist ? openExisting(session, parent, name, flags, fd) : fd
+}
+
+/** @param otherwise - the answer when there is no such file */
+function openExisting(
+  session: FuseSession,
+  parent: Inode,
+  name: Uint8Array,
+  flags: number,
+  otherwise: number,
+): number {
+  const found = session.folder.lookup(parent, name)
+  if (typeof found === "number") return found === -ENOENT ? otherwise : found
+  const inode = session.inodes.remember(found)
+  const fd = session.folder.openFile(inode, flags)
+  if (fd >= 0) return writeOpenedEntry(session, parent, inode, fd)
+  session.inodes.forget(inode.id, 1)
+  return fd
+}
+
+function createUnnamed(session: FuseSession, request: FuseRequest): number {
+  const directory = session.inodes.get(request.nodeId)
+  if (!directory) return -ENOENT
+  if (session.handles.isFull || session.inodes.isFull) return -EMFILE
+  const { folder } = session
+  const fd = folder.createUnnamed(directory, openFlags(session, request), request.u32(ARGS + 4), request)
+  return fd < 0 ? fd : openedEntry(session, directory, folder.identifyOpen(fd), fd)
+}
+
+function openedEntry(session: FuseSession, parent: Inode, found: NewInode | number, fd: number): number {
+  const inode = session.remember(found)
+  if (typeof inode !== "number") return writeOpenedEntry(session, parent, inode, fd)
+  closeFd(fd)
+  return inode
+}
+
+/** struct fuse_entry_out, then struct fuse_open_out. */
+function writeOpenedEntry(session: FuseSession, parent: Inode, inode: Inode, fd: number): number {
+  const entry = session.writeEntry(parent, inode, 0)
+  if (entry >= 0) return entry + writeOpened(session, entry, { fd, isDirectory: false })
+  closeFd(fd)
+  return entry
+}
+
+function openDirectory(session: FuseSession, request: FuseRequest): number {
+  const inode = session.inodes.get(request.nodeId)
+  if (!inode) return -ENOENT
+  if (session.handles.isFull) return -EMFILE
+  const fd = session.folder.openDirectory(inode)
+  return fd < 0 ? fd : writeOpened(session, 0, { fd, isDirectory: true, position: 0n })
+}
+
+/** struct fuse_open_out at `offset`. */
+function writeOpened(session: FuseSession, offset: number, handle: Handle): number {
+  const { reply } = session
+  reply.bytes.fill(0, offset, offset + fuse.OPEN_OUT_SIZE)
+  reply.u64(offset, session.handles.add(handle))
+  reply.view.setUint32(offset + 8, cacheFlags(session, handle.isDirectory), true)
+  return fuse.OPEN_OUT_SIZE
+}
+
+function cacheFlags(session: FuseSession, isDirectory: boolean): number {
+  const { cache } = session.options
+  if (cache === "none") return isDirectory ? 0 : fuse.FOPEN_DIRECT_IO
+  if (cache === "auto") return 0
+  return isDirectory ? fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_CACHE_DIR : fuse.FOPEN_KEEP_CACHE
+}
+
+function release(session: FuseSession, request: FuseRequest): number {
+  session.handles.close(request.u64(ARGS))
+  return 0
+}
+
+function readDirectory(session: FuseSession, request: FuseRequest, plus: boolean): number {
+  const parent = session.inodes.get(request.nodeId)
+  const handle = session.handles.directory(request.u64(ARGS))
+  if (!parent || !handle) return -EBADF
+  const isShown = (name: Uint8Array) => session.folder.isShared(parent, name)
+  const lookUp = (entry: DirectoryEntry, at: number) => tryEntry(session, parent, entry, at)
+  const [position, size] = [request.bigint(ARGS + 8), request.u32(ARGS + 16)]
+  return directories.read(handle, position, size, session.reply, isShown, plus ? lookUp : undefined)
+}
+
+/** A name that is gone meanwhile, or one too many, stays without an entry: the guest looks it up when it needs to. */
+function tryEntry(
+  session: FuseSession,
+  parent: Inode,
+  { name, isDot }: DirectoryEntry,
+  offset: number,
+): void {
+  if (isDot) return
+  const inode = session.remember(session.folder.lookup(parent, name))
+  if (typeof inode === "number") return
+  if (session.writeEntry(parent, inode, offset) < 0)
+    session.reply.bytes.fill(0, offset, offset + fuse.ENTRY_OUT_SIZE)
+}
+
+function allocate(session: FuseSession, request: FuseRequest): number {
+  const handle = session.handles.file(request.u64(ARGS))
+  if (!handle) return -EBADF
+  const [offset, length] = [request.u64(ARGS + 8), request.u64(ARGS + 16)]
+  if (offset + length > Number.MAX_SAFE_INTEGER) return -EINVAL
+  return session.folder.allocate(handle.fd, request.u32(ARGS + 24), offset, length)
+}
+
+function seek(session: FuseSession, request: FuseRequest): number {
+  const handle = session.handles.file(request.u64(ARGS))
+  if (!handle) return -EBADF
+  const whence = request.u32(ARGS + 16)
+  if (whence > abi.SEEK_HOLE) return -EINVAL
+  const result = files.lseek(handle.fd, request.bigint(ARGS + 8), whence)
+  if (result < 0) return result
+  session.reply.u64(0, result)
+  return 8
+}
+
+function copy(session: FuseSession, request: FuseRequest): number {
+  const from = session.handles.file(request.u64(ARGS))
+  const to = session.handles.file(request.u64(ARGS + 24))
+  if (!from || !to) return -EBADF
+  const offset = (at: number) => new Uint8Array(BigInt64Array.of(request.bigint(at)).buffer)
+  const length = Math.min(request.u64(ARGS + 40), MAX_COPY)
+  const copied = files.copyFileRange(from.fd, offset(ARGS + 8), to.fd, offset(ARGS + 32), length, 0)
+  // Between file systems the guest copies by itself.
+  if (copied < 0) return copied === -EXDEV ? -EOPNOTSUPP : copied
+  session.reply.begin(8)
+  session.reply.view.setUint32(0, copied, true)
+  return 8
+}
