@@ -4,15 +4,14 @@
 //   blk_bench make FILE BYTES                                     writes a file with the pattern that reads are checked against
 //   blk_bench run SOCKET rand|seq|write SIZE DEPTH SECONDS SEED
 #define _GNU_SOURCE
+#include "pattern.h"
 #include "vring.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { SECTOR = 512, HEADER_SIZE = 16, MAX_DEPTH = 64, QUEUE_SIZE = 256, FULL_CHECK_EVERY = 256, MAX_SAMPLES = 1 << 20 };
@@ -41,32 +40,6 @@ struct job {
   uint64_t completed, full_checks, sample_count;
   uint32_t *samples;  // nanoseconds of each request
 };
-
-// The eight bytes that stand at byte offset `at` of the file (splitmix64 of the position).
-static uint64_t pattern(uint64_t at) {
-  uint64_t z = at / 8 * 0x9e3779b97f4a7c15ull + 0x1234567;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return z ^ (z >> 31);
-}
-
-static uint64_t now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (uint64_t)time.tv_sec * 1000000000ull + (uint64_t)time.tv_nsec;
-}
-
-static int make_file(const char *path, uint64_t bytes) {
-  static uint64_t block[1 << 14];
-  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-  if (fd < 0) die(path);
-  for (uint64_t at = 0; at < bytes; at += sizeof block) {
-    for (size_t word = 0; word < sizeof block / 8; word++) block[word] = pattern(at + word * 8);
-    size_t length = bytes - at < sizeof block ? bytes - at : sizeof block;
-    if (write(fd, block, length) != (ssize_t)length) die(path);
-  }
-  return close(fd);
-}
 
 static uint64_t next_offset(struct job *job) {
   uint64_t places = job->capacity / job->size;
@@ -150,21 +123,15 @@ static double drive(struct job *job) {
   return (double)(now() - start) / 1e9;
 }
 
-static int by_value(const void *a, const void *b) {
-  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-  return (x > y) - (x < y);
-}
-
 static void print_result(struct job *job, double seconds) {
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
-  qsort(job->samples, job->sample_count, sizeof *job->samples, by_value);
-  double median = job->samples[job->sample_count / 2] / 1e3;
+  double median_us = median(job->samples, job->sample_count) / 1e3;
   double cpu = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
                (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
   printf("{\"requests\":%lu,\"seconds\":%.6f,\"iops\":%.1f,\"bytesPerSecond\":%.1f,\"medianUs\":%.2f,"
          "\"kicks\":%lu,\"waits\":%lu,\"fullChecks\":%lu,\"frontEndCpuSeconds\":%.4f}\n",
-         job->completed, seconds, (double)job->completed / seconds, (double)job->completed * job->size / seconds, median,
+         job->completed, seconds, (double)job->completed / seconds, (double)job->completed * job->size / seconds, median_us,
          job->ring.kicks, job->ring.waits, job->full_checks, cpu);
 }
 
