@@ -27,6 +27,7 @@ const NATIVE_EDGES = [
   "packages/vm-memory/src/mmap",
   "packages/virtio-devices/src/vhost-user/",
   "packages/virtio-devices/src/block/",
+  "packages/virtio-devices/src/fs/",
   "packages/virtio-devices/src/testing/",
   "packages/vsock/src/unix-bridge",
   "packages/kvm-ioctls/",

@@ -2,9 +2,11 @@ import { packageBuild } from "../../tsup.preset.js"
 
 export default packageBuild({
   index: "src/index.ts",
+  "balloon/index": "src/balloon/index.ts",
   "block/index": "src/block/index.ts",
   "console/index": "src/console/index.ts",
   "fs/index": "src/fs/index.ts",
+  "net/index": "src/net/index.ts",
   "rng/index": "src/rng/index.ts",
   "mmio/index": "src/mmio/index.ts",
   "vhost-user/index": "src/vhost-user/index.ts",

@@ -1,10 +1,14 @@
+import { constants } from "node:os"
 import { addon, type NativeMapping } from "./addon.js"
-import type { IoBatch } from "./io.js"
+import { SysError } from "./errors.js"
+import { IO_PUNCH_HOLE, IoBatch } from "./io.js"
 
 /** Largest mapping: the largest `ArrayBuffer` of Node 20. */
 export const MAX_MAPPING_SIZE = 2 ** 32
 /** Of linux/fcntl.h. */
 const F_SEAL_SHRINK = 2
+/** A hole is made of whole pages: the file zeroes the rest of a range and keeps it. */
+const PAGE_SIZE = 4096
 
 /** What {@link Mapping.create} makes. */
 export interface CreateMappingOptions {
@@ -76,6 +80,9 @@ export interface MapDeviceOptions {
  */
 export class Mapping implements Disposable {
   readonly #native: NativeMapping
+  /** Where in the file it starts, bytes; undefined when freeing a part of the file does not free this memory. */
+  readonly #fileOffset: number | undefined
+  #holes: IoBatch | undefined
   /** Length in bytes. */
   readonly size: number
   /**
@@ -93,9 +100,10 @@ export class Mapping implements Disposable {
   /** All of the memory; detached (length 0) once closed. */
   readonly buffer: ArrayBuffer
 
-  private constructor(native: NativeMapping) {
+  private constructor(native: NativeMapping, fileOffset: number | undefined) {
     const seals = addon.getSeals(native.fd)
     this.#native = native
+    this.#fileOffset = fileOffset
     this.size = native.size
     this.hostAddress = native.hostAddress
     this.sealed = seals >= 0 && (seals & F_SEAL_SHRINK) !== 0
@@ -112,7 +120,7 @@ export class Mapping implements Disposable {
    */
   static create(options: CreateMappingOptions): Mapping {
     const { name, size, guard = false } = options
-    return new Mapping(addon.createMapping(name, size, guard))
+    return new Mapping(addon.createMapping(name, size, guard), 0)
   }
 
   /**
@@ -124,7 +132,8 @@ export class Mapping implements Disposable {
    */
   static map(options: MapOptions): Mapping {
     const { fd, offset, size, writable = true, guard = false, inMemory = false } = options
-    return new Mapping(addon.mapFile(fd, offset, size, writable, guard, inMemory))
+    const native = addon.mapFile(fd, offset, size, writable, guard, inMemory)
+    return new Mapping(native, writable ? offset : undefined)
   }
 
   /**
@@ -143,7 +152,7 @@ export class Mapping implements Disposable {
    */
   static mapDevice(options: MapDeviceOptions): Mapping {
     const { fd, offset, size } = options
-    return new Mapping(addon.mapDevice(fd, offset, size))
+    return new Mapping(addon.mapDevice(fd, offset, size), undefined)
   }
 
   /** The mapping's own fd, close-on-exec; -1 once closed. */
@@ -166,6 +175,37 @@ export class Mapping implements Disposable {
     return this.#native.inFlight
   }
 
+  /**
+   * Gives pages back to the host, for everybody who maps the file: they read as zeroes from here on, and take memory
+   * again when they are touched.
+   *
+   * @param offset - in the mapping, bytes, a multiple of 4096
+   * @param size - bytes, a multiple of 4096
+   * @throws RangeError for a range that is not whole pages of the mapping
+   * @throws {@link SysError} `EBADF` (closed); `ENOTSUP` (memory of a device, a private mapping, or a file system without holes);
+   *   `EPERM` (the file is sealed against writing)
+   * @see fallocate(2) FALLOC_FL_PUNCH_HOLE
+   *
+   * @example
+   * ```ts
+   * memory.discard(4096, 2 ** 20)   // a megabyte from the second page on
+   * ```
+   */
+  discard(offset: number, size: number): void {
+    if (!(isPages(offset) && isPages(size) && offset + size <= this.size)) {
+      throw new RangeError(`not whole pages of the mapping: offset ${offset}, ${size} bytes`)
+    }
+    if (this.closed) throw new SysError(constants.errno.EBADF, "fallocate")
+    if (this.#fileOffset === undefined) throw new SysError(constants.errno.EOPNOTSUPP, "fallocate")
+    if (size === 0) return
+    this.#holes ??= new IoBatch(1, 1)
+    this.#holes.setSegment(0, 0, 0, size)
+    this.#holes.setOp(0, IO_PUNCH_HOLE, this.fd, this.#fileOffset + offset, 0, 1)
+    this.#holes.runSync([], 1)
+    const result = this.#holes.results[0]!
+    if (result < 0) throw new SysError(-result, "fallocate")
+  }
+
   /** Detaches the buffer, closes the fd, and unmaps as soon as no asynchronous I/O uses the memory. Idempotent. */
   close(): void {
     this.#native.close()
@@ -174,4 +214,8 @@ export class Mapping implements Disposable {
   [Symbol.dispose](): void {
     this.close()
   }
+}
+
+function isPages(bytes: number): boolean {
+  return Number.isSafeInteger(bytes) && bytes >= 0 && bytes % PAGE_SIZE === 0
 }

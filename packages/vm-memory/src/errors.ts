@@ -1,9 +1,9 @@
 /**
  * What guest memory can say: `out-of-range` an access not wholly inside regions; `misaligned` a u16 access
- * at an odd address, or a region that does not start at a multiple of 8; `address-too-large` a u64 of 2^53
+ * at an odd address, a discard of parts of pages, or a region that does not start at a multiple of 8; `address-too-large` a u64 of 2^53
  * or more; `region-size` an empty region or one above 4 GiB; `region-address` a region that does not end
  * below 2^52; `region-overlap` two regions that share a byte; `no-regions` an empty memory; `closed` an
- * access after `close`.
+ * access after `close`; `discard-failed` pages that the host did not take back, `cause` says why.
  */
 export type MemoryErrorCode =
   | "out-of-range"
@@ -14,6 +14,7 @@ export type MemoryErrorCode =
   | "region-overlap"
   | "no-regions"
   | "closed"
+  | "discard-failed"
 
 const MESSAGES: Record<MemoryErrorCode, string> = {
   "out-of-range": "access is not wholly inside guest memory",
@@ -24,6 +25,7 @@ const MESSAGES: Record<MemoryErrorCode, string> = {
   "region-overlap": "regions overlap",
   "no-regions": "guest memory has no regions",
   closed: "guest memory was closed",
+  "discard-failed": "pages cannot be given back to the host",
 }
 
 /**

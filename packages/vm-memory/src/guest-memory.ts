@@ -35,6 +35,15 @@ export interface GuestMemory {
   write(at: GuestAddress, from: Uint8Array): void
   /** Zero-copy views, one per region crossed, in address order; their lengths add up to `size`. */
   slices(at: GuestAddress, size: number): Uint8Array[]
+  /**
+   * Gives the pages of `[at, at + size)` back to the host: they read as zeroes from here on and take memory again when
+   * they are touched. Memory that cannot be given back (the JavaScript heap) only becomes zero. May cross adjacent
+   * regions.
+   *
+   * Start and length are multiples of 4096, or `MemoryError` `misaligned`. `discard-failed`: the provider refused, with
+   * its own error as `cause`; a part may have been given back.
+   */
+  discard(at: GuestAddress, size: number): void
   /** Acquire load of an aligned little-endian u16. */
   loadU16(at: GuestAddress): number
   /** Release store of an aligned little-endian u16. */

@@ -3,6 +3,7 @@ export { ArrayBufferMemory, arrayBufferMemory, type RegionRequest } from "./arra
 export { MemoryError, type MemoryErrorCode } from "./errors.js"
 export type { GuestAddress, GuestMemory, GuestRegion } from "./guest-memory.js"
 export {
+  DISCARD_ALIGNMENT,
   MAX_GUEST_ADDRESS,
   MAX_REGION_SIZE,
   REGION_ALIGNMENT,

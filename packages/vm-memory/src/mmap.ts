@@ -2,7 +2,7 @@ import { Mapping } from "@ts-vmm/native"
 import type { RegionRequest } from "./array-buffer.js"
 import { MemoryError } from "./errors.js"
 import type { GuestAddress } from "./guest-memory.js"
-import { MAX_REGION_SIZE, RegionTable } from "./region-table.js"
+import { MAX_REGION_SIZE, type RegionSource, RegionTable } from "./region-table.js"
 
 /** A mapping and where the guest sees it. */
 export interface MappedRegion {
@@ -31,7 +31,7 @@ export class MappedMemory extends RegionTable implements Disposable {
    * mappings stay the caller's then
    */
   constructor(regions: readonly MappedRegion[]) {
-    super(regions.map(({ start, mapping }) => ({ start, bytes: new Uint8Array(mapping.buffer) })))
+    super(regions.map(regionSource))
     this.mappings = [...regions].sort((a, b) => a.start - b.start).map(region => region.mapping)
   }
 
@@ -81,4 +81,10 @@ export function mmapMemory(regions: readonly RegionRequest[], options: MmapOptio
  */
 export function mappingMemory(regions: readonly MappedRegion[]): MappedMemory {
   return new MappedMemory(regions)
+}
+
+/** A mapping as a region of a `RegionTable`, whose discarded pages really go back to the host. */
+export function regionSource({ start, mapping }: MappedRegion): RegionSource {
+  const discard = (offset: number, size: number) => mapping.discard(offset, size)
+  return { start, bytes: new Uint8Array(mapping.buffer), discard }
 }

@@ -5,6 +5,8 @@ import type { GuestAddress, GuestMemory, GuestRegion } from "./guest-memory.js"
 export const MAX_REGION_SIZE = 2 ** 32
 /** No region ends above: the widest physical address of x86-64 and arm64. */
 export const MAX_GUEST_ADDRESS = 2 ** 52
+/** What `discard` works in, bytes. */
+export const DISCARD_ALIGNMENT = 4096
 /** Regions start at a multiple of this, in the guest and in their buffer, so that aligned stays aligned. */
 export const REGION_ALIGNMENT = 8
 
@@ -14,6 +16,11 @@ export interface RegionSource {
   readonly start: GuestAddress
   /** The whole region; its length is the region's size. */
   readonly bytes: Uint8Array
+  /**
+   * Gives pages back to the host: `offset` in the region and `size` in bytes, whole pages of 4096. Throws what the
+   * host says. Without it pages are only made zero.
+   */
+  readonly discard?: (offset: number, size: number) => void
 }
 
 /**
@@ -30,6 +37,7 @@ export class RegionTable implements GuestMemory {
   readonly #starts: number[]
   readonly #ends: number[]
   readonly #words: Uint16Array[]
+  readonly #discards: RegionSource["discard"][]
   #hit = 0
 
   /**
@@ -43,6 +51,7 @@ export class RegionTable implements GuestMemory {
       checkRegion(source, sorted[i - 1])
     })
     this.regions = sorted.map(({ start, bytes }) => Object.freeze({ start, size: bytes.length, bytes }))
+    this.#discards = sorted.map(s => s.discard)
     this.#starts = sorted.map(s => s.start)
     this.#ends = sorted.map(s => s.start + s.bytes.length)
     this.#words = sorted.map(
@@ -106,6 +115,19 @@ export class RegionTable implements GuestMemory {
     return slices
   }
 
+  discard(at: GuestAddress, size: number): void {
+    if (at % DISCARD_ALIGNMENT !== 0 || size % DISCARD_ALIGNMENT !== 0)
+      throw new MemoryError("misaligned", at, size)
+    let index = this.#require(at, size)
+    for (let done = 0; done < size; index++) {
+      const { start, bytes } = this.regions[index]!
+      const offset = at + done - start
+      const part = Math.min(size - done, bytes.length - offset)
+      this.#discardPart(index, offset, part)
+      done += part
+    }
+  }
+
   loadU16(at: GuestAddress): number {
     const index = this.#requireWord(at)
     return Atomics.load(this.#words[index]!, (at - this.#starts[index]!) / 2)
@@ -114,6 +136,20 @@ export class RegionTable implements GuestMemory {
   storeU16(at: GuestAddress, value: number): void {
     const index = this.#requireWord(at)
     Atomics.store(this.#words[index]!, (at - this.#starts[index]!) / 2, value)
+  }
+
+  #discardPart(index: number, offset: number, size: number): void {
+    const { start, bytes } = this.regions[index]!
+    const discard = this.#discards[index]
+    if (!discard) {
+      bytes.fill(0, offset, offset + size)
+      return
+    }
+    try {
+      discard(offset, size)
+    } catch (cause) {
+      throw new MemoryError("discard-failed", start + offset, size, { cause })
+    }
   }
 
   /** Index of the region that holds `at`; what follows it is contiguous for `size` bytes. */

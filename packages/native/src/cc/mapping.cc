@@ -21,6 +21,7 @@ namespace {
 /** The unit of ranges; pages may be a multiple of it. */
 constexpr size_t kUnit = 4096;
 constexpr size_t kGuard = 64 * 1024;
+constexpr size_t kHugePage = 2 * 1024 * 1024;
 constexpr size_t kMaxRegions = 4096;
 constexpr double kMaxSize = 4294967296.0;
 /** Bits for the number of units of a mapping: up to 2^20 of them. */
@@ -103,11 +104,14 @@ RegionRef Region::Map(int fd, uint64_t offset, size_t size, bool writable, bool 
   std::call_once(handler_once, InstallHandler);
   size_t length = (size + page_size - 1) / page_size * page_size;
   size_t fence = guard ? kGuard : 0;
-  size_t reserve = length + 2 * fence;
+  // Only where an address and its place in the file agree can the kernel, and KVM for its guests, use a huge page.
+  size_t align = length >= kHugePage ? kHugePage : page_size;
+  size_t reserve = length + 2 * fence + align;
   void* base = mmap(nullptr, reserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return nullptr;
   // SAFETY: [data, data + length) lies inside the reservation made above, which nobody else knows.
-  uint8_t* data = static_cast<uint8_t*>(base) + fence;
+  auto first = reinterpret_cast<uintptr_t>(base) + fence;
+  auto* data = reinterpret_cast<uint8_t*>((first + align - 1) / align * align);
   // Private for a reader, so that a stray write changes a copy instead of killing the process.
   int sharing = (writable ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED;
   void* got = mmap(data, length, PROT_READ | PROT_WRITE, sharing, fd, static_cast<off_t>(offset));

@@ -4,7 +4,9 @@ import type { DeviceContext, VirtioDevice } from "../device.js"
 import { hasFeature } from "../features.js"
 import { VIRTIO_ID } from "../ids.js"
 import { IoGauge } from "../io-gauge.js"
+import { PacedQueues } from "../paced-queues.js"
 import type { DescriptorChain } from "../queue/chain.js"
+import { type RateLimit, RateLimiter } from "../rate-limiter.js"
 import type { BlockBackend } from "./backend.js"
 import { BlockIo, type IoTask } from "./block-io.js"
 import * as defs from "./defs.js"
@@ -26,6 +28,11 @@ export interface BlockDeviceOptions {
   readonly queueSize?: number
   /** Logical block size offered, 512 to 4096; default 512. */
   readonly blockSize?: number
+  /**
+   * How fast the disk may be; default as fast as it is. Requests over the limit wait in their queues. All requests
+   * count, at the size of their data, also those that are refused. A {@link RateLimiter} may be shared with other devices.
+   */
+  readonly rateLimit?: RateLimit | RateLimiter
 }
 
 /** What a device has done so far. */
@@ -44,6 +51,8 @@ export interface BlockCounters {
 const STATUS = [0, 1, 2].map(status => Uint8Array.of(status))
 const { EOPNOTSUPP } = constants.errno
 const MAX_QUEUES = 64
+/** Requests of a limited disk per turn of the event loop. */
+const PACED_PER_TURN = 256
 
 /** A request on its way. */
 interface BlockTask extends IoTask {
@@ -83,13 +92,16 @@ export class BlockDevice implements VirtioDevice {
   readonly #config = new DataView(new ArrayBuffer(defs.CONFIG_SIZE))
   readonly #parser = new RequestParser()
   readonly #gauge = new IoGauge()
+  /** Lives as long as the device: a reset is no way to a fresh burst. */
+  readonly #limiter: RateLimiter | undefined
   readonly #disk: { -readonly [K in keyof DiskLimits]: DiskLimits[K] }
   #session: Session | undefined
 
   /** @throws RangeError for an option out of its range */
   constructor(backend: BlockBackend, options: BlockDeviceOptions = {}) {
-    const { serial = "", queues = 1, queueSize = 256, blockSize = 512 } = options
+    const { serial = "", queues = 1, queueSize = 256, blockSize = 512, rateLimit } = options
     checkOptions(serial, queues, blockSize)
+    this.#limiter = rateLimit && RateLimiter.of(rateLimit)
     this.#backend = backend
     this.queueSizes = new Array<number>(queues).fill(queueSize)
     this.features = featuresOf(backend, queues)
@@ -129,10 +141,12 @@ export class BlockDevice implements VirtioDevice {
         this.#finish(session, task)
       }),
     }
+    if (this.#limiter) session.paced = this.#pace(session, this.#limiter)
     this.#session = session
   }
 
   reset(): void {
+    this.#session?.paced?.end()
     this.#session = undefined
   }
 
@@ -144,8 +158,21 @@ export class BlockDevice implements VirtioDevice {
   notify(index: number): void {
     const session = this.#session
     if (!session) return
+    if (session.paced) {
+      session.paced.notify(index)
+      return
+    }
     session.ctx.drain(index, chain => this.#serve(session, index, chain))
     session.io.submit()
+  }
+
+  #pace(session: Session, limiter: RateLimiter): PacedQueues {
+    return new PacedQueues(session.ctx, limiter, {
+      cost: dataBytes,
+      serve: (index, chain) => this.#serve(session, index, chain),
+      served: () => session.io.submit(),
+      perTurn: PACED_PER_TURN,
+    })
   }
 
   /** @returns bytes written when the request has ended already, undefined when I/O is under way */
@@ -262,6 +289,13 @@ interface Session {
   readonly io: BlockIo<BlockTask>
   /** The driver flushes; otherwise every write is made durable (5.2.6.2). */
   readonly flushes: boolean
+  /** Of a disk with a limit. */
+  paced?: PacedQueues
+}
+
+/** What a chain holds beside header and status. */
+function dataBytes(chain: DescriptorChain): number {
+  return Math.max(0, chain.readableLength + chain.writableLength - defs.REQUEST_HEADER_SIZE - 1)
 }
 
 function statusOf(error: number): number {

@@ -1,5 +1,13 @@
 import { afterEach, describe, expect, test } from "vitest"
-import { deviceConformance, direct, MockDriver, overMmio, overVhostUser } from "../testing/index.js"
+import { type RateLimit, RateLimiter } from "../rate-limiter.js"
+import {
+  deviceConformance,
+  direct,
+  ManualClock,
+  MockDriver,
+  overMmio,
+  overVhostUser,
+} from "../testing/index.js"
 import { MAX_REQUEST_SIZE, RNG_QUEUE, RngDevice } from "./index.js"
 
 const pattern = (): RngDevice => new RngDevice({ fill: into => into.fill(0xa5) })
@@ -72,4 +80,38 @@ describe.each([direct, overVhostUser, overMmio])("entropy device over $name", ov
     expect(buffer.bytes()).toEqual(new Uint8Array(7).fill(0xa5))
   }
   test.each(deviceConformance({ makeDevice: pattern, over, works }))("$name", ({ run }) => run())
+})
+
+describe("entropy device with a rate limit", () => {
+  const limited = (limit: RateLimit, clock: ManualClock) =>
+    new RngDevice({ fill: into => into.fill(0xa5), rateLimit: new RateLimiter(limit, clock) })
+
+  test("C5: gives no more bytes than its rate, whatever is asked for", async () => {
+    const clock = new ManualClock()
+    const driver = await MockDriver.attach(limited({ bytesPerSecond: 1000, burstBytes: 100 }, clock))
+    drivers.push(driver)
+    let bytes = 0
+    for (let ms = 0; ms < 20_000; ms += 50) {
+      while (driver.queue(RNG_QUEUE).free > 0) driver.post(RNG_QUEUE, [driver.writable(10)])
+      clock.advance(50)
+      await driver.port.settle()
+      for (let used = driver.queue(RNG_QUEUE).poll(); used; used = driver.queue(RNG_QUEUE).poll())
+        bytes += used.length
+    }
+    expect(Math.abs(bytes / 20_000 - 1)).toBeLessThan(0.01)
+  })
+
+  test("Q21: a reset drops the requests that wait", async () => {
+    const clock = new ManualClock()
+    const driver = await MockDriver.attach(limited({ bytesPerSecond: 10, burstBytes: 10 }, clock))
+    drivers.push(driver)
+    await driver.send(RNG_QUEUE, [driver.writable(10)])
+    const late = driver.writable(10)
+    driver.post(RNG_QUEUE, [late])
+    expect(clock.pending).toBe(1)
+    await driver.reset()
+    clock.advance(5000)
+    expect(late.bytes()).toEqual(new Uint8Array(10))
+    expect((await driver.send(RNG_QUEUE, [driver.writable(10)])).length).toBe(10)
+  })
 })

@@ -12,6 +12,7 @@ export {
 } from "./driver-queue.js"
 export type { DriverPort, FrontDoor, FrontDoorOptions, MemoryRequest } from "./front-door.js"
 export { BROKEN_CHAINS, type HostileChain, ODD_CHAINS } from "./hostile.js"
+export { ManualClock } from "./manual-clock.js"
 export { MmioPort } from "./mmio-port.js"
 export { DEFAULT_REGIONS, MockDriver, type MockDriverOptions } from "./mock-driver.js"
 export { overMmio } from "./over-mmio.js"

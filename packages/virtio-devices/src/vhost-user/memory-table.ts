@@ -1,5 +1,6 @@
 import { fdOrigin, fdStat, MAX_MAPPING_SIZE, Mapping } from "@ts-vmm/native"
 import { type GuestAddress, type GuestMemory, MAX_GUEST_ADDRESS, RegionTable } from "@ts-vmm/vm-memory"
+import { regionSource } from "@ts-vmm/vm-memory/mmap"
 import { VhostUserError } from "./errors.js"
 import type { WireRegion } from "./message.js"
 
@@ -86,10 +87,9 @@ export class MemoryTable {
     this.#regions = regions
     this.memory = new RegionTable(
       regions.flatMap(region =>
-        region.mappings.map((mapping, i) => ({
-          start: region.guestAddress + i * MAX_MAPPING_SIZE,
-          bytes: new Uint8Array(mapping.buffer),
-        })),
+        region.mappings.map((mapping, i) =>
+          regionSource({ start: region.guestAddress + i * MAX_MAPPING_SIZE, mapping }),
+        ),
       ),
     )
   }

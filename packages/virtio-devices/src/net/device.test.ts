@@ -1,0 +1,177 @@
+import { PassThrough } from "node:stream"
+import { afterEach, describe, expect, test } from "vitest"
+import { deviceConformance, direct, MockDriver, overMmio, overVhostUser } from "../testing/index.js"
+import { NetDevice, type NetPort, StreamPort } from "./index.js"
+
+const [RECEIVE, TRANSMIT] = [0, 1]
+const HEADER = new Uint8Array(12)
+
+/** A port that keeps what the guest sends, while it has room. */
+class Cable implements NetPort {
+  readonly sent: Uint8Array[] = []
+  room = Number.POSITIVE_INFINITY
+  resumed = 0
+  deliver: (frame: Uint8Array) => boolean = () => false
+  onRoom: () => void = () => undefined
+
+  attach(deliver: (frame: Uint8Array) => boolean, onRoom: () => void): void {
+    this.deliver = deliver
+    this.onRoom = onRoom
+  }
+
+  send(frame: Uint8Array): boolean {
+    if (this.sent.length >= this.room) return false
+    this.sent.push(frame.slice())
+    return true
+  }
+
+  resume(): void {
+    this.resumed++
+  }
+
+  close(): void {
+    this.room = 0
+  }
+}
+
+const frameOf = (length: number, fill = 7) => new Uint8Array(length).fill(fill)
+/** Completions outside of a drain are shown to the driver in a microtask. */
+const published = () => new Promise(resolve => setImmediate(resolve))
+const drivers: MockDriver[] = []
+afterEach(async () => {
+  for (const driver of drivers.splice(0)) await driver[Symbol.asyncDispose]()
+})
+
+async function attach(cable: Cable, device = new NetDevice(cable)): Promise<MockDriver> {
+  const driver = await MockDriver.attach(device, direct, { queueSizes: [64, 64] })
+  drivers.push(driver)
+  return driver
+}
+
+describe("sending", () => {
+  const send = (driver: MockDriver, header: Uint8Array, frame: Uint8Array) =>
+    driver.send(TRANSMIT, [driver.readable(header), driver.readable(frame)])
+
+  test("a frame reaches the port without its header", async () => {
+    const cable = new Cable()
+    const driver = await attach(cable)
+    expect((await send(driver, HEADER, frameOf(60))).length).toBe(0)
+    expect(cable.sent).toEqual([frameOf(60)])
+  })
+
+  test("N1, N2: what is no frame, or asks for an offload, is dropped and counted", async () => {
+    const cable = new Cable()
+    const device = new NetDevice(cable)
+    const driver = await attach(cable, device)
+    await send(driver, HEADER.subarray(0, 4), frameOf(2))
+    await send(driver, HEADER, frameOf(13))
+    await send(driver, HEADER, frameOf(1515))
+    await send(driver, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), frameOf(60))
+    await send(driver, Uint8Array.of(0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), frameOf(60))
+    expect(cable.sent).toEqual([])
+    expect(device.counters).toMatchObject({ framesSent: 0, dropped: 5 })
+  })
+
+  test("a full port is waited for, in order and without loss", async () => {
+    const cable = new Cable()
+    cable.room = 2
+    const driver = await attach(cable)
+    for (let i = 1; i <= 5; i++)
+      driver.queue(TRANSMIT).post([driver.readable(HEADER), driver.readable(frameOf(60, i))])
+    driver.port.kick(TRANSMIT)
+    await driver.until(() => cable.sent.length === 2, "two frames")
+    cable.room = 100
+    cable.onRoom()
+    await driver.until(() => cable.sent.length === 5, "five frames")
+    expect(cable.sent.map(frame => frame[0])).toEqual([1, 2, 3, 4, 5])
+  })
+})
+
+describe("receiving", () => {
+  test("a frame is spread over as many buffers as it needs", async () => {
+    const cable = new Cable()
+    const driver = await attach(cable)
+    const buffers = Array.from({ length: 4 }, () => driver.writable(512))
+    for (const buffer of buffers) driver.queue(RECEIVE).post([buffer])
+    expect(cable.deliver(frameOf(1000))).toBe(true)
+    await published()
+    const used = [driver.queue(RECEIVE).poll(), driver.queue(RECEIVE).poll()]
+    expect(used.map(one => one?.length)).toEqual([512, 500])
+    expect((buffers[0] as { bytes(): Uint8Array }).bytes()[10]).toBe(2)
+    expect(driver.queue(RECEIVE).poll()).toBeUndefined()
+  })
+
+  test("N4: without buffers a frame waits at the port, and sending goes on", async () => {
+    const cable = new Cable()
+    const driver = await attach(cable)
+    for (let i = 0; i < 1000; i++) expect(cable.deliver(frameOf(60))).toBe(false)
+    await driver.send(TRANSMIT, [driver.readable(HEADER), driver.readable(frameOf(60))])
+    expect(cable.sent).toHaveLength(1)
+    driver.queue(RECEIVE).post([driver.writable(2048)])
+    driver.port.kick(RECEIVE)
+    expect(cable.resumed).toBeGreaterThan(0)
+    expect(cable.deliver(frameOf(60))).toBe(true)
+  })
+
+  test("N3: buffers that hold no frame come back empty", async () => {
+    const cable = new Cable()
+    const device = new NetDevice(cable)
+    const driver = await attach(cable, device)
+    for (let i = 0; i < 64; i++) driver.queue(RECEIVE).post([driver.writable(4)])
+    expect(cable.deliver(frameOf(1000))).toBe(true)
+    await published()
+    for (let i = 0; i < 64; i++) expect(driver.queue(RECEIVE).poll()?.length).toBe(0)
+    expect(device.counters.dropped).toBe(1)
+  })
+})
+
+test("options out of range are refused", () => {
+  expect(() => new NetDevice(new Cable(), { mtu: 67 })).toThrow(RangeError)
+  expect(() => new NetDevice(new Cable(), { mac: "02:00:00:00:00" })).toThrow(RangeError)
+  expect(() => new NetDevice(new Cable(), { mac: "01:00:00:00:00:01" })).toThrow(RangeError)
+})
+
+describe.each([direct, overVhostUser, overMmio])("network device over $name", over => {
+  const works = async (driver: MockDriver) => {
+    await driver.send(TRANSMIT, [driver.readable(HEADER), driver.readable(frameOf(60))])
+  }
+  const makeDevice = () => new NetDevice(new Cable())
+  test.each(deviceConformance({ makeDevice, over, requestQueues: [TRANSMIT], works }))("$name", ({ run }) =>
+    run(),
+  )
+})
+
+describe("a stream port", () => {
+  test("frames keep their bounds, whatever the pieces they come in", async () => {
+    const stream = new PassThrough()
+    const port = new StreamPort(stream)
+    const got: number[] = []
+    port.attach(
+      frame => {
+        got.push(frame.length)
+        return true
+      },
+      () => undefined,
+    )
+    const bytes = Buffer.concat(
+      [60, 1500, 1].flatMap(n => [Buffer.from([0, 0, n >> 8, n & 255]), frameOf(n)]),
+    )
+    for (let at = 0; at < bytes.length; at += 7) stream.write(bytes.subarray(at, at + 7))
+    await new Promise(resolve => setImmediate(resolve))
+    expect(got).toEqual([60, 1500, 1])
+    port.close()
+  })
+
+  test("a length that no frame has ends it with an error", async () => {
+    const stream = new PassThrough()
+    const ended = new Promise<Error | undefined>(resolve => {
+      const port = new StreamPort(stream, { onEnd: resolve })
+      port.attach(
+        () => true,
+        () => undefined,
+      )
+    })
+    stream.write(Buffer.from([0x7f, 0, 0, 0]))
+    expect((await ended)?.message).toMatch(/a frame of 2130706432 bytes/)
+  })
+})

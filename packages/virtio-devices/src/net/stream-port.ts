@@ -1,0 +1,117 @@
+import type { Duplex } from "node:stream"
+import type { FrameSink, NetPort } from "./port.js"
+
+/** Before each frame: its length, big endian. */
+const PREFIX_SIZE = 4
+/** A longer frame is no frame: the other end cannot be followed any more. */
+const MAX_FRAME_SIZE = 65_535 + 14 + 4
+
+/** Options of {@link StreamPort}. */
+export interface StreamPortOptions {
+  /** The other end is gone, or speaks another language. Called at most once, not after `close`. */
+  readonly onEnd?: (error: Error | undefined) => void
+}
+
+/**
+ * A {@link NetPort} on a byte stream, each frame with its length before it: what QEMU calls a stream socket network, and
+ * passt speaks.
+ *
+ * @see QEMU documentation, -netdev stream
+ */
+export class StreamPort implements NetPort {
+  readonly #stream: Duplex
+  readonly #onEnd: ((error: Error | undefined) => void) | undefined
+  #deliver: FrameSink = () => true
+  /** What was read and not delivered yet. */
+  #pending: Buffer = Buffer.alloc(0)
+  #isFull = false
+  #isClosed = false
+  #isCorked = false
+
+  constructor(stream: Duplex, options: StreamPortOptions = {}) {
+    this.#stream = stream
+    this.#onEnd = options.onEnd
+  }
+
+  attach(deliver: FrameSink, onRoom: () => void): void {
+    this.#deliver = deliver
+    this.#stream.on("data", (bytes: Buffer) => this.#take(bytes))
+    this.#stream.on("drain", onRoom)
+    this.#stream.on("error", error => this.#end(error))
+    this.#stream.on("close", () => this.#end(undefined))
+    this.#stream.resume() // whoever made the stream may have paused it
+  }
+
+  send(frame: Uint8Array): boolean {
+    if (this.#isClosed) return true // a cable that leads nowhere
+    if (this.#stream.writableNeedDrain) return false
+    const bytes = Buffer.allocUnsafe(PREFIX_SIZE + frame.length)
+    bytes.writeUInt32BE(frame.length)
+    bytes.set(frame, PREFIX_SIZE)
+    this.#cork()
+    this.#stream.write(bytes)
+    return true
+  }
+
+  resume(): void {
+    if (!this.#isFull) return
+    this.#isFull = false
+    this.#deliverPending()
+    if (!this.#isFull) this.#stream.resume()
+  }
+
+  close(): void {
+    this.#isClosed = true
+    this.#stream.destroy()
+  }
+
+  /** All frames of one turn leave in one system call. */
+  #cork(): void {
+    if (this.#isCorked) return
+    this.#isCorked = true
+    this.#stream.cork()
+    process.nextTick(() => {
+      this.#isCorked = false
+      this.#stream.uncork()
+    })
+  }
+
+  #take(bytes: Buffer): void {
+    this.#pending = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes])
+    if (!this.#isFull) this.#deliverPending()
+    if (this.#isFull) this.#stream.pause()
+  }
+
+  #deliverPending(): void {
+    let at = 0
+    const pending = this.#pending
+    while (pending.length - at >= PREFIX_SIZE) {
+      const length = pending.readUInt32BE(at)
+      if (length > MAX_FRAME_SIZE) {
+        this.#fail(length)
+        return
+      }
+      const end = at + PREFIX_SIZE + length
+      if (end > pending.length) break
+      if (length > 0 && !this.#deliver(pending.subarray(at + PREFIX_SIZE, end))) {
+        this.#isFull = true
+        break
+      }
+      at = end
+    }
+    this.#pending = pending.subarray(at)
+  }
+
+  #fail(length: number): void {
+    this.#end(
+      new Error(`a frame of ${length} bytes: the other end of the network does not speak this protocol`),
+    )
+    this.#stream.destroy()
+  }
+
+  #end(error: Error | undefined): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#onEnd?.(error)
+  }
+}
