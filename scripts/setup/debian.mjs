@@ -11,6 +11,7 @@ export const GROUPS = {
     ...["qemu-system-x86", "qemu-system-common", "qemu-utils"], // vhost-user front end, storage daemon, qemu-img
     ...["erofs-utils", "e2fsprogs", "cpio", "xz-utils", "zstd"], // oracles for what we write
     ...["acpica-tools", "device-tree-compiler", "binutils"], // iasl, dtc, readelf: the same for boot tables and kernels
+    "passt", // the network of sandboxes
     ...["skopeo", "umoci", "mmdebstrap", "uidmap"], // images
     ...["kmod", "socat", "util-linux", "procps"], // depmod for the stock kernel, sockets, setpriv, ps
   ],

@@ -1,4 +1,4 @@
-import type { SandboxMount } from "@ts-vmm/runtime"
+import type { PublishedPort, SandboxMount } from "@ts-vmm/runtime"
 import { CliError } from "./exit.js"
 
 const MIB_OF_SUFFIX: Readonly<Record<string, number>> = { "": 1, m: 1, g: 1024 }
@@ -31,6 +31,21 @@ export function parseVolume(text: string, before: readonly SandboxMount[]): Sand
   if (!source || !target || rest.length > 0 || !["ro", "rw"].includes(mode))
     throw new CliError(`invalid --volume "${text}": give SOURCE:TARGET or SOURCE:TARGET:ro`)
   return [...before, { source, target, readOnly: mode === "ro" }]
+}
+
+/** Collects `-p [ADDRESS:]HOST:GUEST[/udp]`, as docker does. */
+export function parsePort(text: string, before: readonly PublishedPort[]): PublishedPort[] {
+  const match = /^(?:(\d[\d.]*):)?(\d{1,5}):(\d{1,5})(?:\/(tcp|udp))?$/.exec(text)
+  if (!match)
+    throw new CliError(`invalid --publish "${text}": give HOST:GUEST or ADDRESS:HOST:GUEST, and /udp`)
+  const [, hostAddress, hostPort, guestPort, protocol = "tcp"] = match
+  const port = {
+    hostPort: Number(hostPort),
+    guestPort: Number(guestPort),
+    protocol: protocol as "tcp" | "udp",
+    ...(hostAddress === undefined ? {} : { hostAddress }),
+  }
+  return [...before, port]
 }
 
 /** Collects `-e NAME=VALUE`; `-e NAME` takes the value from this program's own environment, as docker does. */

@@ -1,6 +1,13 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from "commander"
-import { parseCpus, parseEnvironment, parseMemoryMiB, parseSeconds, parseVolume } from "./arguments.js"
+import {
+  parseCpus,
+  parseEnvironment,
+  parseMemoryMiB,
+  parsePort,
+  parseSeconds,
+  parseVolume,
+} from "./arguments.js"
 import { EXIT, reportError } from "./exit.js"
 
 /**
@@ -34,6 +41,13 @@ function addRun(program: Command): void {
       "-v, --volume <source:target[:ro]>",
       "a folder or file of the host in the container",
       parseVolume,
+      [],
+    )
+    .option("--network <mode>", "none, or passt for the host's network without privileges", "none")
+    .option(
+      "-p, --publish <host:guest[/udp]>",
+      "a port of the host that leads into the container",
+      parsePort,
       [],
     )
     .option("-w, --workdir <dir>", "working directory in the container")

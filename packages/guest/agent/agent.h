@@ -113,6 +113,8 @@ class Agent : public FrameParser::Sink, Handler {
   // service.cc
   Status create_sandbox(uint32_t stream, std::string_view payload);
   Status destroy_sandbox(uint32_t stream, std::string_view payload);
+  Status update_interface(uint32_t stream, std::string_view payload);
+  Status update_routes(uint32_t stream, std::string_view payload);
   Status reseed_random(uint32_t stream, std::string_view payload);
   Status guest_details(uint32_t stream, std::string_view payload);
   Status set_date_time(uint32_t stream, std::string_view payload);

@@ -257,6 +257,58 @@ bool decode(std::string_view in, UpdateContainerRequest& out) {
   return r.ok();
 }
 
+static bool decode(std::string_view in, IpAddress& out) {
+  WireReader r(in);
+  while (r.next()) switch (r.field()) {
+      case 1: r.get(out.family); break;
+      case 2: r.get(out.address); break;
+      case 3: r.get(out.mask); break;
+    }
+  return r.ok();
+}
+
+static bool decode(std::string_view in, Interface& out) {
+  WireReader r(in);
+  while (r.next()) switch (r.field()) {
+      case 1: r.get(out.device); break;
+      case 3: r.append_message(out.addresses); break;
+      case 4: r.get(out.mtu); break;
+    }
+  return r.ok();
+}
+
+bool decode(std::string_view in, UpdateInterfaceRequest& out) {
+  WireReader r(in);
+  while (r.next())
+    if (r.field() == 1) r.get_message(out.interface);
+  return r.ok();
+}
+
+static bool decode(std::string_view in, Route& out) {
+  WireReader r(in);
+  while (r.next()) switch (r.field()) {
+      case 1: r.get(out.dest); break;
+      case 2: r.get(out.gateway); break;
+      case 3: r.get(out.device); break;
+      case 6: r.get(out.family); break;
+    }
+  return r.ok();
+}
+
+static bool decode(std::string_view in, Routes& out) {
+  WireReader r(in);
+  while (r.next())
+    if (r.field() == 1) r.append_message(out.routes);
+  return r.ok();
+}
+
+bool decode(std::string_view in, UpdateRoutesRequest& out) {
+  WireReader r(in);
+  while (r.next())
+    if (r.field() == 1) r.get_message(out.routes);
+  return r.ok();
+}
+
 bool decode(std::string_view in, ReseedRequest& out) {
   WireReader r(in);
   while (r.next())

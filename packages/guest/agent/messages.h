@@ -135,6 +135,34 @@ struct UpdateContainerRequest {
   Resources resources;
 };
 
+struct IpAddress {
+  uint32_t family = 0;  // 0: IPv4, 1: IPv6
+  std::string address, mask;
+};
+
+struct Interface {
+  std::string device;
+  std::vector<IpAddress> addresses;
+  uint64_t mtu = 0;
+};
+
+struct UpdateInterfaceRequest {
+  Interface interface;
+};
+
+struct Route {
+  std::string dest, gateway, device;
+  uint32_t family = 0;
+};
+
+struct Routes {
+  std::vector<Route> routes;
+};
+
+struct UpdateRoutesRequest {
+  Routes routes;
+};
+
 struct ReseedRequest {
   std::string_view data;
 };
@@ -154,6 +182,8 @@ bool decode(std::string_view in, CreateSandboxRequest& out);
 bool decode(std::string_view in, CreateContainerRequest& out);
 bool decode(std::string_view in, ExecProcessRequest& out);
 bool decode(std::string_view in, UpdateContainerRequest& out);
+bool decode(std::string_view in, UpdateInterfaceRequest& out);
+bool decode(std::string_view in, UpdateRoutesRequest& out);
 bool decode(std::string_view in, ReseedRequest& out);
 bool decode(std::string_view in, DateTimeRequest& out);
 bool decode(std::string_view in, CallRequest& out);

@@ -13,6 +13,7 @@
 #include "agent.h"
 #include "cgroup.h"
 #include "mounts.h"
+#include "network.h"
 #include "paths.h"
 
 namespace agent {
@@ -34,6 +35,8 @@ struct Agent::Method {
 #define AGENT_METHOD(name, member) {"grpc.AgentService", name, &Agent::member}
 const Agent::Method Agent::kMethods[] = {
     AGENT_METHOD("CreateSandbox", create_sandbox),
+    AGENT_METHOD("UpdateInterface", update_interface),
+    AGENT_METHOD("UpdateRoutes", update_routes),
     AGENT_METHOD("DestroySandbox", destroy_sandbox),
     AGENT_METHOD("CreateContainer", create_container),
     AGENT_METHOD("StartContainer", start_container),
@@ -129,6 +132,20 @@ Status Agent::destroy_sandbox(uint32_t stream, std::string_view) {
   answer(stream, {});
   loop_.stop();
   return {Code::pending, {}, {}};
+}
+
+Status Agent::update_interface(uint32_t, std::string_view payload) {
+  UpdateInterfaceRequest request;
+  if (!decode(payload, request)) return {Code::invalid_argument, "UpdateInterfaceRequest does not decode", {}};
+  if (!stdio_dir_.empty()) return {Code::failed_precondition, "not in a guest of its own", {}};
+  return set_interface(request.interface);
+}
+
+Status Agent::update_routes(uint32_t, std::string_view payload) {
+  UpdateRoutesRequest request;
+  if (!decode(payload, request)) return {Code::invalid_argument, "UpdateRoutesRequest does not decode", {}};
+  if (!stdio_dir_.empty()) return {Code::failed_precondition, "not in a guest of its own", {}};
+  return add_routes(request.routes);
 }
 
 Status Agent::reseed_random(uint32_t, std::string_view payload) {

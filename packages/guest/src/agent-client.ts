@@ -2,7 +2,12 @@ import type { Duplex } from "node:stream"
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf"
 import { type ContainerStats, checkExitStatus, checkStats, checkText } from "./agent-replies.js"
 import { GuestError } from "./errors.js"
-import type { ExecProcessRequestSchema, UpdateContainerRequestSchema } from "./gen/agent_pb.js"
+import type {
+  ExecProcessRequestSchema,
+  InterfaceSchema,
+  RouteSchema,
+  UpdateContainerRequestSchema,
+} from "./gen/agent_pb.js"
 import {
   AgentService,
   type CreateContainerRequestSchema,
@@ -71,6 +76,16 @@ export class AgentClient {
   /** Names the sandbox and mounts what all its containers share. Once per sandbox. */
   async createSandbox(request: MessageInitShape<typeof CreateSandboxRequestSchema>, options?: CallOptions) {
     await this.#call(AgentService.method.createSandbox, request, options)
+  }
+
+  /** Gives an interface of the guest its MTU and addresses, and brings it up. */
+  async updateInterface(request: MessageInitShape<typeof InterfaceSchema>, options?: CallOptions) {
+    await this.#call(AgentService.method.updateInterface, { interface: request }, options)
+  }
+
+  /** Adds routes to those of the guest. */
+  async updateRoutes(routes: readonly MessageInitShape<typeof RouteSchema>[], options?: CallOptions) {
+    await this.#call(AgentService.method.updateRoutes, { routes: { Routes: [...routes] } }, options)
   }
 
   /** Kills everything in the sandbox and powers it off; the answer comes before the power goes. */

@@ -10,6 +10,7 @@ import { deferred } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
+import { GUEST_NETWORK, type PasstNetwork, startPasst } from "./network/passt.js"
 import type { SandboxConfig } from "./options.js"
 
 /** Context id of every guest: one guest a vsock device, so it needs no number of its own. */
@@ -29,7 +30,7 @@ export interface BootRequest {
   readonly hypervisor: Hypervisor
   readonly directory: string
   readonly image: StoredImage
-  readonly config: Pick<SandboxConfig, "memoryMiB" | "cpus" | "initramfs" | "volumes">
+  readonly config: Pick<SandboxConfig, "memoryMiB" | "cpus" | "initramfs" | "volumes" | "network">
   readonly hostname: string
   readonly sandboxId: string
   readonly console: ConsoleLog
@@ -69,17 +70,20 @@ async function startMachine(request: BootRequest, disk: BlockBackend, vsock: Vso
   const { hypervisor, directory, config, onDeviceError } = request
   const { memoryMiB, cpus } = config
   const folders = volumeDevices(config.volumes)
+  let network: PasstNetwork | undefined
   const close = () => {
     disk.close()
     for (const folder of folders) folder.close()
+    network?.close()
   }
   try {
+    if (config.network.mode === "passt") network = await startPasst(config.network.ports, onDeviceError)
     const machine = await hypervisor.start({
       directory,
       initramfs: config.initramfs ?? guestArtifacts().initramfs,
       memoryMiB,
       cpus,
-      devices: [new BlockDevice(disk), vsock, ...folders],
+      devices: [new BlockDevice(disk), vsock, ...folders, ...(network ? [network.device] : [])],
       kernelArguments: [],
       onDeviceError,
     })
@@ -106,15 +110,28 @@ function acceptAgent(vsock: VsockDevice): Promise<VsockStream> {
 }
 
 async function prepareSandbox(agent: AgentClient, request: BootRequest): Promise<void> {
+  const hasNetwork = request.config.network.mode !== "none"
   try {
-    await agent.createSandbox({
+    const created = agent.createSandbox({
       sandboxId: request.sandboxId,
       hostname: request.hostname,
+      dns: hasNetwork ? [GUEST_NETWORK.nameServer] : [],
       storages: [...sandboxStorages(), ...volumeStorages(request.config.volumes)],
     })
+    await Promise.all(hasNetwork ? [created, ...configureNetwork(agent)] : [created])
   } catch (error) {
     throw fromGuestError(error)
   }
+}
+
+/** Calls are done in the order in which they are sent. */
+function configureNetwork(agent: AgentClient): Promise<void>[] {
+  const { device, address, prefixLength, gateway, mtu } = GUEST_NETWORK
+  const own = { address, mask: String(prefixLength) }
+  return [
+    agent.updateInterface({ device, mtu: BigInt(mtu), IPAddresses: [own] }),
+    agent.updateRoutes([{ device, gateway }]),
+  ]
 }
 
 function bootFailed(how: string, log: ConsoleLog): SandboxError {

@@ -4,6 +4,7 @@ import { checkMounts, type SandboxMount, type Volume } from "./container/volumes
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
+import { checkNetwork, type NetworkConfig, type NetworkMode, type PublishedPort } from "./network/options.js"
 import type { RuntimePaths } from "./paths.js"
 
 /** Options of `Sandbox.create`. */
@@ -31,6 +32,10 @@ export interface SandboxOptions extends WaitOptions {
   readonly initramfs?: string
   /** Folders and files of the host that the containers see. Default: none. */
   readonly mounts?: readonly SandboxMount[]
+  /** Default `none`. `passt` needs the program of that name; nothing of the network needs root. */
+  readonly network?: NetworkMode
+  /** Ports of the host that lead into the guest; with a network only. */
+  readonly ports?: readonly PublishedPort[]
   /** Where state and images live. Default: `defaultPaths()`. */
   readonly paths?: RuntimePaths
   /** Called while layers of an image are read that the store does not have yet. */
@@ -51,6 +56,7 @@ export interface SandboxConfig {
   readonly kernel: string | undefined
   readonly initramfs: string | undefined
   readonly volumes: readonly Volume[]
+  readonly network: NetworkConfig
 }
 
 const DEFAULT_MEMORY_MIB = 512
@@ -78,6 +84,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     kernel: checkFile("kernel", options.kernel),
     initramfs: checkFile("initramfs", options.initramfs),
     volumes: checkMounts(options.mounts ?? []),
+    network: checkNetwork(options.network ?? "none", options.ports ?? []),
   }
 }
 

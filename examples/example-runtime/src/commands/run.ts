@@ -3,6 +3,7 @@ import type { LoadProgress } from "@ts-vmm/oci-image"
 import {
   type Container,
   defaultPaths,
+  type PublishedPort,
   Sandbox,
   type SandboxMount,
   type SandboxProcess,
@@ -18,6 +19,8 @@ export interface RunOptions {
   readonly name?: string
   readonly env: Record<string, string>
   readonly volume: SandboxMount[]
+  readonly network: string
+  readonly publish: PublishedPort[]
   readonly workdir?: string
   readonly user?: string
   readonly entrypoint?: string
@@ -72,6 +75,8 @@ function sandboxOptions(
     paths: defaultPaths(),
     keepRecord: !options.rm,
     mounts: options.volume,
+    network: options.network as "none",
+    ports: options.publish,
     // The runtime checks these names itself, and says which there are.
     hypervisor: options.hypervisor as "auto",
     umlMode: options.umlMode as "ptrace",

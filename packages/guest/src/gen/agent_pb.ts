@@ -22,7 +22,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file agent.proto.
  */
 export const file_agent: GenFile = /*@__PURE__*/
-  fileDesc("CgthZ2VudC5wcm90bxIEZ3JwYyLPAQoWQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIfCghzdG9yYWdlcxgFIAMoCzINLmdycGMuU3RvcmFnZRIXCgNPQ0kYBiABKAsyCi5ncnBjLlNwZWMSEgoKc3RkaW5fcG9ydBgJIAEoDRITCgtzdGRvdXRfcG9ydBgKIAEoDRITCgtzdGRlcnJfcG9ydBgLIAEoDUoECAMQBEoECAQQBUoECAcQCEoECAgQCSItChVTdGFydENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIj8KFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB3RpbWVvdXQYAiABKA0inwEKEkV4ZWNQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIeCgdwcm9jZXNzGAQgASgLMg0uZ3JwYy5Qcm9jZXNzEhIKCnN0ZGluX3BvcnQYBSABKA0SEwoLc3Rkb3V0X3BvcnQYBiABKA0SEwoLc3RkZXJyX3BvcnQYByABKA1KBAgDEAQiTQoUU2lnbmFsUHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkSDgoGc2lnbmFsGAMgASgNIjsKEldhaXRQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCSIlChNXYWl0UHJvY2Vzc1Jlc3BvbnNlEg4KBnN0YXR1cxgBIAEoBSJXChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRInCglyZXNvdXJjZXMYAiABKAsyFC5ncnBjLkxpbnV4UmVzb3VyY2VzIi0KFVN0YXRzQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkiLQoVUGF1c2VDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCSIuChZSZXN1bWVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCSJdCghDcHVVc2FnZRITCgt0b3RhbF91c2FnZRgBIAEoBBIbChN1c2FnZV9pbl9rZXJuZWxtb2RlGAMgASgEEhkKEXVzYWdlX2luX3VzZXJtb2RlGAQgASgESgQIAhADIlQKDlRocm90dGxpbmdEYXRhEg8KB3BlcmlvZHMYASABKAQSGQoRdGhyb3R0bGVkX3BlcmlvZHMYAiABKAQSFgoOdGhyb3R0bGVkX3RpbWUYAyABKAQiXAoIQ3B1U3RhdHMSIQoJY3B1X3VzYWdlGAEgASgLMg4uZ3JwYy5DcHVVc2FnZRItCg90aHJvdHRsaW5nX2RhdGEYAiABKAsyFC5ncnBjLlRocm90dGxpbmdEYXRhIisKCVBpZHNTdGF0cxIPCgdjdXJyZW50GAEgASgEEg0KBWxpbWl0GAIgASgEIk4KCk1lbW9yeURhdGESDQoFdXNhZ2UYASABKAQSEQoJbWF4X3VzYWdlGAIgASgEEg8KB2ZhaWxjbnQYAyABKAQSDQoFbGltaXQYBCABKAQiygEKC01lbW9yeVN0YXRzEg0KBWNhY2hlGAEgASgEEh8KBXVzYWdlGAIgASgLMhAuZ3JwYy5NZW1vcnlEYXRhEiQKCnN3YXBfdXNhZ2UYAyABKAsyEC5ncnBjLk1lbW9yeURhdGESKwoFc3RhdHMYBiADKAsyHC5ncnBjLk1lbW9yeVN0YXRzLlN0YXRzRW50cnkaLAoKU3RhdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBSgQIBBAFSgQIBRAGIooBCgtDZ3JvdXBTdGF0cxIhCgljcHVfc3RhdHMYASABKAsyDi5ncnBjLkNwdVN0YXRzEicKDG1lbW9yeV9zdGF0cxgCIAEoCzIRLmdycGMuTWVtb3J5U3RhdHMSIwoKcGlkc19zdGF0cxgDIAEoCzIPLmdycGMuUGlkc1N0YXRzSgQIBBAFSgQIBRAGIkcKFlN0YXRzQ29udGFpbmVyUmVzcG9uc2USJwoMY2dyb3VwX3N0YXRzGAEgASgLMhEuZ3JwYy5DZ3JvdXBTdGF0c0oECAIQAyI6ChFDbG9zZVN0ZGluUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCSJZChNUdHlXaW5SZXNpemVSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEgsKA3JvdxgDIAEoDRIOCgZjb2x1bW4YBCABKA0iggEKFENyZWF0ZVNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEgsKA2RucxgCIAMoCRIfCghzdG9yYWdlcxgDIAMoCzINLmdycGMuU3RvcmFnZRISCgpzYW5kYm94X2lkGAUgASgJSgQIBBAFSgQIBhAHSgQIBxAISgQICBAJIhcKFURlc3Ryb3lTYW5kYm94UmVxdWVzdCImChZSZXNlZWRSYW5kb21EZXZSZXF1ZXN0EgwKBGRhdGEYAiABKAwimQEKDEFnZW50RGV0YWlscxIPCgd2ZXJzaW9uGAEgASgJEhMKC2luaXRfZGFlbW9uGAIgASgIEhcKD2RldmljZV9oYW5kbGVycxgDIAMoCRIYChBzdG9yYWdlX2hhbmRsZXJzGAQgAygJEhgKEHN1cHBvcnRzX3NlY2NvbXAYBSABKAgSFgoOZXh0cmFfZmVhdHVyZXMYBiADKAkiSAoTR3Vlc3REZXRhaWxzUmVxdWVzdBIWCg5tZW1fYmxvY2tfc2l6ZRgBIAEoCBIZChFtZW1faG90cGx1Z19wcm9iZRgCIAEoCCKCAQoUR3Vlc3REZXRhaWxzUmVzcG9uc2USHAoUbWVtX2Jsb2NrX3NpemVfYnl0ZXMYASABKAQSKQoNYWdlbnRfZGV0YWlscxgCIAEoCzISLmdycGMuQWdlbnREZXRhaWxzEiEKGXN1cHBvcnRfbWVtX2hvdHBsdWdfcHJvYmUYAyABKAgiNAoXU2V0R3Vlc3REYXRlVGltZVJlcXVlc3QSCwoDU2VjGAEgASgDEgwKBFVzZWMYAiABKAMiawoHU3RvcmFnZRIOCgZkcml2ZXIYASABKAkSDgoGc291cmNlGAMgASgJEg4KBmZzdHlwZRgEIAEoCRIPCgdvcHRpb25zGAUgAygJEhMKC21vdW50X3BvaW50GAYgASgJSgQIAhADSgQIBxAIIhQKEkdldE9PTUV2ZW50UmVxdWVzdCIgCghPT01FdmVudBIUCgxjb250YWluZXJfaWQYASABKAky/AkKDEFnZW50U2VydmljZRJHCg9DcmVhdGVDb250YWluZXISHC5ncnBjLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSRQoOU3RhcnRDb250YWluZXISGy5ncnBjLlN0YXJ0Q29udGFpbmVyUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJHCg9SZW1vdmVDb250YWluZXISHC5ncnBjLlJlbW92ZUNvbnRhaW5lclJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSPwoLRXhlY1Byb2Nlc3MSGC5ncnBjLkV4ZWNQcm9jZXNzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJDCg1TaWduYWxQcm9jZXNzEhouZ3JwYy5TaWduYWxQcm9jZXNzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJCCgtXYWl0UHJvY2VzcxIYLmdycGMuV2FpdFByb2Nlc3NSZXF1ZXN0GhkuZ3JwYy5XYWl0UHJvY2Vzc1Jlc3BvbnNlEkcKD1VwZGF0ZUNvbnRhaW5lchIcLmdycGMuVXBkYXRlQ29udGFpbmVyUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJLCg5TdGF0c0NvbnRhaW5lchIbLmdycGMuU3RhdHNDb250YWluZXJSZXF1ZXN0GhwuZ3JwYy5TdGF0c0NvbnRhaW5lclJlc3BvbnNlEkUKDlBhdXNlQ29udGFpbmVyEhsuZ3JwYy5QYXVzZUNvbnRhaW5lclJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSRwoPUmVzdW1lQ29udGFpbmVyEhwuZ3JwYy5SZXN1bWVDb250YWluZXJSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5Ej0KCkNsb3NlU3RkaW4SFy5ncnBjLkNsb3NlU3RkaW5SZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EkEKDFR0eVdpblJlc2l6ZRIZLmdycGMuVHR5V2luUmVzaXplUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJDCg1DcmVhdGVTYW5kYm94EhouZ3JwYy5DcmVhdGVTYW5kYm94UmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJFCg5EZXN0cm95U2FuZGJveBIbLmdycGMuRGVzdHJveVNhbmRib3hSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EkcKD1Jlc2VlZFJhbmRvbURldhIcLmdycGMuUmVzZWVkUmFuZG9tRGV2UmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJICg9HZXRHdWVzdERldGFpbHMSGS5ncnBjLkd1ZXN0RGV0YWlsc1JlcXVlc3QaGi5ncnBjLkd1ZXN0RGV0YWlsc1Jlc3BvbnNlEkkKEFNldEd1ZXN0RGF0ZVRpbWUSHS5ncnBjLlNldEd1ZXN0RGF0ZVRpbWVSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EjcKC0dldE9PTUV2ZW50EhguZ3JwYy5HZXRPT01FdmVudFJlcXVlc3QaDi5ncnBjLk9PTUV2ZW50YgZwcm90bzM", [file_google_protobuf_empty, file_oci]);
+  fileDesc("CgthZ2VudC5wcm90bxIEZ3JwYyLPAQoWQ3JlYXRlQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIfCghzdG9yYWdlcxgFIAMoCzINLmdycGMuU3RvcmFnZRIXCgNPQ0kYBiABKAsyCi5ncnBjLlNwZWMSEgoKc3RkaW5fcG9ydBgJIAEoDRITCgtzdGRvdXRfcG9ydBgKIAEoDRITCgtzdGRlcnJfcG9ydBgLIAEoDUoECAMQBEoECAQQBUoECAcQCEoECAgQCSItChVTdGFydENvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJIj8KFlJlbW92ZUNvbnRhaW5lclJlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB3RpbWVvdXQYAiABKA0inwEKEkV4ZWNQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCRIeCgdwcm9jZXNzGAQgASgLMg0uZ3JwYy5Qcm9jZXNzEhIKCnN0ZGluX3BvcnQYBSABKA0SEwoLc3Rkb3V0X3BvcnQYBiABKA0SEwoLc3RkZXJyX3BvcnQYByABKA1KBAgDEAQiTQoUU2lnbmFsUHJvY2Vzc1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkSDgoGc2lnbmFsGAMgASgNIjsKEldhaXRQcm9jZXNzUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCSIlChNXYWl0UHJvY2Vzc1Jlc3BvbnNlEg4KBnN0YXR1cxgBIAEoBSJXChZVcGRhdGVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRInCglyZXNvdXJjZXMYAiABKAsyFC5ncnBjLkxpbnV4UmVzb3VyY2VzIi0KFVN0YXRzQ29udGFpbmVyUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkiLQoVUGF1c2VDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCSIuChZSZXN1bWVDb250YWluZXJSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCSJdCghDcHVVc2FnZRITCgt0b3RhbF91c2FnZRgBIAEoBBIbChN1c2FnZV9pbl9rZXJuZWxtb2RlGAMgASgEEhkKEXVzYWdlX2luX3VzZXJtb2RlGAQgASgESgQIAhADIlQKDlRocm90dGxpbmdEYXRhEg8KB3BlcmlvZHMYASABKAQSGQoRdGhyb3R0bGVkX3BlcmlvZHMYAiABKAQSFgoOdGhyb3R0bGVkX3RpbWUYAyABKAQiXAoIQ3B1U3RhdHMSIQoJY3B1X3VzYWdlGAEgASgLMg4uZ3JwYy5DcHVVc2FnZRItCg90aHJvdHRsaW5nX2RhdGEYAiABKAsyFC5ncnBjLlRocm90dGxpbmdEYXRhIisKCVBpZHNTdGF0cxIPCgdjdXJyZW50GAEgASgEEg0KBWxpbWl0GAIgASgEIk4KCk1lbW9yeURhdGESDQoFdXNhZ2UYASABKAQSEQoJbWF4X3VzYWdlGAIgASgEEg8KB2ZhaWxjbnQYAyABKAQSDQoFbGltaXQYBCABKAQiygEKC01lbW9yeVN0YXRzEg0KBWNhY2hlGAEgASgEEh8KBXVzYWdlGAIgASgLMhAuZ3JwYy5NZW1vcnlEYXRhEiQKCnN3YXBfdXNhZ2UYAyABKAsyEC5ncnBjLk1lbW9yeURhdGESKwoFc3RhdHMYBiADKAsyHC5ncnBjLk1lbW9yeVN0YXRzLlN0YXRzRW50cnkaLAoKU3RhdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBSgQIBBAFSgQIBRAGIooBCgtDZ3JvdXBTdGF0cxIhCgljcHVfc3RhdHMYASABKAsyDi5ncnBjLkNwdVN0YXRzEicKDG1lbW9yeV9zdGF0cxgCIAEoCzIRLmdycGMuTWVtb3J5U3RhdHMSIwoKcGlkc19zdGF0cxgDIAEoCzIPLmdycGMuUGlkc1N0YXRzSgQIBBAFSgQIBRAGIkcKFlN0YXRzQ29udGFpbmVyUmVzcG9uc2USJwoMY2dyb3VwX3N0YXRzGAEgASgLMhEuZ3JwYy5DZ3JvdXBTdGF0c0oECAIQAyI6ChFDbG9zZVN0ZGluUmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDwoHZXhlY19pZBgCIAEoCSJZChNUdHlXaW5SZXNpemVSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEgsKA3JvdxgDIAEoDRIOCgZjb2x1bW4YBCABKA0iggEKFENyZWF0ZVNhbmRib3hSZXF1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEgsKA2RucxgCIAMoCRIfCghzdG9yYWdlcxgDIAMoCzINLmdycGMuU3RvcmFnZRISCgpzYW5kYm94X2lkGAUgASgJSgQIBBAFSgQIBhAHSgQIBxAISgQICBAJIhcKFURlc3Ryb3lTYW5kYm94UmVxdWVzdCI6CglJUEFkZHJlc3MSDgoGZmFtaWx5GAEgASgNEg8KB2FkZHJlc3MYAiABKAkSDAoEbWFzaxgDIAEoCSJsCglJbnRlcmZhY2USDgoGZGV2aWNlGAEgASgJEiQKC0lQQWRkcmVzc2VzGAMgAygLMg8uZ3JwYy5JUEFkZHJlc3MSCwoDbXR1GAQgASgESgQIAhADSgQIBRAGSgQIBhAHSgQIBxAISgQICBAJIjwKFlVwZGF0ZUludGVyZmFjZVJlcXVlc3QSIgoJaW50ZXJmYWNlGAEgASgLMg8uZ3JwYy5JbnRlcmZhY2UiUgoFUm91dGUSDAoEZGVzdBgBIAEoCRIPCgdnYXRld2F5GAIgASgJEg4KBmRldmljZRgDIAEoCRIOCgZmYW1pbHkYBiABKA1KBAgEEAVKBAgFEAYiJQoGUm91dGVzEhsKBlJvdXRlcxgBIAMoCzILLmdycGMuUm91dGUiMwoTVXBkYXRlUm91dGVzUmVxdWVzdBIcCgZyb3V0ZXMYASABKAsyDC5ncnBjLlJvdXRlcyImChZSZXNlZWRSYW5kb21EZXZSZXF1ZXN0EgwKBGRhdGEYAiABKAwimQEKDEFnZW50RGV0YWlscxIPCgd2ZXJzaW9uGAEgASgJEhMKC2luaXRfZGFlbW9uGAIgASgIEhcKD2RldmljZV9oYW5kbGVycxgDIAMoCRIYChBzdG9yYWdlX2hhbmRsZXJzGAQgAygJEhgKEHN1cHBvcnRzX3NlY2NvbXAYBSABKAgSFgoOZXh0cmFfZmVhdHVyZXMYBiADKAkiSAoTR3Vlc3REZXRhaWxzUmVxdWVzdBIWCg5tZW1fYmxvY2tfc2l6ZRgBIAEoCBIZChFtZW1faG90cGx1Z19wcm9iZRgCIAEoCCKCAQoUR3Vlc3REZXRhaWxzUmVzcG9uc2USHAoUbWVtX2Jsb2NrX3NpemVfYnl0ZXMYASABKAQSKQoNYWdlbnRfZGV0YWlscxgCIAEoCzISLmdycGMuQWdlbnREZXRhaWxzEiEKGXN1cHBvcnRfbWVtX2hvdHBsdWdfcHJvYmUYAyABKAgiNAoXU2V0R3Vlc3REYXRlVGltZVJlcXVlc3QSCwoDU2VjGAEgASgDEgwKBFVzZWMYAiABKAMiawoHU3RvcmFnZRIOCgZkcml2ZXIYASABKAkSDgoGc291cmNlGAMgASgJEg4KBmZzdHlwZRgEIAEoCRIPCgdvcHRpb25zGAUgAygJEhMKC21vdW50X3BvaW50GAYgASgJSgQIAhADSgQIBxAIIhQKEkdldE9PTUV2ZW50UmVxdWVzdCIgCghPT01FdmVudBIUCgxjb250YWluZXJfaWQYASABKAkyiAsKDEFnZW50U2VydmljZRJHCg9DcmVhdGVDb250YWluZXISHC5ncnBjLkNyZWF0ZUNvbnRhaW5lclJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSRQoOU3RhcnRDb250YWluZXISGy5ncnBjLlN0YXJ0Q29udGFpbmVyUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJHCg9SZW1vdmVDb250YWluZXISHC5ncnBjLlJlbW92ZUNvbnRhaW5lclJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSPwoLRXhlY1Byb2Nlc3MSGC5ncnBjLkV4ZWNQcm9jZXNzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJDCg1TaWduYWxQcm9jZXNzEhouZ3JwYy5TaWduYWxQcm9jZXNzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJCCgtXYWl0UHJvY2VzcxIYLmdycGMuV2FpdFByb2Nlc3NSZXF1ZXN0GhkuZ3JwYy5XYWl0UHJvY2Vzc1Jlc3BvbnNlEkcKD1VwZGF0ZUNvbnRhaW5lchIcLmdycGMuVXBkYXRlQ29udGFpbmVyUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJLCg5TdGF0c0NvbnRhaW5lchIbLmdycGMuU3RhdHNDb250YWluZXJSZXF1ZXN0GhwuZ3JwYy5TdGF0c0NvbnRhaW5lclJlc3BvbnNlEkUKDlBhdXNlQ29udGFpbmVyEhsuZ3JwYy5QYXVzZUNvbnRhaW5lclJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSRwoPUmVzdW1lQ29udGFpbmVyEhwuZ3JwYy5SZXN1bWVDb250YWluZXJSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5Ej0KCkNsb3NlU3RkaW4SFy5ncnBjLkNsb3NlU3RkaW5SZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EkEKDFR0eVdpblJlc2l6ZRIZLmdycGMuVHR5V2luUmVzaXplUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJDCg1DcmVhdGVTYW5kYm94EhouZ3JwYy5DcmVhdGVTYW5kYm94UmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJHCg9VcGRhdGVJbnRlcmZhY2USHC5ncnBjLlVwZGF0ZUludGVyZmFjZVJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSQQoMVXBkYXRlUm91dGVzEhkuZ3JwYy5VcGRhdGVSb3V0ZXNSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EkUKDkRlc3Ryb3lTYW5kYm94EhsuZ3JwYy5EZXN0cm95U2FuZGJveFJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSRwoPUmVzZWVkUmFuZG9tRGV2EhwuZ3JwYy5SZXNlZWRSYW5kb21EZXZSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EkgKD0dldEd1ZXN0RGV0YWlscxIZLmdycGMuR3Vlc3REZXRhaWxzUmVxdWVzdBoaLmdycGMuR3Vlc3REZXRhaWxzUmVzcG9uc2USSQoQU2V0R3Vlc3REYXRlVGltZRIdLmdycGMuU2V0R3Vlc3REYXRlVGltZVJlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSNwoLR2V0T09NRXZlbnQSGC5ncnBjLkdldE9PTUV2ZW50UmVxdWVzdBoOLmdycGMuT09NRXZlbnRiBnByb3RvMw", [file_google_protobuf_empty, file_oci]);
 
 /**
  * @generated from message grpc.CreateContainerRequest
@@ -624,6 +624,155 @@ export const DestroySandboxRequestSchema: GenMessage<DestroySandboxRequest> = /*
   messageDesc(file_agent, 22);
 
 /**
+ * @generated from message grpc.IPAddress
+ */
+export type IPAddress = Message<"grpc.IPAddress"> & {
+  /**
+   * 0: IPv4, 1: IPv6 (an enum in Kata).
+   *
+   * @generated from field: uint32 family = 1;
+   */
+  family: number;
+
+  /**
+   * @generated from field: string address = 2;
+   */
+  address: string;
+
+  /**
+   * Length of the network's prefix in bits, in decimal.
+   *
+   * @generated from field: string mask = 3;
+   */
+  mask: string;
+};
+
+/**
+ * Describes the message grpc.IPAddress.
+ * Use `create(IPAddressSchema)` to create a new message.
+ */
+export const IPAddressSchema: GenMessage<IPAddress> = /*@__PURE__*/
+  messageDesc(file_agent, 23);
+
+/**
+ * @generated from message grpc.Interface
+ */
+export type Interface = Message<"grpc.Interface"> & {
+  /**
+   * Name in the guest: "eth0".
+   *
+   * @generated from field: string device = 1;
+   */
+  device: string;
+
+  /**
+   * @generated from field: repeated grpc.IPAddress IPAddresses = 3;
+   */
+  IPAddresses: IPAddress[];
+
+  /**
+   * Bytes; 0 leaves it as it is.
+   *
+   * @generated from field: uint64 mtu = 4;
+   */
+  mtu: bigint;
+};
+
+/**
+ * Describes the message grpc.Interface.
+ * Use `create(InterfaceSchema)` to create a new message.
+ */
+export const InterfaceSchema: GenMessage<Interface> = /*@__PURE__*/
+  messageDesc(file_agent, 24);
+
+/**
+ * @generated from message grpc.UpdateInterfaceRequest
+ */
+export type UpdateInterfaceRequest = Message<"grpc.UpdateInterfaceRequest"> & {
+  /**
+   * @generated from field: grpc.Interface interface = 1;
+   */
+  interface?: Interface | undefined;
+};
+
+/**
+ * Describes the message grpc.UpdateInterfaceRequest.
+ * Use `create(UpdateInterfaceRequestSchema)` to create a new message.
+ */
+export const UpdateInterfaceRequestSchema: GenMessage<UpdateInterfaceRequest> = /*@__PURE__*/
+  messageDesc(file_agent, 25);
+
+/**
+ * @generated from message grpc.Route
+ */
+export type Route = Message<"grpc.Route"> & {
+  /**
+   * "ADDRESS/BITS", or empty for the default route.
+   *
+   * @generated from field: string dest = 1;
+   */
+  dest: string;
+
+  /**
+   * @generated from field: string gateway = 2;
+   */
+  gateway: string;
+
+  /**
+   * @generated from field: string device = 3;
+   */
+  device: string;
+
+  /**
+   * As in IPAddress.
+   *
+   * @generated from field: uint32 family = 6;
+   */
+  family: number;
+};
+
+/**
+ * Describes the message grpc.Route.
+ * Use `create(RouteSchema)` to create a new message.
+ */
+export const RouteSchema: GenMessage<Route> = /*@__PURE__*/
+  messageDesc(file_agent, 26);
+
+/**
+ * @generated from message grpc.Routes
+ */
+export type Routes = Message<"grpc.Routes"> & {
+  /**
+   * @generated from field: repeated grpc.Route Routes = 1;
+   */
+  Routes: Route[];
+};
+
+/**
+ * Describes the message grpc.Routes.
+ * Use `create(RoutesSchema)` to create a new message.
+ */
+export const RoutesSchema: GenMessage<Routes> = /*@__PURE__*/
+  messageDesc(file_agent, 27);
+
+/**
+ * @generated from message grpc.UpdateRoutesRequest
+ */
+export type UpdateRoutesRequest = Message<"grpc.UpdateRoutesRequest"> & {
+  /**
+   * @generated from field: grpc.Routes routes = 1;
+   */
+  routes?: Routes | undefined;
+};
+
+/**
+ * Describes the message grpc.UpdateRoutesRequest.
+ * Use `create(UpdateRoutesRequestSchema)` to create a new message.
+ */
+export const UpdateRoutesRequestSchema: GenMessage<UpdateRoutesRequest> = /*@__PURE__*/
+  messageDesc(file_agent, 28);
+
+/**
  * @generated from message grpc.ReseedRandomDevRequest
  */
 export type ReseedRandomDevRequest = Message<"grpc.ReseedRandomDevRequest"> & {
@@ -638,7 +787,7 @@ export type ReseedRandomDevRequest = Message<"grpc.ReseedRandomDevRequest"> & {
  * Use `create(ReseedRandomDevRequestSchema)` to create a new message.
  */
 export const ReseedRandomDevRequestSchema: GenMessage<ReseedRandomDevRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 23);
+  messageDesc(file_agent, 29);
 
 /**
  * @generated from message grpc.AgentDetails
@@ -680,7 +829,7 @@ export type AgentDetails = Message<"grpc.AgentDetails"> & {
  * Use `create(AgentDetailsSchema)` to create a new message.
  */
 export const AgentDetailsSchema: GenMessage<AgentDetails> = /*@__PURE__*/
-  messageDesc(file_agent, 24);
+  messageDesc(file_agent, 30);
 
 /**
  * @generated from message grpc.GuestDetailsRequest
@@ -702,7 +851,7 @@ export type GuestDetailsRequest = Message<"grpc.GuestDetailsRequest"> & {
  * Use `create(GuestDetailsRequestSchema)` to create a new message.
  */
 export const GuestDetailsRequestSchema: GenMessage<GuestDetailsRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 25);
+  messageDesc(file_agent, 31);
 
 /**
  * @generated from message grpc.GuestDetailsResponse
@@ -729,7 +878,7 @@ export type GuestDetailsResponse = Message<"grpc.GuestDetailsResponse"> & {
  * Use `create(GuestDetailsResponseSchema)` to create a new message.
  */
 export const GuestDetailsResponseSchema: GenMessage<GuestDetailsResponse> = /*@__PURE__*/
-  messageDesc(file_agent, 26);
+  messageDesc(file_agent, 32);
 
 /**
  * @generated from message grpc.SetGuestDateTimeRequest
@@ -751,7 +900,7 @@ export type SetGuestDateTimeRequest = Message<"grpc.SetGuestDateTimeRequest"> & 
  * Use `create(SetGuestDateTimeRequestSchema)` to create a new message.
  */
 export const SetGuestDateTimeRequestSchema: GenMessage<SetGuestDateTimeRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 27);
+  messageDesc(file_agent, 33);
 
 /**
  * A file system to mount in the guest.
@@ -798,7 +947,7 @@ export type Storage = Message<"grpc.Storage"> & {
  * Use `create(StorageSchema)` to create a new message.
  */
 export const StorageSchema: GenMessage<Storage> = /*@__PURE__*/
-  messageDesc(file_agent, 28);
+  messageDesc(file_agent, 34);
 
 /**
  * @generated from message grpc.GetOOMEventRequest
@@ -811,7 +960,7 @@ export type GetOOMEventRequest = Message<"grpc.GetOOMEventRequest"> & {
  * Use `create(GetOOMEventRequestSchema)` to create a new message.
  */
 export const GetOOMEventRequestSchema: GenMessage<GetOOMEventRequest> = /*@__PURE__*/
-  messageDesc(file_agent, 29);
+  messageDesc(file_agent, 35);
 
 /**
  * @generated from message grpc.OOMEvent
@@ -828,7 +977,7 @@ export type OOMEvent = Message<"grpc.OOMEvent"> & {
  * Use `create(OOMEventSchema)` to create a new message.
  */
 export const OOMEventSchema: GenMessage<OOMEvent> = /*@__PURE__*/
-  messageDesc(file_agent, 30);
+  messageDesc(file_agent, 36);
 
 /**
  * @generated from service grpc.AgentService
@@ -948,7 +1097,26 @@ export const AgentService: GenService<{
   },
   /**
    * Kills everything, answers, powers off.
+   * Gives an interface its addresses and MTU, and brings it up.
    *
+   * @generated from rpc grpc.AgentService.UpdateInterface
+   */
+  updateInterface: {
+    methodKind: "unary";
+    input: typeof UpdateInterfaceRequestSchema;
+    output: typeof EmptySchema;
+  },
+  /**
+   * Adds routes.
+   *
+   * @generated from rpc grpc.AgentService.UpdateRoutes
+   */
+  updateRoutes: {
+    methodKind: "unary";
+    input: typeof UpdateRoutesRequestSchema;
+    output: typeof EmptySchema;
+  },
+  /**
    * @generated from rpc grpc.AgentService.DestroySandbox
    */
   destroySandbox: {
