@@ -15,10 +15,7 @@ const LEAST_CASES = 390
 const RUN_TIMEOUT_MS = 500_000
 
 /** Cases that are otherwise on our virtio-fs, and why. */
-const DIFFERENCES: Readonly<Record<string, string>> = {
-  "xattr/an-unknown-kind":
-    "what is not user.* is kept as user.virtiofs.*, for the guest alone: also kinds that Linux does not know",
-}
+const DIFFERENCES: Readonly<Record<string, string>> = {}
 
 const isRoot = process.getuid?.() === 0
 

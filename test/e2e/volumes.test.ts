@@ -60,11 +60,13 @@ const sh = async (script: string) => {
 describe("a folder", () => {
   test("is read and written, and both sides see it", async () => {
     expect((await sh("cat /data/hello")).stdout).toBe("hello from the host\n")
-    expect(await sh("mkdir -p /data/a/b && echo guest > /data/a/b/file && chmod 640 /data/a/b/file")).toEqual({
-      stdout: "",
-      stderr: "",
-      exitCode: 0,
-    })
+    expect(await sh("mkdir -p /data/a/b && echo guest > /data/a/b/file && chmod 640 /data/a/b/file")).toEqual(
+      {
+        stdout: "",
+        stderr: "",
+        exitCode: 0,
+      },
+    )
     const file = join(shared, "a/b/file")
     expect(readFileSync(file, "utf8")).toBe("guest\n")
     expect(statSync(file).mode & 0o7777).toBe(0o640)
@@ -98,7 +100,9 @@ describe("a folder", () => {
   })
 
   test("F1: links out of it lead nowhere outside", async () => {
-    expect((await sh("cat /data/outside /data/outside-absolute; cat /data/../private/secret")).stdout).toBe("")
+    expect((await sh("cat /data/outside /data/outside-absolute; cat /data/../private/secret")).stdout).toBe(
+      "",
+    )
     expect((await sh("cd /data/sub && cat ../../private/secret")).stdout).toBe("")
   })
 
@@ -114,7 +118,13 @@ describe("a folder", () => {
 describe("a read-only folder", () => {
   test("is read, and nothing of it changes", async () => {
     expect((await sh("cat /ro/file")).stdout).toBe("unchanged\n")
-    for (const change of ["echo x > /ro/file", "rm /ro/file", "mkdir /ro/d", "chmod 777 /ro/file", "touch /ro/file"])
+    for (const change of [
+      "echo x > /ro/file",
+      "rm /ro/file",
+      "mkdir /ro/d",
+      "chmod 777 /ro/file",
+      "touch /ro/file",
+    ])
       expect((await sh(change)).stderr).toMatch(/Read-only file system/)
     expect(readFileSync(join(root, "read-only", "file"), "utf8")).toBe("unchanged\n")
   })
@@ -133,7 +143,10 @@ describe("a single file", () => {
 describe("mounts that cannot be", () => {
   test.each([
     [{ source: "/nowhere", target: "/x" }, "the mount source /nowhere does not exist"],
-    [{ source: "/dev/null", target: "/x" }, "the mount source /dev/null is neither a folder nor a regular file"],
+    [
+      { source: "/dev/null", target: "/x" },
+      "the mount source /dev/null is neither a folder nor a regular file",
+    ],
     [{ source: "/tmp", target: "x" }, 'the mount target "x" is not an absolute path'],
     [{ source: "/tmp", target: "/a/../.." }, 'the mount target "/a/../.." cannot be used'],
   ])("%j", async (mount, message) => {

@@ -5,7 +5,7 @@ import { addon } from "./addon.js"
  * a **negative errno**: that a name is not there is no exception. Names are bytes without a NUL, as the kernel has
  * them; structures are views in the kernel's layout, with the kernel's size.
  *
- * Wrong arguments are a `TypeError` or `RangeError`. A call waits for the file system, however long that takes.
+ * Wrong arguments, a name with a NUL among them, are a `TypeError` or `RangeError`. A call waits for the file system, however long that takes.
  *
  * @example
  * ```ts

@@ -92,7 +92,7 @@ class Arguments {
       case 'i':
         return Push(Integer(value));
       case 'n':
-        return PushName(ViewBytes(value, "name"));
+        return PushName(ViewBytes(value, "name"), value.Env());
       default:
         PushView(ViewBytes(value, "view"), kind == 'b', structure, value.Env());
     }
@@ -109,7 +109,11 @@ class Arguments {
 
   void Push(long value) { at_[count_++] = value; }
 
-  void PushName(Bytes bytes) {
+  void PushName(Bytes bytes, Napi::Env env) {
+    // The kernel would take what is before it for the whole name: another file than the one that was named.
+    if (bytes.length > 0 && memchr(bytes.data, 0, bytes.length) != nullptr) {
+      ThrowType(env, "name", "bytes without a NUL");
+    }
     char* name = names_[name_count_++];
     // Cut where it is too long: the kernel then says ENAMETOOLONG, as there is no NUL within its limit.
     size_t length = bytes.length < kPathSize ? bytes.length : kPathSize;

@@ -6,7 +6,7 @@ import { IoGauge } from "../io-gauge.js"
 import type { DescriptorChain } from "../queue/chain.js"
 import { FsIo } from "./fs-io.js"
 import { type FsCacheMode, FuseServer, MAX_TRANSFER, NO_REPLY } from "./fuse-server.js"
-import { FUSE, IN_HEADER_SIZE, OUT_HEADER_SIZE, READ_IN_SIZE } from "./protocol.js"
+import { FUSE, FUSE_FSYNC_FDATASYNC, IN_HEADER_SIZE, OUT_HEADER_SIZE, READ_IN_SIZE } from "./protocol.js"
 import { FuseReply } from "./reply.js"
 import { FuseRequest } from "./request.js"
 import { SharedFolder, type SharedFolderOptions } from "./shared-folder.js"
@@ -24,7 +24,10 @@ export interface FsDeviceOptions extends SharedFolderOptions {
   readonly writeback?: boolean
   /** Request queues, 1 to 16. Default 1. */
   readonly queues?: number
-  /** Most files that the guest may know, and have open, at a time: each is an fd of this process. Default 65,536. */
+  /**
+   * Most files that the guest may know, and most that it may have open, at a time: each is an fd of this process, which
+   * keeps a quarter of the fds that it may have to itself whatever this says. Default 65,536.
+   */
   readonly maxFiles?: number
 }
 
@@ -153,12 +156,16 @@ export class FsDevice implements VirtioDevice {
   }
 
   #sync(session: Session, queue: number, chain: DescriptorChain): number | undefined {
-    const fd = this.#server.syncFd(this.#request)
+    const request = this.#request
+    const fd = this.#server.syncFd(request)
     if (fd < 0) return this.#answer(chain, fd)
-    const unique = this.#request.unique.slice()
-    return session.io.sync(fd, result =>
-      session.ctx.complete(queue, chain, this.#answer(chain, Math.min(result, 0), unique)),
-    )
+    const unique = request.unique.slice()
+    const end = (result: number) =>
+      session.ctx.complete(queue, chain, this.#answer(chain, Math.min(result, 0), unique))
+    const isDataOnly =
+      request.opcode === FUSE.FSYNC && (request.u32(IN_HEADER_SIZE + 8) & FUSE_FSYNC_FDATASYNC) !== 0
+    const failed = isDataOnly ? session.io.syncData(fd, end) : session.io.sync(fd, end)
+    return failed === undefined ? undefined : this.#answer(chain, failed, unique)
   }
 
   /** The data is there already; only the header is missing. */

@@ -1,9 +1,10 @@
 import { constants } from "node:os"
-import { files } from "@ts-vmm/native"
 import type { Handle } from "./handle-table.js"
-import { DIRENT64, SEEK_SET } from "./host-abi.js"
+import { DIRENT64 } from "./host-abi.js"
+import type { Inode } from "./inode-table.js"
 import { DIRENT_SIZE, ENTRY_OUT_SIZE } from "./protocol.js"
 import type { FuseReply } from "./reply.js"
+import type { SharedFolder } from "./shared-folder.js"
 
 /** Bytes of entries asked of the kernel at a time. */
 const BUFFER_SIZE = 32 * 1024
@@ -19,61 +20,74 @@ export interface DirectoryEntry {
 export type WriteEntry = (entry: DirectoryEntry, offset: number) => void
 
 /**
- * Reads a directory as the guest wants it: from any position that it was told of, as many entries as fit. Positions are
- * the host file system's own, all 64 bits of them.
+ * Reads directories as the guest wants them: from any position that it was told of, as many entries as fit. Positions
+ * are the host file system's own, all 64 bits of them.
+ *
+ * What was read too far is kept for whoever goes on from there: going back to it would cost large directories dearly.
  */
 export class DirectoryReader {
   readonly #buffer = new Uint8Array(BUFFER_SIZE)
   readonly #view = new DataView(this.#buffer.buffer)
+  readonly #folder: SharedFolder
+  readonly #reply: FuseReply
+  /** Whose entries are in the buffer, from {@link #at} up to {@link #length}. */
+  #handle: Handle | undefined
+  #at = 0
+  #length = 0
+  /** Position of the next entry. */
+  #position = 0n
+
+  constructor(folder: SharedFolder, reply: FuseReply) {
+    this.#folder = folder
+    this.#reply = reply
+  }
 
   /**
+   * Puts entries of `directory` into the reply.
+   *
+   * @param handle - its own
    * @param size - most bytes of the answer
-   * @param isShown - which names there are
    * @param plus - for READDIRPLUS: writes what a lookup of the name gives
    * @returns bytes of the answer, or a negative errno
    */
-  read(
-    handle: Handle,
-    position: bigint,
-    size: number,
-    reply: FuseReply,
-    isShown: (name: Uint8Array) => boolean,
-    plus?: WriteEntry,
-  ): number {
+  read(directory: Inode, handle: Handle, position: bigint, size: number, plus?: WriteEntry): number {
+    const { bytes } = this.#reply
     const head = (plus ? ENTRY_OUT_SIZE : 0) + DIRENT_SIZE
-    const most = Math.min(size, reply.bytes.length)
+    const most = Math.min(size, bytes.length)
     let written = 0
-    let next = position
+    if (this.#handle !== handle || this.#position !== position) this.#goTo(handle, position)
     for (;;) {
-      const length = this.#fill(handle, next)
+      const length = this.#at < this.#length ? this.#length : this.#fill(directory, handle)
       if (length <= 0) return written > 0 ? written : length
-      for (let at = 0; at < length; at += this.#view.getUint16(at + DIRENT64.recordLength, true)) {
-        const name = this.#nameAt(at)
-        const entrySize = (head + name.length + 7) & ~7
-        if (written + entrySize > most) {
-          // Read too far: the next call starts where this one stops.
-          handle.position = undefined
-          return written > 0 ? written : -EINVAL
-        }
-        next = this.#view.getBigInt64(at + DIRENT64.offset, true)
-        const isDot = name[0] === 0x2e && (name.length === 1 || (name.length === 2 && name[1] === 0x2e))
-        if (!isDot && !isShown(name)) continue
-        reply.bytes.fill(0, written, written + entrySize)
-        plus?.({ name, isDot }, written)
-        this.#write(reply, written + head - DIRENT_SIZE, at, name)
-        written += entrySize
-      }
+      const name = this.#nameAt(this.#at)
+      const entrySize = (head + name.length + 7) & ~7
+      if (written + entrySize > most) return written > 0 ? written : -EINVAL
+      const isDot = name[0] === 0x2e && (name.length === 1 || (name.length === 2 && name[1] === 0x2e))
+      bytes.fill(0, written, written + entrySize)
+      plus?.({ name, isDot }, written)
+      this.#write(written + head - DIRENT_SIZE, this.#at, name)
+      written += entrySize
+      this.#position = this.#view.getBigInt64(this.#at + DIRENT64.offset, true)
+      this.#at += this.#view.getUint16(this.#at + DIRENT64.recordLength, true)
     }
   }
 
-  /** @returns bytes of entries from `position` on, 0 at the end, or a negative errno */
-  #fill(handle: Handle, position: bigint): number {
-    if (handle.position !== position) {
-      const result = files.lseek(handle.fd, position, SEEK_SET)
-      if (result < 0) return result
-    }
-    const length = files.getdents64(handle.fd, this.#buffer)
-    handle.position = length > 0 ? this.#lastPosition(length) : position
+  #goTo(handle: Handle, position: bigint): void {
+    this.#handle = handle
+    this.#position = position
+    this.#at = 0
+    this.#length = 0
+  }
+
+  /** @returns bytes of entries from the position on, 0 at the end, or a negative errno */
+  #fill(directory: Inode, handle: Handle): number {
+    const position = this.#position
+    const isThere = handle.position === position
+    const length = this.#folder.readDirectory(directory, handle.fd, position, isThere, this.#buffer)
+    this.#at = 0
+    this.#length = Math.max(length, 0)
+    // After an error nobody knows how far the kernel got.
+    handle.position = length > 0 ? this.#lastPosition(length) : length === 0 ? position : undefined
     return length
   }
 
@@ -92,7 +106,8 @@ export class DirectoryReader {
   }
 
   /** struct fuse_dirent: inode, position behind it, length of the name, type, name. */
-  #write(reply: FuseReply, to: number, at: number, name: Uint8Array): void {
+  #write(to: number, at: number, name: Uint8Array): void {
+    const reply = this.#reply
     reply.bytes.set(this.#buffer.subarray(at, at + 16), to)
     reply.view.setUint32(to + 16, name.length, true)
     reply.view.setUint32(to + 20, this.#buffer[at + DIRENT64.type] as number, true)

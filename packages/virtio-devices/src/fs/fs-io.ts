@@ -1,13 +1,26 @@
+import { fsync } from "node:fs"
 import { constants } from "node:os"
-import { fdOrigin, IO_FDATASYNC, IO_READ, IoBatch } from "@ts-vmm/native"
+import {
+  closeFd,
+  duplicateFd,
+  files,
+  IO_FDATASYNC,
+  IO_READ,
+  IO_WRITE,
+  IoBatch,
+  type SysError,
+} from "@ts-vmm/native"
 import type { GuestMemory } from "@ts-vmm/vm-memory"
 import type { IoGauge } from "../io-gauge.js"
 import type { DescriptorChain } from "../queue/chain.js"
+import { STATFS_SIZE } from "./host-abi.js"
 
-/** Segments of one chain: its most, with one more where data starts inside one. */
-const MAX_SEGMENTS = 1025
+/** Segments of one transfer: what preadv2(2) takes. */
+const MAX_SEGMENTS = 1024
 /** A longer transfer goes to the thread pool: copying it here would keep every other device waiting. */
 const SYNC_BYTES = 512 * 1024
+/** TMPFS_MAGIC and RAMFS_MAGIC: `f_type`, the first field of struct statfs. */
+const MEMORY_MAGIC: ReadonlySet<number> = new Set([0x0102_1994, 0x8584_58f6])
 const { EAGAIN, EINVAL, EOPNOTSUPP } = constants.errno
 /** Writes go to the page cache, which takes them far sooner than the pool would. */
 const NOWAIT = { nowait: "reads" } as const
@@ -17,6 +30,8 @@ export interface IoFile {
   readonly fd: number
   /** Memory never waits; undefined until it had to be found out. */
   inMemory?: boolean
+  /** Writing waits until the data is durable. */
+  readonly isSynchronous?: boolean
 }
 
 /** Called once with bytes moved, or a negative errno. */
@@ -57,20 +72,38 @@ export class FsIo {
     done: IoDone,
   ): number | undefined {
     if (!this.#fillRow(opcode, file.fd, chain, skip, offset, length)) return -EINVAL
-    if (length > SYNC_BYTES) return this.#later(done)
+    const waits = file.isSynchronous && opcode === IO_WRITE
+    if (length > SYNC_BYTES || waits) return this.#later(done)
     if (file.inMemory) return this.#now()
     const result = this.#tryNow()
     if (result === -EOPNOTSUPP) {
-      file.inMemory = fdOrigin(file.fd) === "memory"
+      file.inMemory = isInMemory(file.fd)
       if (file.inMemory) return this.#now()
     }
     return result === -EAGAIN || result === -EOPNOTSUPP ? this.#later(done) : result
   }
 
   /** Makes a file's data durable. */
-  sync(fd: number, done: IoDone): undefined {
+  syncData(fd: number, done: IoDone): undefined {
     this.#batch.setOp(0, IO_FDATASYNC, fd, 0, 0, 0)
     return this.#later(done)
+  }
+
+  /**
+   * Makes all of a file durable, or the names in a directory: for those, syncing data would do nothing.
+   *
+   * @returns a negative errno when it cannot begin
+   */
+  sync(fd: number, done: IoDone): number | undefined {
+    const own = duplicateOrErrno(fd)
+    if (own < 0) return own
+    this.#gauge.begin(1)
+    fsync(own, error => {
+      closeFd(own)
+      done(error?.errno ?? 0)
+      this.#gauge.end()
+    })
+    return undefined
   }
 
   #fillRow(
@@ -113,5 +146,20 @@ export class FsIo {
       done(result)
       this.#gauge.end()
     })
+  }
+}
+
+/** Told by its file system and not by its path, which may be longer than the kernel tells. */
+function isInMemory(fd: number): boolean {
+  const statfs = new Uint32Array(STATFS_SIZE / 4)
+  return files.fstatfs(fd, new Uint8Array(statfs.buffer)) === 0 && MEMORY_MAGIC.has(statfs[0] as number)
+}
+
+/** The guest may close its own while the thread pool is at work, and the number be another file's. */
+function duplicateOrErrno(fd: number): number {
+  try {
+    return duplicateFd(fd)
+  } catch (error) {
+    return -(error as SysError).errno
   }
 }

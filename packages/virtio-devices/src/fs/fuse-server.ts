@@ -70,16 +70,20 @@ export class FuseServer {
   /** What a read or write works on, or a negative errno. */
   dataHandle(request: FuseRequest): Handle | number {
     if (request.length < ARGS + fuse.READ_IN_SIZE) return -EINVAL
-    if (request.opcode === FUSE.WRITE && this.#session.folder.readOnly) return -EROFS
-    return this.#session.handles.file(request.u64(ARGS)) ?? -EBADF
+    const { agreed, folder, handles } = this.#session
+    if (!agreed) return -EIO
+    if (request.opcode === FUSE.WRITE && folder.readOnly) return -EROFS
+    return handles.file(request.u64(ARGS), request.nodeId) ?? -EBADF
   }
 
   /** The fd that a fsync works on, or a negative errno. */
   syncFd(request: FuseRequest): number {
     if (request.length < ARGS + FSYNC_IN_SIZE) return -EINVAL
-    const { handles } = this.#session
-    const number = request.u64(ARGS)
-    const handle = request.opcode === FUSE.FSYNC ? handles.file(number) : handles.directory(number)
+    const { agreed, handles } = this.#session
+    if (!agreed) return -EIO
+    const [number, node] = [request.u64(ARGS), request.nodeId]
+    const handle =
+      request.opcode === FUSE.FSYNC ? handles.file(number, node) : handles.directory(number, node)
     return handle?.fd ?? -EBADF
   }
 
@@ -94,15 +98,17 @@ function initialize(session: FuseSession, request: FuseRequest): number {
   if (major < fuse.FUSE_KERNEL_VERSION) return -EIO
   if (major === fuse.FUSE_KERNEL_VERSION && minor < fuse.FUSE_LEAST_MINOR_VERSION) return -EIO
   session.reset()
+  session.reply.begin(fuse.INIT_OUT_SIZE)
+  const { view } = session.reply
+  view.setUint32(0, fuse.FUSE_KERNEL_VERSION, true)
+  view.setUint32(4, fuse.FUSE_KERNEL_MINOR_VERSION, true)
+  // Whoever speaks a later version is told of this one, and begins again.
+  if (major > fuse.FUSE_KERNEL_VERSION) return fuse.INIT_OUT_SIZE
   const flags = request.u32(ARGS + 12) & wantedFlags(session.options)
   session.agreed = {
     submounts: (flags & fuse.INIT_FLAGS.SUBMOUNTS) !== 0,
     writeback: (flags & fuse.INIT_FLAGS.WRITEBACK_CACHE) !== 0,
   }
-  const { view } = session.reply
-  session.reply.begin(fuse.INIT_OUT_SIZE)
-  view.setUint32(0, fuse.FUSE_KERNEL_VERSION, true)
-  view.setUint32(4, fuse.FUSE_KERNEL_MINOR_VERSION, true)
   view.setUint32(8, request.u32(ARGS + 8), true) // read-ahead: as much as the guest wants
   view.setUint32(12, flags, true)
   view.setUint16(16, MAX_BACKGROUND, true)

@@ -1,6 +1,7 @@
 import { constants } from "node:os"
-import { closeFd } from "@ts-vmm/native"
+import { DirectoryReader } from "./directory-reader.js"
 import { HandleTable } from "./handle-table.js"
+import { S_IFDIR } from "./host-abi.js"
 import { type Inode, InodeTable, type NewInode } from "./inode-table.js"
 import * as fuse from "./protocol.js"
 import type { FuseReply } from "./reply.js"
@@ -57,6 +58,7 @@ export class FuseSession {
   readonly options: FuseOptions
   readonly inodes: InodeTable
   readonly handles: HandleTable
+  readonly directories: DirectoryReader
   /** Undefined until INIT. */
   agreed: Agreement | undefined
 
@@ -66,6 +68,7 @@ export class FuseSession {
     this.options = options
     this.inodes = new InodeTable(folder.root, options.maxFiles)
     this.handles = new HandleTable(options.maxFiles)
+    this.directories = new DirectoryReader(folder, reply)
   }
 
   /** Nothing of what the guest knew or had open is kept. */
@@ -77,27 +80,26 @@ export class FuseSession {
 
   /** Looks a name up and answers with its entry. */
   entry(parent: Inode, name: Uint8Array): number {
-    const inode = this.remember(this.folder.lookup(parent, name))
+    const inode = this.lookUp(parent, name)
     return typeof inode === "number" ? inode : this.writeEntry(parent, inode, 0)
+  }
+
+  /** The file of a name, one lookup more, and `folder.statx` its own; or a negative errno. */
+  lookUp(parent: Inode, name: Uint8Array): Inode | number {
+    const key = this.folder.keyOf(parent, name)
+    if (typeof key === "number") return key
+    return this.inodes.recall(key) ?? this.remember(this.folder.lookup(parent, name))
   }
 
   /** Takes a file that was found into the table; an errno goes through. */
   remember(found: NewInode | number): Inode | number {
-    if (typeof found === "number") return found
-    if (!this.inodes.isFull) return this.inodes.remember(found)
-    closeFd(found.fd)
-    return -EMFILE
+    return typeof found === "number" ? found : (this.inodes.remember(found) ?? -EMFILE)
   }
 
-  /** struct fuse_entry_out at `offset`. The lookup that it tells of is taken back when that fails. */
+  /** struct fuse_entry_out at `offset`, of the file that `folder.statx` is of. @returns its size */
   writeEntry(parent: Inode, inode: Inode, offset: number): number {
-    const result = this.folder.stat(inode)
-    if (result < 0) {
-      this.inodes.forget(inode.id, 1)
-      return result
-    }
     const valid = VALID_SECONDS[this.options.cache]
-    const isMount = this.agreed?.submounts === true && inode.device !== parent.device
+    const isMount = this.agreed?.submounts && inode.type === S_IFDIR && inode.device !== parent.device
     this.reply.bytes.fill(0, offset, offset + 40)
     this.reply.u64(offset, inode.id)
     this.reply.u64(offset + 16, valid)

@@ -3,9 +3,13 @@ import { closeFd } from "@ts-vmm/native"
 /** An open file or directory of the guest. */
 export interface Handle {
   readonly fd: number
+  /** Node id of the file. */
+  readonly node: number
   readonly isDirectory: boolean
   /** Whether its file system is memory, where reading never waits; undefined until somebody asked. */
   inMemory?: boolean
+  /** Writing waits until the data is durable. */
+  readonly isSynchronous?: boolean
   /** Directories: position behind the last entry read, as the file system counts; undefined when it is not known. */
   position?: bigint | undefined
 }
@@ -35,21 +39,25 @@ export class HandleTable {
     return this.#last
   }
 
-  file(number: number): Handle | undefined {
+  /** An open file. @param node - whose it has to be */
+  file(number: number, node: number): Handle | undefined {
     const handle = this.#handles.get(number)
-    return handle?.isDirectory ? undefined : handle
+    return handle && !handle.isDirectory && handle.node === node ? handle : undefined
   }
 
-  directory(number: number): Handle | undefined {
+  /** An open directory. @param node - whose it has to be */
+  directory(number: number, node: number): Handle | undefined {
     const handle = this.#handles.get(number)
-    return handle?.isDirectory ? handle : undefined
+    return handle?.isDirectory && handle.node === node ? handle : undefined
   }
 
-  close(number: number): void {
+  /** @returns whether there was such a handle */
+  close(number: number): boolean {
     const handle = this.#handles.get(number)
-    if (!handle) return
+    if (!handle) return false
     this.#handles.delete(number)
     closeFd(handle.fd)
+    return true
   }
 
   clear(): void {

@@ -35,6 +35,8 @@ export const S_IFSOCK = 0o140000
 export const S_IFREG = 0o100000
 export const S_IFDIR = 0o040000
 export const S_IFIFO = 0o010000
+export const S_IFLNK = 0o120000
+export const S_ISUID = 0o4000
 export const S_ISGID = 0o2000
 
 export const RENAME_NOREPLACE = 1
@@ -52,6 +54,8 @@ export const FALLOC_FL_ZERO_RANGE = 0x10
 
 /** STATX_BASIC_STATS. */
 export const STATX_BASIC_STATS = 0x7ff
+/** Since Linux 5.8; the field is 0 before. */
+export const STATX_MNT_ID = 0x1000
 export const STATX_SIZE = 256
 /** Offsets in struct statx. */
 export const STATX = {
@@ -70,6 +74,7 @@ export const STATX = {
   rdevMinor: 132,
   devMajor: 136,
   devMinor: 140,
+  mount: 144,
 } as const
 /** From the seconds of a struct statx_timestamp to its nanoseconds. */
 export const STATX_NSEC = 8

@@ -1,4 +1,5 @@
 import { closeFd } from "@ts-vmm/native"
+import { procName } from "./host-files.js"
 import { FUSE_ROOT_ID } from "./protocol.js"
 
 /** A file that the guest knows by a node id. */
@@ -8,9 +9,9 @@ export interface Inode {
   readonly fd: number
   /** Name in /proc/self/fd, by which the file can be opened and changed. */
   readonly procName: Uint8Array
-  /** Device and inode number of the host. */
+  /** {@link device} and inode number of the host: no other file has it as long as the fd is open. */
   readonly key: string
-  /** Device of the host. */
+  /** Device and mount of the host. */
   readonly device: string
   /** S_IFMT bits: they never change. */
   readonly type: number
@@ -42,6 +43,7 @@ export class InodeTable {
     return this.#byId.size
   }
 
+  /** A file that is not known yet would be one too many. */
   get isFull(): boolean {
     return this.#byId.size >= this.#limit
   }
@@ -50,16 +52,27 @@ export class InodeTable {
     return this.#byId.get(id)
   }
 
-  /** The entry of a file, one lookup more; the fd is the table's from now on, closed when it has the file already. */
-  remember(found: NewInode): Inode {
+  /**
+   * The entry of a file, one lookup more; the fd is the table's from now on, closed when it has the file already.
+   *
+   * @returns undefined when the file is one too many, and its fd closed
+   */
+  remember(found: NewInode): Inode | undefined {
     const known = this.#byKey.get(found.key)
-    if (known) {
+    if (known) known.lookups++
+    if (known || this.isFull) {
       closeFd(found.fd)
-      known.lookups++
       return known
     }
     this.#lastId++
     return this.#add({ ...found, id: this.#lastId, lookups: 1, procName: procName(found.fd) })
+  }
+
+  /** The file that this key is of, if the guest knows it already; one lookup more then. */
+  recall(key: string): Inode | undefined {
+    const known = this.#byKey.get(key)
+    if (known) known.lookups++
+    return known
   }
 
   /** The guest takes back `count` lookups; more than there were are taken for all. */
@@ -84,5 +97,3 @@ export class InodeTable {
     return inode
   }
 }
-
-const procName = (fd: number) => Buffer.from(String(fd))

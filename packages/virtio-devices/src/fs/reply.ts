@@ -1,9 +1,11 @@
 import { STATX, STATX_NSEC } from "./host-abi.js"
 import type { Owners } from "./owners.js"
-import { ATTR_SIZE } from "./protocol.js"
 
 /** Most bytes of one answer beside the data of a read: a page of directory entries, or an extended attribute. */
 export const MAX_REPLY_SIZE = 128 * 1024
+
+/** In the order of struct fuse_attr. */
+const TIMES = [STATX.accessed, STATX.modified, STATX.changed]
 
 /** Where the body of an answer is put together, after its header. One object serves a device. */
 export class FuseReply {
@@ -23,22 +25,24 @@ export class FuseReply {
 
   /** struct fuse_attr from struct statx. */
   attributes(offset: number, statx: DataView, owners: Owners, flags: number): void {
-    const { bytes, view } = this
-    const from = new Uint8Array(statx.buffer)
-    const copy64 = (to: number, at: number) => bytes.set(from.subarray(at, at + 8), offset + to)
+    const { view } = this
     const copy32 = (to: number, at: number) => view.setUint32(offset + to, statx.getUint32(at, true), true)
-    bytes.fill(0, offset, offset + ATTR_SIZE)
+    const copy64 = (to: number, at: number) => {
+      copy32(to, at)
+      copy32(to + 4, at + 4)
+    }
     copy64(0, STATX.inode)
     copy64(8, STATX.size)
     copy64(16, STATX.blocks)
-    for (const [index, time] of [STATX.accessed, STATX.modified, STATX.changed].entries()) {
+    for (let index = 0; index < TIMES.length; index++) {
+      const time = TIMES[index] as number
       copy64(24 + index * 8, time)
       copy32(48 + index * 4, time + STATX_NSEC)
     }
     view.setUint32(offset + 60, statx.getUint16(STATX.mode, true), true)
     copy32(64, STATX.links)
-    view.setUint32(offset + 68, owners.toGuest(statx.getUint32(STATX.uid, true)), true)
-    view.setUint32(offset + 72, owners.toGuest(statx.getUint32(STATX.gid, true)), true)
+    view.setUint32(offset + 68, owners.users.toGuest(statx.getUint32(STATX.uid, true)), true)
+    view.setUint32(offset + 72, owners.groups.toGuest(statx.getUint32(STATX.gid, true)), true)
     view.setUint32(offset + 76, deviceNumber(statx), true)
     copy32(80, STATX.blockSize)
     view.setUint32(offset + 84, flags, true)

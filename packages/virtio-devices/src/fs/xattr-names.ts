@@ -1,13 +1,16 @@
 const USER = "user."
-/** Where attributes of other kinds are kept: the guest's rights over its files must not become rights on the host. */
+/**
+ * Kinds that give rights: kept under other names, as the guest's rights over its files must not become rights on the
+ * host. There is none for `system.`: an access list would be kept and obeyed by nobody.
+ */
+const FOREIGN = ["trusted.", "security."]
 const KEPT = "user.virtiofs."
-/** An access list would be kept and obeyed by nobody. */
-const ACL = "system.posix_acl_"
 
 /** The host's name of a guest's attribute; undefined where there can be none. */
 export function hostAttribute(name: string): string | undefined {
-  if (name.startsWith(KEPT) || name.startsWith(ACL)) return undefined
-  return name.startsWith(USER) ? name : KEPT + name
+  if (name.startsWith(KEPT)) return undefined
+  if (name.startsWith(USER)) return name
+  return FOREIGN.some(kind => name.startsWith(kind)) ? KEPT + name : undefined
 }
 
 /** The guest's names of the host's attributes, which are NUL-terminated; those that the guest must not see are left out. */

@@ -54,7 +54,7 @@ function changeSize(session: FuseSession, inode: Inode, request: FuseRequest, va
   const size = request.u64(ARGS + 16)
   if (size > Number.MAX_SAFE_INTEGER) return -EINVAL
   if ((valid & FATTR.FH) === 0) return session.folder.changeSize(inode, size)
-  const handle = session.handles.file(request.u64(ARGS + 8))
+  const handle = session.handles.file(request.u64(ARGS + 8), inode.id)
   return handle ? session.folder.changeSize(inode, size, handle.fd) : -EBADF
 }
 

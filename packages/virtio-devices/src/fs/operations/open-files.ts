@@ -1,12 +1,12 @@
 // What is opened, and what is done to open files: OPEN, CREATE, TMPFILE, RELEASE, directories, FALLOCATE, LSEEK,
 // COPY_FILE_RANGE. READ, WRITE and FSYNC, which may have to wait, are the device's.
 import { constants } from "node:os"
-import { closeFd, files } from "@ts-vmm/native"
-import { type DirectoryEntry, DirectoryReader } from "../directory-reader.js"
+import { closeFd } from "@ts-vmm/native"
+import type { DirectoryEntry } from "../directory-reader.js"
 import { ARGS, type FuseSession, type Operation, reads, writes } from "../fuse-session.js"
 import type { Handle } from "../handle-table.js"
 import * as abi from "../host-abi.js"
-import type { Inode, NewInode } from "../inode-table.js"
+import type { Inode } from "../inode-table.js"
 import * as fuse from "../protocol.js"
 import { FUSE } from "../protocol.js"
 import type { FuseRequest } from "../request.js"
@@ -15,8 +15,6 @@ const { EBADF, EEXIST, EINVAL, EMFILE, ENOENT, EOPNOTSUPP, EROFS, EXDEV } = cons
 
 /** Longest copy inside the host in one request: the guest asks again for the rest. */
 const MAX_COPY = 16 * 1024 * 1024
-
-const directories = new DirectoryReader()
 
 export const openFileOperations: readonly (readonly [number, Operation])[] = [
   [FUSE.OPEN, reads(8, open)],
@@ -36,8 +34,9 @@ function open(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.nodeId)
   if (!inode) return -ENOENT
   if (session.handles.isFull) return -EMFILE
-  const fd = session.folder.openFile(inode, openFlags(session, request))
-  return fd < 0 ? fd : writeOpened(session, 0, { fd, isDirectory: false })
+  const flags = openFlags(session, request)
+  const fd = session.folder.openFile(inode, flags)
+  return fd < 0 ? fd : writeOpened(session, 0, fileHandle(fd, inode, flags))
 }
 
 /** With write-back the guest reads what it will write to, and knows itself where a file ends. */
@@ -57,7 +56,7 @@ function create(session: FuseSession, request: FuseRequest): number {
   const flags = openFlags(session, request)
   const { folder } = session
   const fd = folder.readOnly ? -EROFS : folder.create(parent, name, flags, request.u32(ARGS + 4), request)
-  if (fd >= 0) return openedEntry(session, parent, folder.identifyOpen(fd), fd)
+  if (fd >= 0) return openedEntry(session, parent, fd, flags)
   const mayExist = (fd === -EEXIST || fd === -EROFS) && (request.u32(ARGS) & abi.O_EXCL) === 0
   return mayExist ? openExisting(session, parent, name, flags, fd) : fd
 }
@@ -70,13 +69,15 @@ function openExisting(
   flags: number,
   otherwise: number,
 ): number {
-  const found = session.folder.lookup(parent, name)
-  if (typeof found === "number") return found === -ENOENT ? otherwise : found
-  const inode = session.inodes.remember(found)
+  const inode = session.lookUp(parent, name)
+  if (typeof inode === "number") return inode === -ENOENT ? otherwise : inode
   const fd = session.folder.openFile(inode, flags)
-  if (fd >= 0) return writeOpenedEntry(session, parent, inode, fd)
+  // Opening may have emptied it.
+  const result = fd < 0 ? fd : session.folder.stat(inode)
+  if (result >= 0) return writeOpenedEntry(session, parent, inode, fd, flags)
+  if (fd >= 0) closeFd(fd)
   session.inodes.forget(inode.id, 1)
-  return fd
+  return result
 }
 
 function createUnnamed(session: FuseSession, request: FuseRequest): number {
@@ -84,23 +85,28 @@ function createUnnamed(session: FuseSession, request: FuseRequest): number {
   if (!directory) return -ENOENT
   if (session.handles.isFull || session.inodes.isFull) return -EMFILE
   const { folder } = session
-  const fd = folder.createUnnamed(directory, openFlags(session, request), request.u32(ARGS + 4), request)
-  return fd < 0 ? fd : openedEntry(session, directory, folder.identifyOpen(fd), fd)
+  const flags = openFlags(session, request)
+  const fd = folder.createUnnamed(directory, flags, request.u32(ARGS + 4), request)
+  return fd < 0 ? fd : openedEntry(session, directory, fd, flags)
 }
 
-function openedEntry(session: FuseSession, parent: Inode, found: NewInode | number, fd: number): number {
-  const inode = session.remember(found)
-  if (typeof inode !== "number") return writeOpenedEntry(session, parent, inode, fd)
+function openedEntry(session: FuseSession, parent: Inode, fd: number, flags: number): number {
+  const inode = session.remember(session.folder.identifyOpen(fd))
+  if (typeof inode !== "number") return writeOpenedEntry(session, parent, inode, fd, flags)
   closeFd(fd)
   return inode
 }
 
 /** struct fuse_entry_out, then struct fuse_open_out. */
-function writeOpenedEntry(session: FuseSession, parent: Inode, inode: Inode, fd: number): number {
-  const entry = session.writeEntry(parent, inode, 0)
-  if (entry >= 0) return entry + writeOpened(session, entry, { fd, isDirectory: false })
-  closeFd(fd)
-  return entry
+function writeOpenedEntry(
+  session: FuseSession,
+  parent: Inode,
+  inode: Inode,
+  fd: number,
+  flags: number,
+): number {
+  const size = session.writeEntry(parent, inode, 0)
+  return size + writeOpened(session, size, fileHandle(fd, inode, flags))
 }
 
 function openDirectory(session: FuseSession, request: FuseRequest): number {
@@ -108,7 +114,11 @@ function openDirectory(session: FuseSession, request: FuseRequest): number {
   if (!inode) return -ENOENT
   if (session.handles.isFull) return -EMFILE
   const fd = session.folder.openDirectory(inode)
-  return fd < 0 ? fd : writeOpened(session, 0, { fd, isDirectory: true, position: 0n })
+  return fd < 0 ? fd : writeOpened(session, 0, { fd, node: inode.id, isDirectory: true, position: 0n })
+}
+
+function fileHandle(fd: number, inode: Inode, flags: number): Handle {
+  return { fd, node: inode.id, isDirectory: false, isSynchronous: (flags & abi.O_SYNC) !== 0 }
 }
 
 /** struct fuse_open_out at `offset`. */
@@ -128,18 +138,16 @@ function cacheFlags(session: FuseSession, isDirectory: boolean): number {
 }
 
 function release(session: FuseSession, request: FuseRequest): number {
-  session.handles.close(request.u64(ARGS))
-  return 0
+  return session.handles.close(request.u64(ARGS)) ? 0 : -EBADF
 }
 
 function readDirectory(session: FuseSession, request: FuseRequest, plus: boolean): number {
   const parent = session.inodes.get(request.nodeId)
-  const handle = session.handles.directory(request.u64(ARGS))
+  const handle = session.handles.directory(request.u64(ARGS), request.nodeId)
   if (!parent || !handle) return -EBADF
-  const isShown = (name: Uint8Array) => session.folder.isShared(parent, name)
   const lookUp = (entry: DirectoryEntry, at: number) => tryEntry(session, parent, entry, at)
   const [position, size] = [request.bigint(ARGS + 8), request.u32(ARGS + 16)]
-  return directories.read(handle, position, size, session.reply, isShown, plus ? lookUp : undefined)
+  return session.directories.read(parent, handle, position, size, plus ? lookUp : undefined)
 }
 
 /** A name that is gone meanwhile, or one too many, stays without an entry: the guest looks it up when it needs to. */
@@ -150,14 +158,12 @@ function tryEntry(
   offset: number,
 ): void {
   if (isDot) return
-  const inode = session.remember(session.folder.lookup(parent, name))
-  if (typeof inode === "number") return
-  if (session.writeEntry(parent, inode, offset) < 0)
-    session.reply.bytes.fill(0, offset, offset + fuse.ENTRY_OUT_SIZE)
+  const inode = session.lookUp(parent, name)
+  if (typeof inode !== "number") session.writeEntry(parent, inode, offset)
 }
 
 function allocate(session: FuseSession, request: FuseRequest): number {
-  const handle = session.handles.file(request.u64(ARGS))
+  const handle = session.handles.file(request.u64(ARGS), request.nodeId)
   if (!handle) return -EBADF
   const [offset, length] = [request.u64(ARGS + 8), request.u64(ARGS + 16)]
   if (offset + length > Number.MAX_SAFE_INTEGER) return -EINVAL
@@ -165,23 +171,24 @@ function allocate(session: FuseSession, request: FuseRequest): number {
 }
 
 function seek(session: FuseSession, request: FuseRequest): number {
-  const handle = session.handles.file(request.u64(ARGS))
+  const handle = session.handles.file(request.u64(ARGS), request.nodeId)
   if (!handle) return -EBADF
   const whence = request.u32(ARGS + 16)
   if (whence > abi.SEEK_HOLE) return -EINVAL
-  const result = files.lseek(handle.fd, request.bigint(ARGS + 8), whence)
+  const result = session.folder.seek(handle.fd, request.bigint(ARGS + 8), whence)
   if (result < 0) return result
   session.reply.u64(0, result)
   return 8
 }
 
 function copy(session: FuseSession, request: FuseRequest): number {
-  const from = session.handles.file(request.u64(ARGS))
-  const to = session.handles.file(request.u64(ARGS + 24))
+  const from = session.handles.file(request.u64(ARGS), request.nodeId)
+  const to = session.handles.file(request.u64(ARGS + 24), request.u64(ARGS + 16))
   if (!from || !to) return -EBADF
-  const offset = (at: number) => new Uint8Array(BigInt64Array.of(request.bigint(at)).buffer)
+  if (request.bigint(ARGS + 48) !== 0n) return -EINVAL
+  const [fromOffset, toOffset] = [request.bigint(ARGS + 8), request.bigint(ARGS + 32)]
   const length = Math.min(request.u64(ARGS + 40), MAX_COPY)
-  const copied = files.copyFileRange(from.fd, offset(ARGS + 8), to.fd, offset(ARGS + 32), length, 0)
+  const copied = session.folder.copy(from.fd, fromOffset, to.fd, toOffset, length)
   // Between file systems the guest copies by itself.
   if (copied < 0) return copied === -EXDEV ? -EOPNOTSUPP : copied
   session.reply.begin(8)

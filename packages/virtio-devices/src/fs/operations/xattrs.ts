@@ -1,13 +1,12 @@
 // Extended attributes.
 import { constants } from "node:os"
-import { files } from "@ts-vmm/native"
 import { ARGS, type FuseSession, type Operation, reads, writes } from "../fuse-session.js"
 import type { Inode } from "../inode-table.js"
 import { FUSE } from "../protocol.js"
 import type { FuseRequest } from "../request.js"
 import { guestAttributes, hostAttribute } from "../xattr-names.js"
 
-const { EINVAL, ENODATA, ENOENT, EOPNOTSUPP, EPERM, ERANGE } = constants.errno
+const { EINVAL, ENOENT, EOPNOTSUPP, ERANGE } = constants.errno
 /** XATTR_SIZE_MAX and XATTR_LIST_MAX. */
 const MAX_SIZE = 64 * 1024
 
@@ -18,12 +17,12 @@ export const xattrOperations: readonly (readonly [number, Operation])[] = [
   [FUSE.REMOVEXATTR, writes(1, removeAttribute)],
 ]
 
-/** Calls `act` with the path of the request's file and the host's name of the attribute at `nameAt`. */
+/** Calls `act` with the request's file and the host's name of the attribute at `nameAt`. */
 function withAttribute(
   session: FuseSession,
   request: FuseRequest,
   nameAt: number,
-  act: (path: Uint8Array, name: Uint8Array, nameSize: number) => number,
+  act: (inode: Inode, name: Uint8Array, nameSize: number) => number,
 ): number {
   const inode = session.inodes.get(request.nodeId)
   if (!inode) return -ENOENT
@@ -31,17 +30,13 @@ function withAttribute(
   if (!name || name.length === 0) return -EINVAL
   const own = hostAttribute(Buffer.from(name).toString("latin1"))
   if (own === undefined) return -EOPNOTSUPP
-  return act(pathOf(session, inode), Buffer.from(own, "latin1"), name.length)
+  return act(inode, Buffer.from(own, "latin1"), name.length)
 }
 
-const pathOf = (session: FuseSession, inode: Inode) => session.folder.pathOf(inode)
-
 function getAttribute(session: FuseSession, request: FuseRequest): number {
-  return withAttribute(session, request, ARGS + 8, (path, name) => {
-    const length = files.getxattr(path, name, session.reply.bytes.subarray(0, MAX_SIZE))
-    // No such kind of attribute on a link or a FIFO: there is none.
-    if (length < 0) return length === -EPERM ? -ENODATA : length
-    return sized(session, request, length)
+  return withAttribute(session, request, ARGS + 8, (inode, name) => {
+    const length = session.folder.getAttribute(inode, name, session.reply.bytes.subarray(0, MAX_SIZE))
+    return length < 0 ? length : sized(session, request, length)
   })
 }
 
@@ -49,7 +44,7 @@ function listAttributes(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.nodeId)
   if (!inode) return -ENOENT
   const list = Buffer.alloc(MAX_SIZE)
-  const length = files.listxattr(pathOf(session, inode), list)
+  const length = session.folder.listAttributes(inode, list)
   if (length < 0) return length
   const shown = guestAttributes(list.subarray(0, length))
   session.reply.bytes.set(shown)
@@ -66,13 +61,13 @@ function sized(session: FuseSession, request: FuseRequest, length: number): numb
 }
 
 function setAttribute(session: FuseSession, request: FuseRequest): number {
-  return withAttribute(session, request, ARGS + 8, (path, name, nameSize) => {
+  return withAttribute(session, request, ARGS + 8, (inode, name, nameSize) => {
     const value = request.bytesFrom(ARGS + 8 + nameSize + 1)
     if (value.length !== request.u32(ARGS)) return -EINVAL
-    return files.setxattr(path, name, value, request.u32(ARGS + 4))
+    return session.folder.setAttribute(inode, name, value, request.u32(ARGS + 4))
   })
 }
 
 function removeAttribute(session: FuseSession, request: FuseRequest): number {
-  return withAttribute(session, request, ARGS, (path, name) => files.removexattr(path, name))
+  return withAttribute(session, request, ARGS, (inode, name) => session.folder.removeAttribute(inode, name))
 }

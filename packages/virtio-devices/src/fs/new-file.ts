@@ -1,0 +1,55 @@
+import * as abi from "./host-abi.js"
+import { type HostFiles, procName } from "./host-files.js"
+import type { Inode } from "./inode-table.js"
+import type { Owners } from "./owners.js"
+
+const { S_ISUID, S_ISGID } = abi
+const SET_ID_BITS = S_ISUID | S_ISGID
+const SET_GROUP_AND_RUN = S_ISGID | 0o010
+
+/** Whom a new file belongs to, as the guest says it. */
+export interface Creator {
+  readonly uid: number
+  readonly gid: number
+}
+
+/**
+ * Gives a file that was just made to its creator, with the mode that was asked for: what the host's kernel would have
+ * done had the creator been a user of the host.
+ *
+ * @param mode - undefined for symbolic links, which have none
+ * @returns 0 or a negative errno
+ */
+export function settle(
+  host: HostFiles,
+  owners: Owners,
+  fd: number,
+  parent: Inode,
+  mode: number | undefined,
+  creator: Creator,
+): number {
+  const parentStat = host.stat(parent.fd)
+  if (parentStat < 0) return parentStat
+  // A file in such a folder has the folder's group, and a folder in it hands that on.
+  const sharesGroup = (host.mode & S_ISGID) !== 0
+  const stat = host.stat(fd)
+  if (stat < 0) return stat
+  const [wantedUid, wantedGid] = [owners.users.toHost(creator.uid), owners.groups.toHost(creator.gid)]
+  const uid = wantedUid ?? host.uid
+  const gid = sharesGroup ? host.gid : (wantedGid ?? host.gid)
+  const isOthers = uid !== host.uid || gid !== host.gid
+  const result = isOthers ? host.changeOwner(fd, uid, gid) : 0
+  if (result < 0 || mode === undefined) return result
+  let wanted = mode & 0o7777
+  if ((host.mode & abi.S_IFMT) === abi.S_IFDIR) {
+    if (sharesGroup) wanted |= S_ISGID
+  } else {
+    // It must not run with the rights of somebody who did not make it.
+    if (uid !== wantedUid) wanted &= ~S_ISUID
+    if (gid !== wantedGid && creator.uid !== 0 && (wanted & SET_GROUP_AND_RUN) === SET_GROUP_AND_RUN)
+      wanted &= ~S_ISGID
+  }
+  // This process's mask took bits away, or the change of owner did.
+  const isRight = (host.mode & 0o7777) === wanted && !(isOthers && (wanted & SET_ID_BITS) !== 0)
+  return isRight ? 0 : host.changeMode({ procName: procName(fd) }, wanted)
+}
