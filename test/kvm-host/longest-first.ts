@@ -8,8 +8,10 @@ const SECONDS: Readonly<Record<string, number>> = {
   "kvm boot-matrix.test.ts": 260,
   "kvm variants.test.ts": 230,
   "kvm-e2e endings.test.ts": 180,
+  "kvm-e2e posix-fs.test.ts": 140,
   "kvm-e2e bad-use.test.ts": 130,
   "kvm examples.test.ts": 100,
+  "kvm-e2e volumes.test.ts": 60,
   "kvm-e2e tty.test.ts": 50,
   "kvm-e2e devices.test.ts": 45,
 }
