@@ -73,6 +73,23 @@ describe("bad use ends in one clear line and leaves nothing", () => {
       /^example-runtime: exec: "nope": executable file not found in \$PATH\n$/,
     ))
 
+  test.each([
+    [["-v", "/tmp"], /invalid --volume "\/tmp": give SOURCE:TARGET/],
+    [["-v", "/tmp:/x:rx"], /invalid --volume/],
+    [["-v", "/no/such/folder:/x"], /the mount source \/no\/such\/folder does not exist/],
+    [["-v", "/tmp:x"], /the mount target "x" is not an absolute path/],
+    [["-p", "80"], /invalid --publish "80": give HOST:GUEST/],
+    [["-p", "8080:80"], /a sandbox without a network has no ports: use --network passt/],
+    [["--network", "passt", "-p", "70000:80"], /70000 is no port: give 1 to 65535/],
+    [["--network", "bridge"], /unknown network "bridge": use none or passt/],
+  ])("run %j", (options, line) =>
+    expectLine(
+      ["run", "--rm", ...options, busybox, "true"],
+      125,
+      new RegExp(`^example-runtime: .*${line.source}.*\\n$`),
+    ),
+  )
+
   test("unknown option", () =>
     expectLine(["run", "--colour", busybox], 125, /^error: unknown option '--colour'\n$/))
 

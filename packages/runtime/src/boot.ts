@@ -65,19 +65,19 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   return { machine, vsock, agent }
 }
 
-/** The disk's files stay open for as long as the machine runs, and no longer. */
+/** What the devices hold, files and a network, stays open for as long as the machine runs, and no longer. */
 async function startMachine(request: BootRequest, disk: BlockBackend, vsock: VsockDevice): Promise<Machine> {
   const { hypervisor, directory, config, onDeviceError } = request
   const { memoryMiB, cpus } = config
-  const folders = volumeDevices(config.volumes)
-  let network: PasstNetwork | undefined
+  const ends = [() => disk.close()]
   const close = () => {
-    disk.close()
-    for (const folder of folders) folder.close()
-    network?.close()
+    for (const end of ends) end()
   }
   try {
-    if (config.network.mode === "passt") network = await startPasst(config.network.ports, onDeviceError)
+    const folders = volumeDevices(config.volumes)
+    ends.push(...folders.map(folder => () => folder.close()))
+    const network = await startNetwork(config.network, onDeviceError)
+    if (network) ends.push(() => network.close())
     const machine = await hypervisor.start({
       directory,
       initramfs: config.initramfs ?? guestArtifacts().initramfs,
@@ -93,6 +93,13 @@ async function startMachine(request: BootRequest, disk: BlockBackend, vsock: Vso
     close()
     throw error
   }
+}
+
+async function startNetwork(
+  { mode, ports }: SandboxConfig["network"],
+  onEnd: (error: Error) => void,
+): Promise<PasstNetwork | undefined> {
+  return mode === "passt" ? await startPasst(ports, onEnd) : undefined
 }
 
 function imageDisk(image: StoredImage): BlockBackend {
