@@ -4,37 +4,15 @@ import { fileURLToPath } from "node:url"
 import { compileFrontEnd } from "../frontend/compile.mjs"
 import { goals } from "../harness.mjs"
 import { output, PLACEMENTS, pinned, startServer, versionOf, which } from "../process.mjs"
+import { READS } from "../reads.mjs"
 
 const OURS = fileURLToPath(new URL("../backends/serve-block.mjs", import.meta.url))
 const PEER = "qemu-storage-daemon"
 const FILE_BYTES = 256 * 1024 * 1024
 const ROUND_SECONDS = 0.7
 
-const WORKLOADS = [
-  {
-    name: "4 KiB random read, depth 32",
-    args: ["rand", 4096, 32],
-    unit: "IOPS",
-    better: "higher",
-    figure: "iops",
-    goal: goals.ratioAtLeast(1),
-  },
-  {
-    name: "4 KiB random read, depth 1",
-    args: ["rand", 4096, 1],
-    unit: "µs",
-    better: "lower",
-    figure: "medianUs",
-  },
-  {
-    name: "256 KiB sequential read, depth 8",
-    args: ["seq", 262144, 8],
-    unit: "MB/s",
-    better: "higher",
-    figure: "bytesPerSecond",
-    scale: 1e-6,
-  },
-]
+/** Only the first has a goal. */
+const WORKLOADS = READS.map((read, index) => (index === 0 ? { ...read, goal: goals.ratioAtLeast(1) } : read))
 
 const peerArguments = (file, socket) => [
   ...["--blockdev", `driver=file,node-name=disk,filename=${file},aio=io_uring,locking=off`],

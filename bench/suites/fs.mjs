@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url"
 import { compileFrontEnd } from "../frontend/compile.mjs"
 import { goals } from "../harness.mjs"
 import { output, PLACEMENTS, pinned, startServer } from "../process.mjs"
+import { READS } from "../reads.mjs"
 import { SharedMeasurement } from "../shared-measurement.mjs"
 
 const OURS = fileURLToPath(new URL("../backends/serve-folder.mjs", import.meta.url))
@@ -15,30 +16,6 @@ const FILE_BYTES = 256 * 1024 * 1024
 const ROUND_SECONDS = "0.7"
 const NAMES = 5000
 
-const READS = [
-  {
-    name: "4 KiB random read, depth 32",
-    args: ["rand", 4096, 32],
-    unit: "IOPS",
-    better: "higher",
-    figure: "iops",
-  },
-  {
-    name: "4 KiB random read, depth 1",
-    args: ["rand", 4096, 1],
-    unit: "µs",
-    better: "lower",
-    figure: "medianUs",
-  },
-  {
-    name: "256 KiB sequential read, depth 8",
-    args: ["seq", 262144, 8],
-    unit: "MB/s",
-    better: "higher",
-    figure: "bytesPerSecond",
-    scale: 1e-6,
-  },
-]
 const OPERATIONS = ["create", "lookup", "list", "unlink"]
 
 const goalOf = better => (better === "higher" ? goals.ratioAtLeast(1) : goals.ratioAtMost(1))

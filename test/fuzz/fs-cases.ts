@@ -66,9 +66,36 @@ const OP = {
 const HEADER_SIZE = 40
 const ROOMS = [0, 1, 15, 16, 24, 32, 80, 104, 120, 144, 160, 176, 4096, 4096, 20_000] as const
 /** What is shared, what is beside it, and what is neither. */
-const NAMES = ["f", "f", "d", "d", "l", "p", "new", "new", "a", "canary", ".", "..", "", "../outside/canary", "/etc/passwd", "x".repeat(256)] // biome-ignore format: one list
-const O_FLAGS = [0, 1, 2, 2, 2, 3, 0o1002, 0o2001, 0o200, 0o202, 0o1000000, 0o4010002, 0o40000, 0o100000, 0o20200002] // biome-ignore format: one list
-const XATTRS = ["user.a", "user.virtiofs.a", "security.capability", "trusted.a", "system.posix_acl_access", "user.", ""] // biome-ignore format: one list
+const NAMES = [
+  "f",
+  "f",
+  "d",
+  "d",
+  "l",
+  "p",
+  "new",
+  "new",
+  "a",
+  "canary",
+  ".",
+  "..",
+  "",
+  "../outside/canary",
+  "/etc/passwd",
+  "x".repeat(256),
+]
+const O_FLAGS = [
+  0, 1, 2, 2, 2, 3, 0o1002, 0o2001, 0o200, 0o202, 0o1000000, 0o4010002, 0o40000, 0o100000, 0o20200002,
+]
+const XATTRS = [
+  "user.a",
+  "user.virtiofs.a",
+  "security.capability",
+  "trusted.a",
+  "system.posix_acl_access",
+  "user.",
+  "",
+]
 
 /** A node and a handle on it, as they are numbered after {@link opening}. */
 interface Opened {

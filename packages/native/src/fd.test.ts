@@ -1,4 +1,15 @@
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync, writeSync } from "node:fs"
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readSync,
+  rmdirSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
@@ -152,6 +163,26 @@ describe("facts about fds", () => {
     expect(native.fdOrigin(own(openSync("/dev/null", "r")))).toBe("other")
     expect(() => native.fdOrigin(1_000_000)).toThrow(expect.objectContaining({ code: "EBADF" }))
   })
+})
+
+test("H3: a file whose path is longer than the kernel tells is other, and an ordinary file", () => {
+  const folders = [own(openSync(dir, "r"))]
+  const name = "d".repeat(250)
+  const below = () => `/proc/self/fd/${folders.at(-1)}`
+  for (let i = 0; i < 20; i++) {
+    mkdirSync(`${below()}/${name}`)
+    folders.push(own(openSync(`${below()}/${name}`, "r")))
+  }
+  const deep = own(openSync(`${below()}/file`, "w+"))
+  unlinkSync(`${below()}/file`)
+  // A path of this length cannot be removed from above.
+  while (folders.length > 1) {
+    folders.pop()
+    rmdirSync(`${below()}/${name}`)
+  }
+
+  expect(["other", "memory"]).toContain(native.fdOrigin(deep))
+  expect(native.fdStat(deep).kind).toBe("file")
 })
 
 test("closing a closed fd is EBADF", () => {

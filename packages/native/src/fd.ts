@@ -74,7 +74,7 @@ export type FdOrigin = "eventfd" | "pipe" | "socket" | "memory" | "other"
 export function fdOrigin(fd: number): FdOrigin {
   if (addon.getSeals(fd) >= 0) return "memory"
   // The kernel makes up these names itself: the name of a real file starts with a slash.
-  const link = readlinkSync(`/proc/self/fd/${fd}`)
+  const link = linkOf(fd)
   if (link.startsWith("anon_inode:[eventfd")) return "eventfd"
   if (link.startsWith("pipe:[")) return "pipe"
   return link.startsWith("socket:[") ? "socket" : "other"
@@ -149,8 +149,18 @@ function statusFlags(fd: number): number {
   return Number.parseInt(flags, 8)
 }
 
+/** What the kernel calls an fd's object; nothing for a file whose path is longer than the kernel tells. */
+function linkOf(fd: number): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENAMETOOLONG") return ""
+    throw error
+  }
+}
+
 function kindOf(fd: number, mode: number): FdKind {
-  const link = readlinkSync(`/proc/self/fd/${fd}`)
+  const link = linkOf(fd)
   if (link.startsWith("anon_inode:")) return link.startsWith("anon_inode:[eventfd") ? "eventfd" : "other"
   return KIND_OF_MODE.get(mode & S_IFMT) ?? "other"
 }

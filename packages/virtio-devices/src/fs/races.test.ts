@@ -19,8 +19,11 @@ const { parentPort, workerData: { shared, stop, rounds } } = require("node:worke
 const at = name => shared + "/" + name
 const swap = name => {
   for (const [from, to] of [[name, name + ".real"], [name + ".link", name], [name, name + ".link"], [name + ".real", name]]) {
-    // The guest takes things away and puts others in their place.
-    try { renameSync(at(from), at(to)) } catch {}
+    try {
+      renameSync(at(from), at(to))
+    } catch {
+      // The guest takes things away and puts others in their place.
+    }
   }
 }
 parentPort.postMessage("ready")
