@@ -4,19 +4,11 @@ import { connect } from "./connect.js"
 import { VIRTIO_VSOCK_OP_RST, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SHUTDOWN_RCV } from "./defs.js"
 import { VsockListener } from "./listener.js"
 import type { VsockStream } from "./streams.js"
-import type { GuestHandlers, GuestSocket } from "./testing/guest.js"
+import { accepted } from "./testing/accepted.js"
+import type { GuestSocket } from "./testing/guest.js"
 import { joinGuest, type Wire } from "./testing/wire.js"
 
 const text = (value: string) => new TextEncoder().encode(value)
-
-/** A connection the guest opened, seen from both ends. */
-async function accepted(wire: Wire, handlers: GuestHandlers = {}): Promise<[VsockStream, GuestSocket]> {
-  const listener = new VsockListener(wire.muxer, 1024, 128)
-  const socket = wire.guest.connect(1024, handlers)
-  await wire.settle()
-  const { value } = await listener[Symbol.asyncIterator]().next()
-  return [value, await socket]
-}
 
 async function read(stream: VsockStream): Promise<string> {
   let all = ""
@@ -367,44 +359,4 @@ test("what a consumer throws is its own: other connections go on", async () => {
   await wire.settle()
 
   expect(got).toBe("hi")
-})
-
-test("lent chunks carry every byte in order, one at a time, and hold the guest back until they are done with", async () => {
-  const wire = joinGuest({ bufAlloc: 64 * 1024 })
-  const [stream, socket] = await accepted(wire)
-  const sent = Buffer.from(Uint8Array.from({ length: 500_000 }, (_, i) => (i * 7 + (i >> 9)) & 0xff))
-  const got: Buffer[] = []
-  const loans: (() => void)[] = []
-  let ended = false
-  stream.on("end", () => (ended = true))
-
-  socket.write(sent)
-  socket.close()
-  stream.lendTo((chunk, done) => {
-    got.push(Buffer.from(chunk))
-    if (got.length % 3 === 0) done()
-    else loans.push(done)
-  })
-  await wire.settle()
-  expect(loans).toHaveLength(1)
-  expect(socket.closed).toBe(false)
-  while (loans.length > 0) {
-    expect(ended).toBe(false)
-    loans.shift()!()
-    await wire.settle()
-  }
-
-  expect(Buffer.concat(got).equals(sent)).toBe(true)
-  expect(ended).toBe(true)
-  expect(stream.closed).toBe(true)
-})
-
-test("a stream is lent or read, not both", async () => {
-  const wire = joinGuest()
-  const [stream] = await accepted(wire)
-  stream.lendTo((_chunk, done) => done())
-
-  expect(() => stream.lendTo((_chunk, done) => done())).toThrow(
-    expect.objectContaining({ code: "invalid-argument" }),
-  )
 })
