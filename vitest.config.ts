@@ -38,7 +38,7 @@ export default defineConfig({
         ...shared,
         test: { name: "uml", include: ["test/e2e/**/*.test.ts"], testTimeout: 120_000, hookTimeout: 300_000 },
       },
-      { test: { ...built, name: "kvm", include: KVM_TESTS, testTimeout: 120_000, hookTimeout: 120_000 } },
+      { test: { ...built, name: "kvm", include: KVM_TESTS, testTimeout: 300_000, hookTimeout: 300_000 } },
       {
         // An example without a build of its own.
         resolve: { alias: { "@ts-vmm/run-code": RUN_CODE } },

@@ -4,7 +4,7 @@ import { Sandbox } from "@ts-vmm/runtime"
 import { afterAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { collect, Workplace } from "./cli.js"
-import { HYPERVISOR, underTest } from "./under-test.js"
+import { HYPERVISOR, PATIENCE_MS, underTest } from "./under-test.js"
 
 const place = new Workplace()
 const paths = { stateDir: place.stateDir, imageDir: place.env["TS_VMM_IMAGE_DIR"] as string }
@@ -56,7 +56,7 @@ describe("however a sandbox ends, nothing of it stays", () => {
     await sleep(200)
     killGuestKernel(place)
     await failed
-    expect((await sandbox.wait({ timeoutMs: 10_000 })).requested).toBe(false)
+    expect((await sandbox.wait({ timeoutMs: PATIENCE_MS })).requested).toBe(false)
     expect(sandbox.status).toBe("failed")
   })
 
@@ -64,7 +64,7 @@ describe("however a sandbox ends, nothing of it stays", () => {
     const sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     // The agent is the guest's init: when it is gone the guest kernel panics. From a container it cannot be
     // reached, so the kernel is asked from outside, as a bug in it would do: by a fault of its own.
-    const reason = sandbox.wait({ timeoutMs: 20_000 })
+    const reason = sandbox.wait({ timeoutMs: PATIENCE_MS })
     signalGuestKernel(place, "SIGSEGV")
     expect((await reason).requested).toBe(false)
   })

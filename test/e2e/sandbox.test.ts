@@ -5,7 +5,7 @@ import { Sandbox, type SandboxError } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { TEST_IMAGE_DIR } from "./cli.js"
-import { HYPERVISOR, underTest } from "./under-test.js"
+import { HYPERVISOR, PATIENCE_MS, underTest } from "./under-test.js"
 
 const stateDir = mkdtempSync(join(tmpdir(), "tsv-"))
 const paths = { stateDir, imageDir: TEST_IMAGE_DIR }
@@ -131,7 +131,7 @@ describe("spawn", () => {
       text += chunk
       if (text.includes("ready") && !text.includes("40 120")) shell.resize({ columns: 120, rows: 40 })
     })
-    expect((await shell.wait({ timeoutMs: 20_000 })).exitCode).toBe(0)
+    expect((await shell.wait({ timeoutMs: PATIENCE_MS })).exitCode).toBe(0)
     expect(text.replaceAll("\r", "")).toBe("33 90\nready\n40 120\n")
   })
 })
@@ -201,7 +201,7 @@ describe("the sandbox itself", () => {
       // Only a fault of the guest kernel can end its init; from here it is ended by its machine.
       process.kill(sandbox.pid as number, "SIGKILL")
       await expect(pending).rejects.toMatchObject({ code: "guest-died" })
-      await sandbox.wait({ timeoutMs: 10_000 })
+      await sandbox.wait({ timeoutMs: PATIENCE_MS })
       expect(sandbox.status).toBe("failed")
       await expect(sandbox.exec("true")).rejects.toMatchObject({ code: "stopped" })
     },
@@ -226,7 +226,7 @@ describe("the sandbox itself", () => {
     for (let i = 0; i < 20; i++) await once()
     // The pipes of the last machine's process close in a later turn of the event loop.
     await expect
-      .poll(() => readdirSync("/proc/self/fd").length, { timeout: 10_000 })
+      .poll(() => readdirSync("/proc/self/fd").length, { timeout: PATIENCE_MS })
       .toBeLessThanOrEqual(before)
     expect(readdirSync(join(stateDir, "s"))).toEqual([])
   })

@@ -12,16 +12,21 @@ const environment = {
   initramfs: process.env["TS_VMM_TEST_INITRAMFS"],
 }
 
-/** For a guest to start, in seconds: ten at once take their time where the processor is emulated. */
+/** For a guest to start, and for its agent to answer, in seconds: ten or a hundred at once take their time where the processor is emulated. */
 export const KVM_START_TIMEOUT = 240
 
 /** The hypervisor under test. */
 export const HYPERVISOR = environment.hypervisor as "uml" | "kvm"
 
+/** For what comes soon on a machine that is not emulated, in milliseconds. */
+export const PATIENCE_MS = HYPERVISOR === "kvm" ? 120_000 : 20_000
+
 /** Options for `Sandbox.create`; they stand last, so that they win over the test's own. */
 export const underTest: Partial<SandboxOptions> = {
   hypervisor: HYPERVISOR,
-  ...(HYPERVISOR === "kvm" ? { timeoutMs: KVM_START_TIMEOUT * 1000 } : {}),
+  ...(HYPERVISOR === "kvm"
+    ? { timeoutMs: KVM_START_TIMEOUT * 1000, agentTimeoutMs: KVM_START_TIMEOUT * 1000 }
+    : {}),
   ...(environment.cpus ? { cpus: Number(environment.cpus) } : {}),
   ...(environment.memoryMiB ? { memoryMiB: Number(environment.memoryMiB) } : {}),
   ...(environment.kernel ? { kernel: environment.kernel } : {}),

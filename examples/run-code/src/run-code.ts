@@ -1,4 +1,4 @@
-import { Sandbox } from "@ts-vmm/runtime"
+import { Sandbox, type SandboxOptions } from "@ts-vmm/runtime"
 
 /** What became of a piece of code that nobody trusts. */
 export interface CodeResult {
@@ -8,7 +8,12 @@ export interface CodeResult {
 }
 
 /** Runs untrusted Python in a sandbox of its own, for at most `timeoutMs`, and collects what it prints. */
-export async function runPython(image: string, code: string, timeoutMs = 10_000): Promise<CodeResult> {
-  await using sandbox = await Sandbox.create({ image, memoryMiB: 256 })
+export async function runPython(
+  image: string,
+  code: string,
+  timeoutMs = 10_000,
+  options: Partial<SandboxOptions> = {},
+): Promise<CodeResult> {
+  await using sandbox = await Sandbox.create({ image, memoryMiB: 256, ...options })
   return await sandbox.exec("python3", ["-c", code], { timeoutMs, user: "nobody" })
 }

@@ -30,7 +30,10 @@ export interface BootRequest {
   readonly hypervisor: Hypervisor
   readonly directory: string
   readonly image: StoredImage
-  readonly config: Pick<SandboxConfig, "memoryMiB" | "cpus" | "initramfs" | "volumes" | "network">
+  readonly config: Pick<
+    SandboxConfig,
+    "memoryMiB" | "cpus" | "initramfs" | "volumes" | "network" | "agentTimeoutMs"
+  >
   readonly hostname: string
   readonly sandboxId: string
   readonly console: ConsoleLog
@@ -59,8 +62,9 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   })
   died.catch(() => undefined)
   // The protocol's code is loaded while the guest boots: it is not needed before, and takes as long.
-  const { AgentClient } = await import("@ts-vmm/guest")
-  const agent = new AgentClient(await Promise.race([connected, died]))
+  const { AgentClient, TtrpcClient } = await import("@ts-vmm/guest")
+  const stream = await Promise.race([connected, died])
+  const agent = new AgentClient(new TtrpcClient(stream, { timeoutMs: request.config.agentTimeoutMs }))
   await Promise.race([prepareSandbox(agent, request), died])
   return { machine, vsock, agent }
 }

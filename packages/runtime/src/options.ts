@@ -36,6 +36,11 @@ export interface SandboxOptions extends WaitOptions {
   readonly network?: NetworkMode
   /** Ports of the host that lead into the guest; with a network only. */
   readonly ports?: readonly PublishedPort[]
+  /**
+   * How long an answer of the guest's agent may take, in milliseconds; a machine that is much overcommitted wants
+   * more. Waiting for programs to end has no limit of its own. Default 30,000.
+   */
+  readonly agentTimeoutMs?: number
   /** Where state and images live. Default: `defaultPaths()`. */
   readonly paths?: RuntimePaths
   /** Called while layers of an image are read that the store does not have yet. */
@@ -57,12 +62,16 @@ export interface SandboxConfig {
   readonly initramfs: string | undefined
   readonly volumes: readonly Volume[]
   readonly network: NetworkConfig
+  readonly agentTimeoutMs: number
 }
 
 const DEFAULT_MEMORY_MIB = 512
 /** 1 TiB: more is a slip of the keyboard. */
 const MAX_MEMORY_MIB = 1024 * 1024
 const MAX_CPUS = 32
+const DEFAULT_AGENT_TIMEOUT_MS = 30_000
+/** What a timer can wait: 24 days. */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1
 /** RFC 1123 labels; the kernel's own limit is 64 bytes. */
 const HOSTNAME_PATTERN = /^(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$/
 
@@ -85,6 +94,11 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     initramfs: checkFile("initramfs", options.initramfs),
     volumes: checkMounts(options.mounts ?? []),
     network: checkNetwork(options.network ?? "none", options.ports ?? []),
+    agentTimeoutMs: checkCount(
+      "agentTimeoutMs",
+      options.agentTimeoutMs ?? DEFAULT_AGENT_TIMEOUT_MS,
+      MAX_TIMEOUT_MS,
+    ),
   }
 }
 

@@ -30,7 +30,7 @@ const ERROR_TEXT_MAX = 4096
 
 /** What every call takes. */
 export interface CallOptions {
-  /** How long to wait for the answer, in milliseconds; 0 waits for ever. Default 30,000. */
+  /** How long to wait for the answer, in milliseconds; 0 waits for ever. Default: the client's. */
   timeoutMs?: number
   /** Ends the call; the agent is not told, its late answer is dropped. */
   signal?: AbortSignal | undefined
@@ -40,6 +40,8 @@ export interface CallOptions {
 export interface TtrpcClientOptions {
   /** Calls that may wait for an answer at the same time. Default 4096. */
   maxInFlight?: number
+  /** How long a call that says nothing else waits for its answer, in milliseconds; 0 for ever. Default 30,000. */
+  timeoutMs?: number
 }
 
 interface Call {
@@ -63,6 +65,7 @@ interface Call {
 export class TtrpcClient {
   readonly #stream: Duplex
   readonly #maxInFlight: number
+  readonly #timeoutMs: number
   readonly #calls = new Map<number, Call>()
   /** Stream ids of calls that timed out or were aborted: the agent may answer each of them once. */
   readonly #abandoned = new Set<number>()
@@ -76,6 +79,7 @@ export class TtrpcClient {
   constructor(stream: Duplex, options: TtrpcClientOptions = {}) {
     this.#stream = stream
     this.#maxInFlight = options.maxInFlight ?? DEFAULT_MAX_IN_FLIGHT
+    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS
     this.#closed = new Promise(resolve => {
       this.#markClosed = resolve
     })
@@ -132,7 +136,7 @@ export class TtrpcClient {
   /** One call with encoded messages. Throws like {@link TtrpcClient.unary}. */
   call(service: string, method: string, payload: Uint8Array, options: CallOptions = {}): Promise<Uint8Array> {
     const name = `${service}/${method}`
-    const { signal, timeoutMs = DEFAULT_TIMEOUT_MS } = options
+    const { signal, timeoutMs = this.#timeoutMs } = options
     const refused = this.#refusal(name, signal)
     if (refused) return Promise.reject(refused)
     const id = this.#nextId
