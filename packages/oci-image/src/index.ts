@@ -9,7 +9,7 @@ export { ImageError, type ImageErrorCode, type ImageErrorFields, isImageError } 
 export { DEFAULT_LIMITS, type ImageLimits } from "./limits.js"
 export type { PackFile } from "./pack/items.js"
 export { type LayerInput, type PackedImage, type PackOptions, packImage } from "./pack/pack-image.js"
-export { formatReference, normalizeName, parseReference, type Reference } from "./references.js"
+export { familiarName, formatReference, normalizeName, parseReference, type Reference } from "./references.js"
 export { type BlobRequest, type BlobSource, VerifiedBlob } from "./sources/blob.js"
 export { type OpenedSource, openSource, parseSource, type SourceSpec } from "./sources/open.js"
 export type { FoundImage, ImageSource, ResolveOptions } from "./sources/source.js"

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest"
-import { normalizeName, parseReference } from "./references.js"
+import { familiarName, isSameName, normalizeName, parseReference } from "./references.js"
 import { parseSource } from "./sources/open.js"
 import { codeOf } from "./test-support/images.js"
 
@@ -7,19 +7,40 @@ const HEX = "0123456789abcdef".repeat(4)
 
 describe("image names", () => {
   test.each([
-    ["debian", "debian:latest"],
-    ["debian:12", "debian:12"],
-    ["library/debian", "library/debian:latest"],
-    ["my_org/some-app.v2:1.0-rc_1", "my_org/some-app.v2:1.0-rc_1"],
+    ["debian", "docker.io/library/debian:latest"],
+    ["debian:12", "docker.io/library/debian:12"],
+    ["library/debian", "docker.io/library/debian:latest"],
+    ["docker.io/debian", "docker.io/library/debian:latest"],
+    ["index.docker.io/library/debian", "docker.io/library/debian:latest"],
+    ["library/a/b", "docker.io/library/a/b:latest"],
+    ["my_org/some-app.v2:1.0-rc_1", "docker.io/my_org/some-app.v2:1.0-rc_1"],
     ["localhost/app", "localhost/app:latest"],
+    ["Host/app", "Host/app:latest"],
     ["host.example/app", "host.example/app:latest"],
     ["host.example:5000/a/b/c:t", "host.example:5000/a/b/c:t"],
     ["[::1]:5000/app", "[::1]:5000/app:latest"],
-    [`app@sha256:${HEX}`, `app@sha256:${HEX}`],
-    [`app:1@sha256:${HEX}`, "app:1"],
+    [`app@sha256:${HEX}`, `docker.io/library/app@sha256:${HEX}`],
+    [`app:1@sha256:${HEX}`, "docker.io/library/app:1"],
   ])("%s is stored as %s", (text, name) => {
     expect(normalizeName(text)).toBe(name)
     expect(normalizeName(name)).toBe(name)
+    expect(normalizeName(familiarName(name))).toBe(name)
+  })
+
+  test.each([
+    ["docker.io/library/debian:latest", "debian:latest"],
+    ["docker.io/my/app:1", "my/app:1"],
+    ["docker.io/library/a/b:1", "library/a/b:1"],
+    ["host.example/library/app:1", "host.example/library/app:1"],
+  ])("%s is shown as %s", (name, shown) => {
+    expect(familiarName(name)).toBe(shown)
+  })
+
+  test("knows two spellings of one name", () => {
+    expect(isSameName("debian", "docker.io/library/debian:latest")).toBe(true)
+    expect(isSameName("debian:12", "debian:13")).toBe(false)
+    expect(isSameName("Not A Name", "Not A Name")).toBe(true)
+    expect(isSameName("Not A Name", "nor this one")).toBe(false)
   })
 
   test("takes a name apart", () => {
@@ -29,7 +50,20 @@ describe("image names", () => {
       tag: "1",
       digest: `sha256:${HEX}`,
     })
-    expect(parseReference("a/b")).toEqual({ repository: "a/b" })
+    expect(parseReference("a/b")).toEqual({ registry: "docker.io", repository: "a/b" })
+  })
+
+  test.each([
+    ["host.example:99999/app", "HOST[:PORT]"],
+    ["host..example/app", "HOST[:PORT]"],
+    ["host.example/", "names no repository"],
+    ["Debian", "lower case"],
+    [HEX, "an image's id"],
+    ["a__b___c", "parts are letters"],
+    ["a:.b", "a tag is at most"],
+    ["a".repeat(256), "longer than"],
+  ])("says what is wrong with %s", (text, why) => {
+    expect(() => normalizeName(text)).toThrow(why)
   })
 
   test.each([

@@ -1,4 +1,4 @@
-import { type ImageEntry, ImageStore } from "@ts-vmm/oci-image"
+import { familiarName, type ImageEntry, ImageStore } from "@ts-vmm/oci-image"
 import { defaultPaths } from "@ts-vmm/runtime"
 import { printTable, size } from "../table.js"
 
@@ -23,7 +23,7 @@ function toJson({ image, names }: ImageEntry): object {
 /** One row a name, as docker has it; an image that was run from a folder has none. */
 function toRows({ image, names }: ImageEntry): string[][] {
   const facts = [shortId(image.configDigest), String(image.layers.length), size(image.size)]
-  return (names.length > 0 ? names : ["<none>"]).map(name => [name, ...facts])
+  return (names.length > 0 ? names.map(familiarName) : ["<none>"]).map(name => [name, ...facts])
 }
 
 function shortId(digest: string): string {

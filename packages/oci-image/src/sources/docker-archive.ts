@@ -4,7 +4,7 @@ import { ImageError, printable } from "../errors.js"
 import { sniffCompression } from "../layer/decompress.js"
 import { splitPath } from "../layer/names.js"
 import { checkLimit, type ImageLimits } from "../limits.js"
-import { normalizeName } from "../references.js"
+import { familiarName, isSameName, normalizeName } from "../references.js"
 import { readConfig } from "../spec/config.js"
 import { Fields, parseJson, parseJsonObject } from "../spec/json.js"
 import type { Descriptor } from "../spec/manifest.js"
@@ -150,7 +150,7 @@ export class DockerArchiveSource implements ImageSource {
 
 /** Whether a full name in an archive is the wanted one; a registry and a folder that were left out do not matter. */
 function isNamed(tag: string, wanted: string): boolean {
-  return tag === wanted || tag.endsWith(`/${wanted}`)
+  return isSameName(tag, wanted) || tag.endsWith(`/${familiarName(wanted)}`)
 }
 
 class ArchiveLayers implements BlobSource {

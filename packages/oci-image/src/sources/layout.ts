@@ -1,6 +1,7 @@
 import type { FileHandle } from "node:fs/promises"
 import { digestHex } from "../digest.js"
 import { ImageError, isImageError, printable } from "../errors.js"
+import { isSameName } from "../references.js"
 import { Fields, parseJsonObject } from "../spec/json.js"
 import { type Descriptor, documentKind, pickPlatform, readIndex } from "../spec/manifest.js"
 import { OCI_INDEX } from "../spec/media-types.js"
@@ -107,7 +108,9 @@ export class LayoutSource implements ImageSource {
   #choose(manifests: readonly Descriptor[], options: ResolveOptions): Descriptor {
     const usable = manifests.filter(m => documentKind(m.mediaType))
     const matching =
-      this.#tag === undefined ? usable : usable.filter(m => namesOf(m).includes(this.#tag as string))
+      this.#tag === undefined
+        ? usable
+        : usable.filter(m => namesOf(m).some(name => isSameName(name, this.#tag as string)))
     const [only] = matching
     if (!only) throw this.#notThere(usable)
     if (new Set(matching.map(m => m.digest)).size === 1) return only

@@ -198,7 +198,7 @@ describe("names", () => {
     expect((await store.get(packed.digest))?.digest).toBe(packed.digest)
     expect(await store.get("nope")).toBeUndefined()
     expect((await store.list()).map(entry => entry.names)).toEqual([
-      ["app:latest", "host.example:5000/team/app:1.0"],
+      ["docker.io/library/app:latest", "host.example:5000/team/app:1.0"],
     ])
     await store.remove("app")
     expect(await store.get("app")).toBeUndefined()
@@ -214,7 +214,7 @@ describe("names", () => {
     await store.load(`oci:${other}`, { name: "two" })
 
     await store.remove("two")
-    expect((await store.list()).flatMap(entry => entry.names)).toEqual(["one:latest"])
+    expect((await store.list()).flatMap(entry => entry.names)).toEqual(["docker.io/library/one:latest"])
     expect(readdirSync(join(folder, "store/parts"))).toHaveLength(1)
     expect(readdirSync(join(folder, "store/blobs/sha256"))).toHaveLength(3)
 
