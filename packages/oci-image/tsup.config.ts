@@ -2,4 +2,5 @@ import { packageBuild } from "../../tsup.preset.js"
 
 export default packageBuild({
   index: "src/index.ts",
+  registry: "src/registry/index.ts",
 })

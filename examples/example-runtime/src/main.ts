@@ -101,6 +101,13 @@ function addLife(program: Command): void {
 
 function addHost(program: Command): void {
   program
+    .command("pull")
+    .description("Fetch an image from a registry into the store")
+    .argument("<name>", "[HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST], of docker.io without a host")
+    .option("-q, --quiet", "only the digest")
+    .option("--json", "one JSON object")
+    .action(async (name, options) => (await import("./commands/pull.js")).pull(name, options))
+  program
     .command("images")
     .description("List images in the store")
     .option("-q, --quiet", "only ids")

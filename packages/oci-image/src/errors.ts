@@ -38,6 +38,18 @@ export type ImageErrorCode =
   | "entry-xattr"
   | "link-target"
   | "whiteout"
+  // registries
+  | "registry-config"
+  | "registry-denied"
+  | "registry-insecure"
+  | "registry-not-found"
+  | "registry-protocol"
+  | "registry-rate-limited"
+  | "registry-redirect"
+  | "registry-timeout"
+  | "registry-tls"
+  | "registry-unauthorized"
+  | "registry-unavailable"
   // bounds, store, system
   | "limit"
   | "index-corrupt"

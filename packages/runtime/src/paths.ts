@@ -32,6 +32,27 @@ export function defaultPaths(env: NodeJS.ProcessEnv = process.env): RuntimePaths
   }
 }
 
+/**
+ * The file of per-host registry settings (`loadRegistryHosts` of `@ts-vmm/oci-image/registry`): for root
+ * /etc/ts-vmm/registries.json, for others below XDG_CONFIG_HOME. TS_VMM_REGISTRIES overrides it. It need not be there.
+ *
+ * @example
+ * ```ts
+ * import { defaultRegistriesFile } from "@ts-vmm/runtime"
+ *
+ * console.log(defaultRegistriesFile())
+ * ```
+ */
+export function defaultRegistriesFile(env: NodeJS.ProcessEnv = process.env): string {
+  if (env["TS_VMM_REGISTRIES"]) return env["TS_VMM_REGISTRIES"]
+  if (process.getuid?.() === 0) return "/etc/ts-vmm/registries.json"
+  return join(
+    env["XDG_CONFIG_HOME"] || join(env["HOME"] || homedir(), ".config"),
+    "ts-vmm",
+    "registries.json",
+  )
+}
+
 function defaultStateDir(uid: number, env: NodeJS.ProcessEnv): string {
   if (uid === 0) return "/run/ts-vmm"
   return env["XDG_RUNTIME_DIR"] ? join(env["XDG_RUNTIME_DIR"], "ts-vmm") : `/tmp/ts-vmm-${uid}`

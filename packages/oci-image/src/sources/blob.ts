@@ -7,6 +7,8 @@ import { checkLimit } from "../limits.js"
 export interface BlobRequest {
   readonly digest: Digest
   readonly size: number
+  /** What the descriptor says it is: a registry keeps manifests elsewhere than other content. */
+  readonly mediaType?: string
 }
 
 /**
