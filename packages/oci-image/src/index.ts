@@ -17,11 +17,14 @@ export type { ImageConfig } from "./spec/config.js"
 export type { Descriptor, LayerDescriptor, Manifest } from "./spec/manifest.js"
 export type { Compression } from "./spec/media-types.js"
 export { formatPlatform, hostPlatform, type Platform } from "./spec/platform.js"
-export {
-  type ImageEntry,
-  ImageStore,
-  type LoadOptions,
-  type LoadProgress,
-  type StoreOptions,
-} from "./store/store.js"
+export type { ImageDetails, ImageDetailsConfig } from "./store/details.js"
+export type { PruneOptions, PruneResult } from "./store/gc.js"
+export type { HistoryEntry } from "./store/history.js"
+export type { BuildOptions, ImportOptions } from "./store/import.js"
+export type { LoadArchiveOptions } from "./store/load-archive.js"
+export type { LayerState, LoadOptions, LoadProgress } from "./store/load-options.js"
+export type { RemovedImage } from "./store/removal.js"
+export type { SaveFormat, SaveOptions } from "./store/save.js"
+export { type ImageEntry, ImageStore, type StoreOptions } from "./store/store.js"
 export { type ImageDisk, StoredImage } from "./store/stored-image.js"
+export type { DiskUsage, ImageUsage, UsageSum } from "./store/usage.js"

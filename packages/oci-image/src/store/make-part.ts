@@ -1,4 +1,4 @@
-import { mkdir, open, rename, rm, stat } from "node:fs/promises"
+import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { checkDigest, type Digest } from "../digest.js"
 import { ImageError, ioError } from "../errors.js"
@@ -60,8 +60,9 @@ async function writePart(
 ): Promise<void> {
   const { layer, limits, signal } = options
   const data = await open(join(temporary, "data"), "wx", 0o600)
-  const copy = blobFile ? await open(blobFile, "wx", 0o600) : undefined
+  let copy: FileHandle | undefined
   try {
+    copy = blobFile ? await open(blobFile, "wx", 0o600) : undefined
     const part = new PartWriter(data)
     const blob = new VerifiedBlob(options.blobs, layer, "layer", signal)
     const tee = async (chunk: Buffer) => {
