@@ -9,7 +9,14 @@ export { ImageError, type ImageErrorCode, type ImageErrorFields, isImageError } 
 export { DEFAULT_LIMITS, type ImageLimits } from "./limits.js"
 export type { PackFile } from "./pack/items.js"
 export { type LayerInput, type PackedImage, type PackOptions, packImage } from "./pack/pack-image.js"
-export { familiarName, formatReference, normalizeName, parseReference, type Reference } from "./references.js"
+export {
+  familiarName,
+  formatReference,
+  isSameName,
+  normalizeName,
+  parseReference,
+  type Reference,
+} from "./references.js"
 export { type BlobRequest, type BlobSource, VerifiedBlob } from "./sources/blob.js"
 export { type OpenedSource, openSource, parseSource, type SourceSpec } from "./sources/open.js"
 export type { FoundImage, ImageSource, ResolveOptions } from "./sources/source.js"
@@ -17,6 +24,7 @@ export type { ImageConfig } from "./spec/config.js"
 export type { Descriptor, LayerDescriptor, Manifest } from "./spec/manifest.js"
 export type { Compression } from "./spec/media-types.js"
 export { formatPlatform, hostPlatform, type Platform } from "./spec/platform.js"
+export type { StoredContent } from "./store/content.js"
 export type { ImageDetails, ImageDetailsConfig } from "./store/details.js"
 export type { PruneOptions, PruneResult } from "./store/gc.js"
 export type { HistoryEntry } from "./store/history.js"

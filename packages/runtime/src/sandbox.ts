@@ -22,7 +22,7 @@ import { chooseHypervisor } from "./hypervisor/choose.js"
 import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
 import { openImage } from "./images.js"
 import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
-import { defaultPaths } from "./paths.js"
+import { defaultPaths, defaultRegistriesFile } from "./paths.js"
 import { type ControlRequest, serveControl } from "./state/control.js"
 import type { SandboxRecord, SandboxStatus } from "./state/record.js"
 import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
@@ -94,7 +94,7 @@ export class Sandbox extends SandboxEmitter {
    * Boots a sandbox. It has no container yet: `exec`, `spawn` and `shell` make one when they are first used,
    * `createContainer` makes them one by one.
    *
-   * @throws SandboxError `invalid-argument`, `image-not-found`, `image-invalid`, `name-in-use`, `no-space`,
+   * @throws SandboxError `invalid-argument`, `image-not-found`, `image-unavailable`, `image-invalid`, `name-in-use`, `no-space`,
    * `hypervisor-unavailable`, `boot-failed`, `timeout`, `aborted`
    */
   static async create(options: SandboxOptions): Promise<Sandbox> {
@@ -344,6 +344,7 @@ export class Sandbox extends SandboxEmitter {
       id: this.id,
       name: this.name,
       image: this.#imageName(),
+      imageDigest: this.image.digest,
       command: this.#options.command ?? [],
       hypervisor: this.hypervisor,
       status: this.#status,
@@ -364,9 +365,12 @@ interface StartPlan {
 }
 
 function findImage(imageDir: string, options: SandboxOptions): Promise<StoredImage> | StoredImage {
-  const { image, signal, onImageProgress } = options
+  const { image, pull = "missing", signal, onImageProgress } = options
   if (typeof image !== "string") return image
-  return openImage(imageDir, image, {
+  return openImage(image, {
+    imageDir,
+    pull,
+    registriesFile: options.registriesFile ?? defaultRegistriesFile(),
     ...(signal ? { signal } : {}),
     ...(onImageProgress ? { onProgress: onImageProgress } : {}),
   })

@@ -1,12 +1,11 @@
-import { stat } from "node:fs/promises"
 import type { Writable } from "node:stream"
 import type { Digest } from "../digest.js"
-import { ImageError } from "../errors.js"
 import { dockerArchive } from "../export/docker-archive.js"
 import type { ExportContext, ExportImage } from "../export/image.js"
 import { ociArchive } from "../export/oci-archive.js"
 import { tarStream } from "../pack/items.js"
 import { LayoutFolder } from "../sources/layout.js"
+import { checkKept } from "./content.js"
 import type { StoreContext } from "./context.js"
 import { withDocuments } from "./documents.js"
 import { noSuchImage, resolveReference } from "./resolve.js"
@@ -69,18 +68,7 @@ async function exportImage(
   names: readonly string[],
 ): Promise<ExportImage> {
   return withDocuments(context, record, async ({ image, config }) => {
-    for (const { digest, size } of image.manifest.layers) {
-      const found = await stat(context.folder.blob(digest)).catch(() => undefined)
-      if (found?.size !== size) throw blobNotKept(record.digest, digest)
-    }
+    await checkKept(context, record, image.manifest)
     return { image, config, names }
   })
-}
-
-function blobNotKept(image: Digest, layer: Digest): ImageError {
-  return new ImageError(
-    "store-no-blob",
-    `cannot save image ${image}: the store does not keep the blob of layer ${layer}; remove the image and load it again with blobs kept`,
-    { image, layer },
-  )
 }

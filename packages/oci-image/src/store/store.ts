@@ -5,6 +5,7 @@ import { ImageError, ioError } from "../errors.js"
 import { DEFAULT_LIMITS, type ImageLimits } from "../limits.js"
 import { normalizeName } from "../references.js"
 import type { ImageSource } from "../sources/source.js"
+import { type StoredContent, withContent } from "./content.js"
 import { exists, type StoreContext } from "./context.js"
 import { type ImageDetails, imageDetails } from "./details.js"
 import { StoreFolder } from "./folder.js"
@@ -278,6 +279,22 @@ export class ImageStore {
     options: SaveOptions = {},
   ): Promise<void> {
     await this.#use(() => saveImages(this.#context, references, target, options), options.signal)
+  }
+
+  /**
+   * Hands out an image as it came, for `RegistryClient.push` for instance; it cannot be collected meanwhile.
+   *
+   * @param use - the content can be read until what this returns is settled
+   * @throws ImageError `not-found`, and what {@link get} throws; `store-no-blob` when the store does not keep the layers
+   * @example
+   * ```ts
+   * await store.withContent("team/app:1", ({ root, blobs }) =>
+   *   client.push(root, blobs, "registry.example/team/app:1"),
+   * )
+   * ```
+   */
+  async withContent<T>(reference: string, use: (content: StoredContent) => Promise<T>): Promise<T> {
+    return this.#use(async () => withContent(this.#context, await this.#existing(reference), use))
   }
 
   /**
