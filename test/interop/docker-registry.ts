@@ -53,7 +53,7 @@ export class DockerRegistry implements AsyncDisposable {
   /** A `registries.json` that lets our client reach it. */
   settings(): string {
     const settings = this.kind.tls ? { ca: this.ca } : { plainHttp: true }
-    return this.#write("registries.json", JSON.stringify({ hosts: { [this.host]: settings } }))
+    return this.write("registries.json", JSON.stringify({ hosts: { [this.host]: settings } }))
   }
 
   /** Options of skopeo for this registry; `role` is `src`, `dest` or nothing. */
@@ -67,7 +67,7 @@ export class DockerRegistry implements AsyncDisposable {
     this.#makeCertificates()
     const port = await freePort()
     this.host = `127.0.0.1:${port}`
-    const config = this.#write("config.yml", JSON.stringify(await this.#config()))
+    const config = this.write("config.yml", JSON.stringify(await this.#config()))
     this.#process = spawn("docker-registry", ["serve", config], {
       stdio: "ignore",
       env: { PATH: process.env["PATH"] ?? "", OTEL_TRACES_EXPORTER: "none" },
@@ -157,18 +157,19 @@ export class DockerRegistry implements AsyncDisposable {
       "/CN=test CA",
     )
     openssl("req", ...key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=127.0.0.1")
-    this.#write("san", "subjectAltName=IP:127.0.0.1")
+    this.write("san", "subjectAltName=IP:127.0.0.1")
     const signer = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "san"]
     openssl("x509", "-req", "-in", "server.csr", "-out", "server.pem", "-days", "2", ...signer)
     mkdirSync(this.#path("skopeo"))
-    this.#write("skopeo/ca.crt", readFileSync(this.ca, "utf8"))
+    this.write("skopeo/ca.crt", readFileSync(this.ca, "utf8"))
   }
 
   #path(name: string): string {
     return join(this.folder, name)
   }
 
-  #write(name: string, text: string): string {
+  /** Writes a file into the folder; @returns its path */
+  write(name: string, text: string): string {
     writeFileSync(this.#path(name), text)
     return this.#path(name)
   }

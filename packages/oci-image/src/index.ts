@@ -6,6 +6,8 @@
 
 export { type Digest, digestHex, digestOf, parseDigest } from "./digest.js"
 export { ImageError, type ImageErrorCode, type ImageErrorFields, isImageError } from "./errors.js"
+export { type LazyDiskPart, LazyImage } from "./lazy/lazy-image.js"
+export type { OpenLazyOptions } from "./lazy/verbs.js"
 export { DEFAULT_LIMITS, type ImageLimits } from "./limits.js"
 export type { PackFile } from "./pack/items.js"
 export { type LayerInput, type PackedImage, type PackOptions, packImage } from "./pack/pack-image.js"

@@ -2,10 +2,12 @@ import {
   ImageError,
   type ImageErrorCode,
   ImageStore,
+  type LazyImage,
   type LoadOptions,
   parseSource,
   type StoredImage,
 } from "@ts-vmm/oci-image"
+import type { ArrivingImage } from "./arriving-image.js"
 import { SandboxError } from "./errors.js"
 
 /** Codes that mean "there is no such image", as opposed to one that is there and refused. */
@@ -25,6 +27,15 @@ export interface OpenImageOptions extends LoadOptions {
   readonly pull: PullPolicy
   /** Per-host settings of registries; need not be there. */
   readonly registriesFile: string
+  /** Whether to begin before all of it is there, if that can be. */
+  readonly lazy: boolean
+}
+
+/** An image to run from. */
+export interface OpenedImage {
+  readonly image: StoredImage | LazyImage
+  /** Of an image that is not there yet. */
+  readonly arriving?: ArrivingImage
 }
 
 /**
@@ -33,13 +44,13 @@ export interface OpenImageOptions extends LoadOptions {
  *
  * @throws SandboxError `image-not-found`, `image-unavailable`, `image-invalid`, `no-space`, `aborted`
  */
-export async function openImage(name: string, options: OpenImageOptions): Promise<StoredImage> {
+export async function openImage(name: string, options: OpenImageOptions): Promise<OpenedImage> {
   const { imageDir, pull, signal } = options
   try {
     const store = await ImageStore.open(imageDir)
-    if (parseSource(name)) return await store.load(name, options)
+    if (parseSource(name)) return { image: await store.load(name, options) }
     const image = pull === "always" ? undefined : await store.get(name)
-    return image ?? (await pullImage(store, name, options))
+    return image ? { image } : await pullImage(store, name, options)
   } catch (error) {
     if (signal?.aborted && error === signal.reason)
       throw new SandboxError("aborted", "loading the image was aborted", { cause: error })
@@ -47,18 +58,33 @@ export async function openImage(name: string, options: OpenImageOptions): Promis
   }
 }
 
-async function pullImage(store: ImageStore, name: string, options: OpenImageOptions): Promise<StoredImage> {
+async function pullImage(store: ImageStore, name: string, options: OpenImageOptions): Promise<OpenedImage> {
   if (options.pull === "never") {
     const what = "it is not in the store, and is no oci:DIR, oci-archive:FILE or docker-archive:FILE"
     throw new ImageError("not-found", what)
   }
   // Loaded only here: a start from the store must not pay for an HTTP client.
   const { loadRegistryHosts, RegistryClient } = await import("@ts-vmm/oci-image/registry")
-  await using client = new RegistryClient({ hosts: loadRegistryHosts(options.registriesFile) })
-  return await store.load(client.source(name), { ...options, name })
+  const client = new RegistryClient({ hosts: loadRegistryHosts(options.registriesFile) })
+  let arriving: ArrivingImage | undefined
+  try {
+    const source = client.source(name)
+    const lazy = options.lazy ? await store.openLazy(source, options) : undefined
+    if (!lazy) return { image: await store.load(source, { ...options, name }) }
+    const { ArrivingImage } = await import("./arriving-image.js")
+    arriving = new ArrivingImage({ store, client, name, image: lazy })
+    return { image: lazy, arriving }
+  } finally {
+    if (!arriving) await client[Symbol.asyncDispose]()
+  }
 }
 
-function fromImageError(error: unknown, name: string): unknown {
+/**
+ * The error that a user sees for one of the image packages.
+ *
+ * @param name - of the image
+ */
+export function fromImageError(error: unknown, name: string): unknown {
   if (!(error instanceof ImageError)) return error
   if (causeCode(error) === "ENOSPC") {
     return new SandboxError(

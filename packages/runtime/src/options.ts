@@ -19,6 +19,12 @@ export interface SandboxOptions extends WaitOptions {
   readonly pull?: PullPolicy
   /** Per-host settings of registries. Default: `defaultRegistriesFile()`. */
   readonly registriesFile?: string
+  /**
+   * Begin before all of a registry's image is there, if it was there before (`ImageStore.keepLazyIndex`): content is
+   * fetched as it is read, and the rest meanwhile. What cannot be fetched is an I/O error in the guest and an `error`
+   * event. Default false.
+   */
+  readonly lazy?: boolean
   /** Unique among the user's sandboxes. Default: the id. */
   readonly name?: string
   /** RAM of the guest, in MiB. Given out page by page as the guest touches it. Default 512. */

@@ -17,6 +17,7 @@ export interface RunOptions {
   readonly rm?: boolean
   readonly name?: string
   readonly pull: string
+  readonly lazy?: boolean
   readonly env: Record<string, string>
   readonly volume: SandboxMount[]
   readonly network: string
@@ -80,6 +81,7 @@ function sandboxOptions(
     ports: options.publish,
     // The runtime checks these names itself, and says which there are.
     pull: options.pull as "missing",
+    lazy: options.lazy ?? false,
     hypervisor: options.hypervisor as "auto",
     umlMode: options.umlMode as "ptrace",
     ...defined({

@@ -25,6 +25,7 @@ function addTransfers(parent: Command): void {
     .description("Fetch an image from a registry into the store")
     .argument("<name>", `${NAME}; or with @DIGEST`)
     .option("-q, --quiet", "only the digest")
+    .option("--keep-index", "keep what run --lazy needs when the image is gone again")
     .option("--json", "one JSON object, and layers as JSON lines on stderr")
     .action(async (name, options) => (await import("../commands/images/pull.js")).pull(name, options))
   parent

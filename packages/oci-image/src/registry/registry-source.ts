@@ -8,6 +8,7 @@ import { type Descriptor, documentKind } from "../spec/manifest.js"
 import { INDEX_TYPES, MANIFEST_TYPES } from "../spec/media-types.js"
 import type { Endpoint } from "./hosts.js"
 import type { Mirrors } from "./mirrors.js"
+import { readRange } from "./range.js"
 import { type RegistryAccess, Session, type SessionRequest } from "./session.js"
 import type { Answer } from "./transport.js"
 
@@ -47,7 +48,11 @@ export class RegistrySource implements ImageSource {
     this.#access = access
     this.#mirrors = mirrors
     this.#behind = { open: (request, signal) => this.#open(request, signal) }
-    this.blobs = { open: (request, signal) => this.#behind.open(request, signal) }
+    this.blobs = {
+      open: (request, signal) => this.#behind.open(request, signal),
+      range: (request, from, to, signal) =>
+        readRange({ access, mirrors, reference }, request, [from, to], signal),
+    }
   }
 
   /**

@@ -5,7 +5,7 @@ import { ioError } from "../errors.js"
 import { isOwnerAlive, ownedName } from "./owner.js"
 
 /** The folders of a store. */
-const FOLDERS = ["blobs/sha256", "parts", "images", "refs", "folders", "tmp", "leases"]
+const FOLDERS = ["blobs/sha256", "parts", "images", "lazy", "refs", "folders", "tmp", "leases"]
 
 /**
  * The files of a store and how they come to be. Everything but temporary files is content-addressed or
@@ -16,6 +16,8 @@ const FOLDERS = ["blobs/sha256", "parts", "images", "refs", "folders", "tmp", "l
  * blobs/sha256/HEX                manifests, configs, and layers if they are kept
  * parts/HEX/{data,index}          one layer as EROFS data part, by the digest of its blob
  * images/HEX/{metadata,image.json} one image, by the digest of its manifest
+ * lazy/HEX/{index,spans,start}    what it takes to begin with a layer that is not there: its tree, where its content
+ *                                 lies in its blob, and what was needed first the last time
  * refs/HEX                        one name, by its hash: {"name","digest"}
  * folders/HEX                     which image a root folder was packed into
  * tmp/OWNER-*  leases/*-OWNER-*   of running processes
@@ -38,6 +40,10 @@ export class StoreFolder {
 
   image(digest: Digest, file: "metadata" | "image.json" | "" = ""): string {
     return join(this.path, "images", digestHex(digest), file)
+  }
+
+  lazy(digest: Digest, file: "index" | "spans" | "start" | "" = ""): string {
+    return join(this.path, "lazy", digestHex(digest), file)
   }
 
   top(name: string): string {

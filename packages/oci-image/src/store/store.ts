@@ -2,6 +2,8 @@ import { resolve } from "node:path"
 import type { Writable } from "node:stream"
 import type { Digest } from "../digest.js"
 import { ImageError, ioError } from "../errors.js"
+import type { LazyImage } from "../lazy/lazy-image.js"
+import { keepLazyIndex, type OpenLazyOptions, openLazy } from "../lazy/verbs.js"
 import { DEFAULT_LIMITS, type ImageLimits } from "../limits.js"
 import { normalizeName } from "../references.js"
 import type { ImageSource } from "../sources/source.js"
@@ -295,6 +297,38 @@ export class ImageStore {
    */
   async withContent<T>(reference: string, use: (content: StoredContent) => Promise<T>): Promise<T> {
     return this.#use(async () => withContent(this.#context, await this.#existing(reference), use))
+  }
+
+  /**
+   * Keeps what it takes to begin with an image that is not there any more: its layers' trees, and where each file lies
+   * in the layer as it comes from a registry. It takes about 1 % of what the image unpacks to, stays when the image is removed,
+   * and is made by reading the layers once more.
+   *
+   * @returns layers that can only be read whole: packed with zstd, or with sparse files. An image with one of those is
+   * not opened by {@link openLazy}, unless that layer is in the store.
+   * @throws ImageError `not-found`, and what {@link get} throws; `io`
+   */
+  async keepLazyIndex(reference: string): Promise<Digest[]> {
+    return this.#use(async () => keepLazyIndex(this.#context, await this.#existing(reference)))
+  }
+
+  /**
+   * Opens an image before it is there: its content is fetched as it is read, each piece proven.
+   *
+   * @param source - one that can give parts of blobs: `RegistryClient.source`. It is needed for as long as the image is.
+   * @returns undefined when the image is there, or cannot be begun with: then {@link load} it
+   * @throws ImageError what finding the image throws, `io`; the signal's reason
+   * @example
+   * ```ts
+   * await using image = await store.openLazy(client.source("debian:12"))
+   * if (image) {
+   *   await image.disk().parts[1]?.prepare?.(0, 4096) // now its first block can be read
+   *   await image.fill() // the rest, into the store
+   * }
+   * ```
+   */
+  async openLazy(source: ImageSource, options: OpenLazyOptions = {}): Promise<LazyImage | undefined> {
+    return this.#use(() => openLazy(this.#context, source, options), options.signal)
   }
 
   /**

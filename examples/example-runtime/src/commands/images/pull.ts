@@ -5,8 +5,14 @@ import { interruptible } from "../../interrupt.js"
 import { startLayerReport } from "../../layer-report.js"
 import { openStore } from "../../store.js"
 
+interface PullOptions {
+  readonly quiet?: boolean
+  readonly json?: boolean
+  readonly keepIndex?: boolean
+}
+
 /** `pull`: an interrupted one leaves nothing, and the next begins with the layers that were finished. */
-export async function pull(text: string, options: { quiet?: boolean; json?: boolean }): Promise<void> {
+export async function pull(text: string, options: PullOptions): Promise<void> {
   const name = normalizeName(text)
   const store = await openStore()
   const before = await store.get(name)
@@ -15,6 +21,7 @@ export async function pull(text: string, options: { quiet?: boolean; json?: bool
     await using client = new RegistryClient({ hosts: loadRegistryHosts(defaultRegistriesFile()) })
     return await store.load(client.source(text), { name, signal, onProgress: layer => report.show(layer) })
   }).finally(() => report.stop())
+  if (options.keepIndex) await store.keepLazyIndex(name)
   const isNew = before?.digest !== image.digest
   if (options.json)
     console.log(JSON.stringify({ name, digest: image.digest, id: image.configDigest, new: isNew }))
