@@ -1,7 +1,9 @@
-import { type FileHandle, mkdir, open, readFile, rm } from "node:fs/promises"
+import { createHash } from "node:crypto"
+import { type FileHandle, mkdir, open, readFile, rename, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { type Digest, digestHex } from "../digest.js"
+import { checkDigest, type Digest, digestHex, finishDigest } from "../digest.js"
 import { ioError } from "../errors.js"
+import { readRange } from "../sources/beneath.js"
 import type { BlobSource } from "../sources/blob.js"
 import type { FoundImage } from "../sources/source.js"
 import type { ConfigDocument, ImageConfig } from "../spec/config.js"
@@ -26,6 +28,7 @@ interface LazyLayer {
   readonly digest: Digest
   readonly part: LazyPart
   readonly file: FileHandle
+  readonly blob: FileHandle | undefined
   readonly folder: string
   readonly kept: KeptIndex
 }
@@ -84,11 +87,12 @@ export class LazyImage implements AsyncDisposable {
         return known ? Promise.resolve(known.layer) : readPartIndex(context.folder, digest, diffId)
       })
       await writeSynced(join(temporary, "metadata"), pieces)
-      for (const [digest, known] of kept) opened.push(await openLayer(temporary, digest, known, image))
+      for (const [digest, known] of kept)
+        opened.push(await openLayer(context, temporary, digest, known, image))
       const disk = await diskOf(context, temporary, parts, opened)
       return new LazyImage(context, image, document, { temporary, layers: opened, disk })
     } catch (error) {
-      for (const { file } of opened) await file.close()
+      for (const { file, blob } of opened) await Promise.all([file.close(), blob?.close()])
       await rm(temporary, { recursive: true, force: true })
       throw (error as NodeJS.ErrnoException).syscall
         ? ioError(error, "cannot write to the image store")
@@ -124,18 +128,21 @@ export class LazyImage implements AsyncDisposable {
   async fill(signal?: AbortSignal): Promise<void> {
     for (const layer of this.#layers) {
       await layer.part.fill(undefined, signal)
-      await layer.part.verify()
+      await layer.part.finish()
+      if (layer.blob) checkDigest("layer", layer.digest, await digestOfFile(layer.blob))
     }
     for (const layer of this.#layers) await this.#publish(layer)
   }
 
   /** The file stays open and is read on by whoever has it. */
-  async #publish({ digest, file, folder: from }: LazyLayer): Promise<void> {
+  async #publish({ digest, file, blob, folder: from }: LazyLayer): Promise<void> {
     const { folder } = this.#context
     try {
       // As it was kept: merging has left its marks on the tree in memory.
       await writeSynced(join(from, "index"), await readFile(folder.lazy(digest, "index")))
       await file.sync()
+      await blob?.sync()
+      if (blob) await rename(join(from, "blob"), folder.blob(digest))
     } catch (error) {
       throw ioError(error, "cannot write to the image store")
     }
@@ -144,11 +151,12 @@ export class LazyImage implements AsyncDisposable {
 
   /** Remembers what was needed, ends what is on its way, and deletes what did not get into the store. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { digest, part, file } of this.#layers) {
+    for (const { digest, part, file, blob } of this.#layers) {
       part.close()
       if (part.spansWanted.length > 0)
         await keepStart(this.#context.folder, digest, part.spansWanted).catch(() => undefined)
       await file.close()
+      await blob?.close()
     }
     await rm(this.#temporary, { recursive: true, force: true })
   }
@@ -171,6 +179,7 @@ async function keptLayers(
 }
 
 async function openLayer(
+  { keepBlobs }: StoreContext,
   temporary: string,
   digest: Digest,
   kept: KeptIndex,
@@ -184,7 +193,9 @@ async function openLayer(
     range({ digest, size: layer?.size ?? 0 }, from, to, signal),
   )
   const file = await open(join(folder, "data"), "wx+", 0o600)
-  return { digest, kept, folder, file, part: await LazyPart.create({ index: kept.spans, fetch, file }) }
+  const blob = keepBlobs ? await open(join(folder, "blob"), "wx+", 0o600) : undefined
+  const part = await LazyPart.create({ index: kept.spans, fetch, file, blob })
+  return { digest, kept, folder, file, blob, part }
 }
 
 async function diskOf(
@@ -206,4 +217,10 @@ async function diskOf(
     }
   })
   return [{ path: metadata, size }, ...data]
+}
+
+async function digestOfFile(file: FileHandle): Promise<Digest> {
+  const hash = createHash("sha256")
+  for await (const chunk of readRange(file, 0, Number.POSITIVE_INFINITY)) hash.update(chunk)
+  return finishDigest(hash)
 }

@@ -116,7 +116,7 @@ describe.each(PACKINGS)("a layer packed with %s", (_, pack, compression) => {
     expect(part.spansWanted).toEqual([index.spans.length - 1])
     await part.fill()
     expect(part.isWhole).toBe(true)
-    await part.verify()
+    await part.finish()
     for (const { block, size } of index.runs) {
       const { buffer } = await file.read(Buffer.alloc(size), 0, size, block * 4096)
       expect(buffer.equals(data.subarray(block * 4096, block * 4096 + size))).toBe(true)
@@ -147,7 +147,7 @@ describe("I14: while it arrives", () => {
     expect(await codeOf(() => part.prepare(0, part.size))).toBe("digest-mismatch")
     spoilt = blob
     await part.prepare(0, part.size)
-    await part.verify()
+    await part.finish()
   })
 
   test("a registry that is lost fails what needs it, and nothing else", async () => {

@@ -16,6 +16,8 @@ export interface LazyPartOptions {
   readonly fetch: FetchRange
   /** Becomes the data part: empty, open for reading and writing. It stays the caller's to close. */
   readonly file: FileHandle
+  /** Becomes the blob as it came, if that is to be kept; likewise. */
+  readonly blob?: FileHandle | undefined
 }
 
 /**
@@ -28,6 +30,7 @@ export class LazyPart {
   readonly #runsByOffset: readonly Run[]
   readonly #fetch: FetchRange
   readonly #file: FileHandle
+  readonly #blob: FileHandle | undefined
   readonly #abort = new AbortController()
   /** By span: on its way, or there. */
   readonly #coming = new Map<number, Promise<void>>()
@@ -37,11 +40,12 @@ export class LazyPart {
   /** Bytes of the blob that were fetched. */
   bytesFetched = 0
 
-  private constructor({ index, fetch, file }: LazyPartOptions) {
+  private constructor({ index, fetch, file, blob }: LazyPartOptions) {
     this.#index = index
     this.#runsByOffset = [...index.runs].sort((a, b) => a.offset - b.offset)
     this.#fetch = fetch
     this.#file = file
+    this.#blob = blob
     this.#there = new Uint8Array(index.spans.length)
     this.#missing = index.spans.length
   }
@@ -99,11 +103,14 @@ export class LazyPart {
   }
 
   /**
-   * Checks the whole of a part that has all its spans.
+   * Checks the whole of a part that has all its spans, and completes the blob: what stands in it before the first span
+   * was not needed until now. The blob's own digest is for the caller to check.
    *
-   * @throws ImageError `digest-mismatch`
+   * @throws ImageError `digest-mismatch`, `io`, and what fetching throws
    */
-  async verify(): Promise<void> {
+  async finish(): Promise<void> {
+    const head = this.#index.spans[0]?.from ?? 0
+    if (head > 0 && this.#blob) await this.#keep(0, await this.#fetch(0, head, this.#abort.signal))
     const { runs, dataDigest } = this.#index
     if (this.isWhole && (await digestOfRuns(this.#file, runs)).equals(dataDigest)) return
     throw new ImageError("digest-mismatch", "a layer that was fetched in pieces is not what it was")
@@ -146,6 +153,7 @@ export class LazyPart {
     const [{ from }, { to }] = [spans[0], spans.at(-1)] as [Span, Span]
     const bytes = await this.#fetch(from, to, this.#abort.signal)
     this.bytesFetched += bytes.length
+    await this.#keep(from, bytes)
     for (const [i, span] of spans.entries()) {
       const content = await readSpan(
         span,
@@ -155,6 +163,14 @@ export class LazyPart {
       await this.#place(span, content)
       this.#there[numbers[i] as number] = 1
       this.#missing--
+    }
+  }
+
+  async #keep(position: number, bytes: Buffer): Promise<void> {
+    try {
+      if (this.#blob) await writeAll(this.#blob, bytes, position)
+    } catch (error) {
+      throw ioError(error, "cannot write image data")
     }
   }
 

@@ -3,7 +3,9 @@ import { type ImageSource, readFoundConfig, readFoundImage } from "../sources/so
 import { hostPlatform, type Platform } from "../spec/platform.js"
 import type { StoreContext } from "../store/context.js"
 import { withDocuments } from "../store/documents.js"
+import { existingRecord } from "../store/resolve.js"
 import { type ImageRecord, readRecord } from "../store/stored-image.js"
+import { withLease } from "../store/with-lease.js"
 import { keepIndex } from "./kept-index.js"
 import { LazyImage } from "./lazy-image.js"
 
@@ -19,7 +21,11 @@ export interface OpenLazyOptions {
  *
  * @returns layers that can only be read whole
  */
-export async function keepLazyIndex(context: StoreContext, record: ImageRecord): Promise<Digest[]> {
+export async function keepLazyIndex(context: StoreContext, reference: string): Promise<Digest[]> {
+  return withLease(context, async () => keepLayers(context, await existingRecord(context, reference)))
+}
+
+async function keepLayers(context: StoreContext, record: ImageRecord): Promise<Digest[]> {
   return withDocuments(context, record, async ({ image, config }) => {
     const whole: Digest[] = []
     for (const [i, layer] of image.manifest.layers.entries()) {
@@ -32,6 +38,14 @@ export async function keepLazyIndex(context: StoreContext, record: ImageRecord):
 
 /** Opens an image before it is there. @see ImageStore.openLazy */
 export async function openLazy(
+  context: StoreContext,
+  source: ImageSource,
+  options: OpenLazyOptions,
+): Promise<LazyImage | undefined> {
+  return withLease(context, () => openFound(context, source, options), options.signal)
+}
+
+async function openFound(
   context: StoreContext,
   source: ImageSource,
   { platform = hostPlatform(), signal }: OpenLazyOptions,

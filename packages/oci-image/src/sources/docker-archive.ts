@@ -137,7 +137,8 @@ export class DockerArchiveSource implements ImageSource {
 /** Reads an archive's list of images. @throws ImageError `archive-invalid`, `json-invalid`, `limit` */
 export async function readDockerImages(archive: Archive, limits: ImageLimits): Promise<DockerImage[]> {
   const bytes = await archive.readTop("manifest.json", limits.documentBytes)
-  const images = bytes && parseJson(bytes, "manifest.json")
+  if (!bytes) throw invalid("there is no manifest.json")
+  const images = parseJson(bytes, "manifest.json")
   if (!Array.isArray(images)) throw invalid("manifest.json is not a list")
   checkLimit("manifests", images.length, limits.manifests, "images of the archive")
   return images.map(value => {

@@ -87,22 +87,11 @@ export class LayoutSource implements ImageSource {
   /** @throws ImageError `source-invalid`, `not-found`, `ambiguous`, and what {@link locateManifest} throws */
   async locate(options: ResolveOptions): Promise<Descriptor> {
     const { documentBytes } = options.limits
-    await this.#checkVersion()
+    await checkLayoutVersion(this.blobs)
     const bytes = await this.blobs.readTop("index.json", documentBytes)
     if (!bytes) throw new ImageError("source-invalid", "not an OCI image layout: index.json is missing")
     const index = readIndex(parseJsonObject(bytes, "index.json"), OCI_INDEX, options.limits)
     return locateManifest(this.#choose(index.manifests, options), this.blobs, options)
-  }
-
-  async #checkVersion(): Promise<void> {
-    const marker = await this.blobs.readTop("oci-layout", 4096)
-    if (!marker) throw new ImageError("source-invalid", "not an OCI image layout: oci-layout is missing")
-    const version = new Fields(parseJsonObject(marker, "oci-layout"), "oci-layout", "source-invalid").string(
-      "imageLayoutVersion",
-    )
-    if (!version?.startsWith("1.")) {
-      throw new ImageError("source-invalid", `unknown image layout version ${printable(version ?? "")}`)
-    }
   }
 
   #choose(manifests: readonly Descriptor[], options: ResolveOptions): Descriptor {
@@ -129,6 +118,18 @@ export class LayoutSource implements ImageSource {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.blobs[Symbol.asyncDispose]()
+  }
+}
+
+/** Refuses a layout of a version that may mean something else. @throws ImageError `source-invalid`, `json-invalid` */
+export async function checkLayoutVersion(files: LayoutFiles): Promise<void> {
+  const marker = await files.readTop("oci-layout", 4096)
+  if (!marker) throw new ImageError("source-invalid", "not an OCI image layout: oci-layout is missing")
+  const version = new Fields(parseJsonObject(marker, "oci-layout"), "oci-layout", "source-invalid").string(
+    "imageLayoutVersion",
+  )
+  if (!version?.startsWith("1.")) {
+    throw new ImageError("source-invalid", `unknown image layout version ${printable(version ?? "")}`)
   }
 }
 

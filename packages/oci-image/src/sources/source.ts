@@ -82,11 +82,13 @@ export async function readFoundImage(
   return { digest: at.digest, mediaType: at.mediaType, document, manifest, blobs }
 }
 
+/** An image's configuration and the document it was read from. */
+export interface FoundConfig extends ConfigDocument {
+  readonly document: Buffer
+}
+
 /** Reads and proves an image's configuration, and checks that it fits the manifest and the platform. */
-export async function readFoundConfig(
-  image: FoundImage,
-  options: ResolveOptions,
-): Promise<ConfigDocument & { readonly document: Buffer }> {
+export async function readFoundConfig(image: FoundImage, options: ResolveOptions): Promise<FoundConfig> {
   const document = await readDocument(
     image.blobs,
     image.manifest.config,

@@ -2,6 +2,7 @@ import type { Digest } from "../digest.js"
 import { ImageError } from "../errors.js"
 import { Archive } from "../sources/archive.js"
 import { DockerArchiveSource, readDockerImages } from "../sources/docker-archive.js"
+import { checkLayoutVersion } from "../sources/layout.js"
 import { type ImageSource, locateManifest, type ResolveOptions } from "../sources/source.js"
 import { parseJsonObject } from "../spec/json.js"
 import { type Descriptor, documentKind, readIndex } from "../spec/manifest.js"
@@ -57,6 +58,7 @@ async function listDocker(archive: Archive, { limits }: ResolveOptions): Promise
 }
 
 async function listOci(archive: Archive, options: ResolveOptions): Promise<ArchiveImage[]> {
+  await checkLayoutVersion(archive)
   const bytes = await archive.readTop("index.json", options.limits.documentBytes)
   const json = parseJsonObject(bytes ?? Buffer.alloc(0), "index.json")
   const { manifests } = readIndex(json, OCI_INDEX, options.limits)

@@ -5,7 +5,9 @@ import { LayoutFolder } from "../sources/layout.js"
 import type { Descriptor, Manifest } from "../spec/manifest.js"
 import type { StoreContext } from "./context.js"
 import { withDocuments } from "./documents.js"
+import { existingRecord } from "./resolve.js"
 import type { ImageRecord } from "./stored-image.js"
+import { withLease } from "./with-lease.js"
 
 /** A stored image as it came, to be sent on. */
 export interface StoredContent {
@@ -15,8 +17,16 @@ export interface StoredContent {
   readonly blobs: BlobSource
 }
 
-/** Hands out an image's content; the caller holds a lease, so no blob goes meanwhile. @see ImageStore.withContent */
+/** Hands out an image's content; no blob goes meanwhile. @see ImageStore.withContent */
 export async function withContent<T>(
+  context: StoreContext,
+  reference: string,
+  use: (content: StoredContent) => Promise<T>,
+): Promise<T> {
+  return withLease(context, async () => useContent(context, await existingRecord(context, reference), use))
+}
+
+async function useContent<T>(
   context: StoreContext,
   record: ImageRecord,
   use: (content: StoredContent) => Promise<T>,

@@ -1,4 +1,5 @@
 import { access } from "node:fs/promises"
+import { ioError } from "../errors.js"
 import type { ImageLimits } from "../limits.js"
 import type { StoreFolder } from "./folder.js"
 import type { Leases } from "./leases.js"
@@ -15,10 +16,17 @@ export interface StoreContext {
   readonly parallelLayers: number
 }
 
-/** Whether there is anything at a path. */
+/**
+ * Whether there is anything at a path.
+ *
+ * @throws ImageError `io` when it cannot be told: a name of an image that only cannot be looked at has to stay
+ */
 export async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  )
+  try {
+    await access(path)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false
+    throw ioError(error, "cannot look at the image store")
+  }
 }

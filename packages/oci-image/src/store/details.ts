@@ -3,7 +3,7 @@ import { familiarName, parseReference } from "../references.js"
 import { Fields, parseJsonObject } from "../spec/json.js"
 import type { StoreContext } from "./context.js"
 import { withDocuments } from "./documents.js"
-import { repositoryOf } from "./resolve.js"
+import { existingRecord, repositoryOf } from "./resolve.js"
 import { type ImageRecord, StoredImage } from "./stored-image.js"
 
 /**
@@ -43,7 +43,8 @@ export interface ImageDetailsConfig {
 }
 
 /** Describes an image. @see ImageStore.inspect */
-export async function imageDetails(context: StoreContext, record: ImageRecord): Promise<ImageDetails> {
+export async function imageDetails(context: StoreContext, reference: string): Promise<ImageDetails> {
+  const record = await existingRecord(context, reference)
   const names = (await context.names.all()).get(record.digest) ?? []
   const { platform } = record.config
   return withDocuments(context, record, ({ config: { document, diffIds } }) => {

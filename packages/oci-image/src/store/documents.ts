@@ -1,13 +1,12 @@
 import { LayoutFolder } from "../sources/layout.js"
-import { type FoundImage, readFoundConfig, readFoundImage } from "../sources/source.js"
-import type { ConfigDocument } from "../spec/config.js"
+import { type FoundConfig, type FoundImage, readFoundConfig, readFoundImage } from "../sources/source.js"
 import type { StoreContext } from "./context.js"
 import type { ImageRecord } from "./stored-image.js"
 
 /** An image of the store as it came: its documents, proven again, and where its blobs are. */
 export interface StoredDocuments {
   readonly image: FoundImage
-  readonly config: ConfigDocument & { readonly document: Buffer }
+  readonly config: FoundConfig
 }
 
 /**

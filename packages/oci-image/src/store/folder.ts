@@ -113,23 +113,26 @@ export class StoreFolder {
       },
     )
     if (!gone) return false
-    if (await isWanted?.()) {
-      await this.publishFolder(grave, target)
-      return false
-    }
+    if (isWanted && (await this.#returns(grave, target, isWanted))) return false
     await rm(grave, { recursive: true, force: true })
     return true
   }
+
+  /** Puts a folder back that is wanted, or of which it cannot be told. */
+  async #returns(grave: string, target: string, isWanted: () => Promise<boolean>): Promise<boolean> {
+    let wanted = true
+    try {
+      wanted = await isWanted()
+    } finally {
+      if (wanted) await this.publishFolder(grave, target)
+    }
+    return wanted
+  }
 }
 
-/**
- * Removes files and folders whose names say that they belong to a process which is dead.
- *
- * @param prefix - only names that begin with it
- */
-export async function removeStale(folder: string, prefix = ""): Promise<void> {
+/** Removes files and folders whose names say that they belong to a process which is dead. */
+async function removeStale(folder: string): Promise<void> {
   for (const name of await readdir(folder)) {
-    if (!name.startsWith(prefix)) continue
     const path = join(folder, name)
     const found = await stat(path).catch(() => undefined)
     if (found && !isOwnerAlive(name, found.mtimeMs)) await rm(path, { recursive: true, force: true })

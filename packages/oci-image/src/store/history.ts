@@ -2,7 +2,7 @@ import type { Digest } from "../digest.js"
 import { Fields, type JsonObject, parseJsonObject } from "../spec/json.js"
 import type { StoreContext } from "./context.js"
 import { withDocuments } from "./documents.js"
-import type { ImageRecord } from "./stored-image.js"
+import { existingRecord } from "./resolve.js"
 
 /** One step in the making of an image. Text is its maker's and may be anything; absent text reads as "". */
 export interface HistoryEntry {
@@ -29,7 +29,8 @@ interface Step {
 const NO_TEXTS: Step["texts"] = { created: "", createdBy: "", author: "", comment: "" }
 
 /** How an image was made, newest step first. @see ImageStore.history */
-export async function imageHistory(context: StoreContext, record: ImageRecord): Promise<HistoryEntry[]> {
+export async function imageHistory(context: StoreContext, reference: string): Promise<HistoryEntry[]> {
+  const record = await existingRecord(context, reference)
   return withDocuments(context, record, ({ config: { document, diffIds } }) => {
     const steps = readSteps(parseJsonObject(document, "image config"), diffIds.length)
     let position = 0

@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process"
 import {
   chmodSync,
   cpSync,
+  createReadStream,
   linkSync,
   mkdirSync,
   readdirSync,
@@ -11,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join } from "node:path"
+import { Readable } from "node:stream"
 import { gzipSync } from "node:zlib"
 import { describe, expect, test } from "vitest"
 import { readDiskBytes, readErofs } from "../test-support/erofs-reader.js"
@@ -103,6 +105,20 @@ describe("importTar", () => {
     expect(await codeOf(() => from("store"))).toBe("source-invalid")
     expect(await codeOf(() => from(TAR, { config: { workingDir: "x" } }))).toBe("config-invalid")
     await expect(from(TAR, { signal: AbortSignal.abort() })).rejects.toThrow(/aborted/)
+    expectEmpty(folder)
+  })
+
+  test("ends also where the stream never goes on, or failed before", async () => {
+    const { folder, store } = await setUp()
+    const reason = new Error("enough")
+    for (const begun of [Buffer.alloc(0), TAR.subarray(0, 1024)]) {
+      const stop = new AbortController()
+      const stream = new Readable({ read: () => setImmediate(() => stop.abort(reason)) })
+      stream.push(begun)
+      await expect(store.importTar(stream, { signal: stop.signal })).rejects.toBe(reason)
+      expect(stream.destroyed).toBe(true)
+    }
+    expect(await codeOf(() => store.importTar(createReadStream(join(folder, "none"))))).toBe("io")
     expectEmpty(folder)
   })
 

@@ -1,16 +1,17 @@
 import { type FileHandle, open } from "node:fs/promises"
+import { addAbortSignal, Readable } from "node:stream"
 import { ImageError, ioError, printable } from "../errors.js"
 import { type CompressedInput, decompress, sniffCompression } from "../layer/decompress.js"
 import { checkLimit, type ImageLimits } from "../limits.js"
 import { type PackItem, tarStream } from "../pack/items.js"
-import type { LayerInput } from "../pack/pack-image.js"
 import { walkFolder } from "../pack/walk.js"
 import { readRange } from "../sources/beneath.js"
+import { bringImage } from "./bring.js"
 import type { StoreContext } from "./context.js"
 import type { LoadOptions } from "./load-options.js"
-import type { ImageLoader } from "./loader.js"
-import { type PackSourceOptions, packToLayout } from "./pack-source.js"
-import type { ImageRecord } from "./stored-image.js"
+import { loadPacked } from "./loader.js"
+import type { PackSourceOptions } from "./pack-source.js"
+import type { ImageRecord, StoredImage } from "./stored-image.js"
 
 /** What an image made of files says, besides them. Names and progress are as for loading. */
 export interface ImportOptions extends LoadOptions {
@@ -29,29 +30,14 @@ export interface BuildOptions extends ImportOptions {
   readonly owner?: { readonly uid: number; readonly gid: number }
 }
 
-/** Makes an image of one layer that is packed first; the caller holds a lease. */
-async function loadLayer(
-  { folder }: StoreContext,
-  loader: ImageLoader,
-  layer: LayerInput,
-  options: ImportOptions,
-): Promise<ImageRecord> {
-  const source = await packToLayout(layer, folder, options)
-  try {
-    return await loader.load(source, options)
-  } finally {
-    await source[Symbol.asyncDispose]()
-  }
-}
-
 /** Makes an image of a folder. @see ImageStore.buildRootfs */
 export async function buildRootfs(
   context: StoreContext,
-  loader: ImageLoader,
   path: string,
   options: BuildOptions,
-): Promise<ImageRecord> {
-  return loadLayer(context, loader, { tar: tarStream(changed(walkFolder(path), options)) }, options)
+): Promise<StoredImage> {
+  const layer = { tar: tarStream(changed(walkFolder(path), options)) }
+  return bringImage(context, options, () => loadPacked(context, layer, options))
 }
 
 async function* changed(
@@ -68,15 +54,27 @@ async function* changed(
 /** Makes an image of a tar stream. @see ImageStore.importTar */
 export async function importTar(
   context: StoreContext,
-  loader: ImageLoader,
   source: string | AsyncIterable<Uint8Array>,
   options: ImportOptions,
-): Promise<ImageRecord> {
-  if (typeof source !== "string") return loadStream(context, loader, source, options)
-  const file = await openTar(source)
+): Promise<StoredImage> {
+  // At once: a stream may fail while a lease is waited for.
+  if (source instanceof Readable) takeCharge(source, options.signal)
+  return bringImage(context, options, () =>
+    typeof source === "string" ? loadFile(context, source, options) : loadStream(context, source, options),
+  )
+}
+
+function takeCharge(stream: Readable, signal: AbortSignal | undefined): void {
+  // Whoever reads it is told; the event must not end the process.
+  stream.on("error", () => undefined)
+  // It may never come to its next chunk, at which the signal would be looked at: a terminal, say.
+  if (signal) addAbortSignal(signal, stream)
+}
+
+async function loadFile(context: StoreContext, path: string, options: ImportOptions): Promise<ImageRecord> {
+  const file = await openTar(path)
   try {
-    const chunks = readRange(file, 0, Number.POSITIVE_INFINITY)
-    return await loadStream(context, loader, chunks, options)
+    return await loadStream(context, readRange(file, 0, Number.POSITIVE_INFINITY), options)
   } finally {
     await file.close()
   }
@@ -95,13 +93,15 @@ async function openTar(path: string): Promise<FileHandle> {
 
 async function loadStream(
   context: StoreContext,
-  loader: ImageLoader,
   chunks: AsyncIterable<Uint8Array>,
   options: ImportOptions,
 ): Promise<ImageRecord> {
   const input = new StreamInput(chunks, context.limits)
   try {
-    return await loadLayer(context, loader, { tar: unpacked(input, context.limits) }, options)
+    return await loadPacked(context, { tar: unpacked(input, context.limits) }, options)
+  } catch (error) {
+    options.signal?.throwIfAborted()
+    throw error
   } finally {
     await input.close()
   }

@@ -13,7 +13,8 @@ const POLL_MS = 10
  * ```
  * load   makes `load-*`, waits while there is a `gc-*`          collector and loads never overlap:
  * gc     makes `gc-*`, gives up when there is a `load-*`        each announces itself before it looks
- * part   `part-HEX-*`: the oldest one works, others wait        only saves work; the result is the same
+ * queue  `queue-KEY-*`: the oldest may try to work, others wait
+ * work   makes `work-KEY-*`, steps back when there is another   of two that try, one at least sees the other
  * ```
  */
 export class Leases {
@@ -27,7 +28,7 @@ export class Leases {
   async load(signal?: AbortSignal): Promise<AsyncDisposable> {
     const lease = await this.#announce("load")
     try {
-      while ((await this.#others("gc-", lease.name)).length > 0) await sleep(POLL_MS, undefined, { signal })
+      while ((await this.#others("gc-", lease.name)).length > 0) await pause(signal)
       return lease
     } catch (error) {
       await lease[Symbol.asyncDispose]()
@@ -45,29 +46,41 @@ export class Leases {
   }
 
   /**
-   * Waits until this process is the oldest that wants to make `key`.
+   * Waits until nobody else makes `key`, of this process or another one.
    *
-   * @param isDone - looked at while waiting: whether another has made it
-   * @returns undefined when it is done
+   * @param isDone - whether it is made; looked at while waiting, and once more by the one that would make it
+   * @returns undefined when it is done; else nobody but the caller makes it until this is disposed of
    */
   async claim(
     key: string,
     isDone: () => Promise<boolean>,
     signal?: AbortSignal,
   ): Promise<AsyncDisposable | undefined> {
-    const lease = await this.#announce(`part-${key}`)
+    const place = await this.#announce(`queue-${key}`)
     try {
       for (;;) {
-        if (await isDone()) break
-        if (!(await this.#others(`part-${key}-`, lease.name)).some(other => isBefore(other, lease)))
-          return lease
-        await sleep(POLL_MS, undefined, { signal })
+        const work = await this.#tryToWork(key, place)
+        // Looked at behind the try: whoever worked until now may just have made it.
+        if (await settled(work, isDone)) return undefined
+        if (work) return work
+        await pause(signal)
       }
-    } catch (error) {
-      await lease[Symbol.asyncDispose]()
-      throw error
+    } finally {
+      await place[Symbol.asyncDispose]()
     }
-    await lease[Symbol.asyncDispose]()
+  }
+
+  /**
+   * The order of the queue is no lock: clocks are coarse, and who looked early did not see who came later. So the oldest
+   * says that it works, and looks whether another does. Should both step back, only the older one of them tries again.
+   */
+  async #tryToWork(key: string, place: Lease): Promise<Lease | undefined> {
+    const queue = await this.#others(`queue-${key}-`, place.name)
+    if (queue.some(other => isBefore(other, place))) return undefined
+    if ((await this.#others(`work-${key}-`, "")).length > 0) return undefined
+    const work = await this.#announce(`work-${key}`)
+    if ((await this.#others(`work-${key}-`, work.name)).length === 0) return work
+    await work[Symbol.asyncDispose]()
     return undefined
   }
 
@@ -94,6 +107,23 @@ export class Leases {
     }
     return found
   }
+}
+
+/** Whether it is done; then, and when it cannot be told, nobody works any more. */
+async function settled(work: Lease | undefined, isDone: () => Promise<boolean>): Promise<boolean> {
+  let done = true
+  try {
+    done = await isDone()
+  } finally {
+    if (done) await work?.[Symbol.asyncDispose]()
+  }
+  return done
+}
+
+/** @throws the signal's reason, at the latest when the pause is over */
+async function pause(signal: AbortSignal | undefined): Promise<void> {
+  await sleep(POLL_MS)
+  signal?.throwIfAborted()
 }
 
 interface Announced {

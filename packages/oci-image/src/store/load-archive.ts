@@ -1,12 +1,13 @@
-import { ImageError } from "../errors.js"
 import { normalizeName, parseReference } from "../references.js"
 import { hostPlatform } from "../spec/platform.js"
 import { ArchiveImages } from "./archive-images.js"
 import type { StoreContext } from "./context.js"
+import type { ImageEntry } from "./list.js"
 import type { LoadOptions } from "./load-options.js"
-import type { ImageLoader } from "./loader.js"
-import { setName } from "./removal.js"
-import type { ImageRecord } from "./stored-image.js"
+import { loadImage } from "./loader.js"
+import { type ImageRecord, StoredImage } from "./stored-image.js"
+import { goneMeanwhile, setName } from "./tag.js"
+import { withLease } from "./with-lease.js"
 
 /** How all images of an archive are loaded. */
 export interface LoadArchiveOptions extends Omit<LoadOptions, "name"> {
@@ -17,16 +18,24 @@ export interface LoadArchiveOptions extends Omit<LoadOptions, "name"> {
   readonly names?: "ignore" | "take"
 }
 
-/** One image of an archive, and the names it was given. */
-export interface LoadedRecord {
+interface LoadedRecord {
   readonly record: ImageRecord
   readonly names: readonly string[]
 }
 
-/** Loads every image of an archive; the caller holds a lease. Names are set when all are there. @see ImageStore.loadArchive */
+/** Loads every image of an archive and tells which names it was given. @see ImageStore.loadArchive */
 export async function loadArchive(
   context: StoreContext,
-  loader: ImageLoader,
+  path: string,
+  options: LoadArchiveOptions,
+): Promise<ImageEntry[]> {
+  const loaded = await withLease(context, () => loadRecords(context, path, options), options.signal)
+  return loaded.map(({ record, names }) => ({ image: new StoredImage(context.folder, record), names }))
+}
+
+/** Names are set when all images are there. */
+async function loadRecords(
+  context: StoreContext,
   path: string,
   options: LoadArchiveOptions,
 ): Promise<LoadedRecord[]> {
@@ -37,7 +46,7 @@ export async function loadArchive(
     const wanted = archive.images.map(image => (names === "take" ? checkNames(image.names) : []))
     const loaded: LoadedRecord[] = []
     for (const [i, { source }] of archive.images.entries())
-      loaded.push({ record: await loader.load(source, options), names: wanted[i] as string[] })
+      loaded.push({ record: await loadImage(context, source, options), names: wanted[i] as string[] })
     for (const { record, names } of loaded) await setNames(context, record, names)
     return loaded
   } finally {
@@ -52,10 +61,6 @@ function checkNames(names: readonly string[]): string[] {
 }
 
 async function setNames(context: StoreContext, record: ImageRecord, names: readonly string[]): Promise<void> {
-  for (const name of names) {
-    if (await setName(context, name, record.digest)) continue
-    throw new ImageError("not-found", `image ${record.digest} was removed while it was loaded`, {
-      reference: record.digest,
-    })
-  }
+  for (const name of names)
+    if (!(await setName(context, name, record.digest))) throw goneMeanwhile(record.digest)
 }

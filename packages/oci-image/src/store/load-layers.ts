@@ -1,7 +1,7 @@
 import { type Digest, digestHex } from "../digest.js"
 import type { FoundImage } from "../sources/source.js"
 import type { LayerDescriptor } from "../spec/manifest.js"
-import type { StoreContext } from "./context.js"
+import { exists, type StoreContext } from "./context.js"
 import type { LayerState, LoadOptions } from "./load-options.js"
 import { isPartWhole, makePart } from "./make-part.js"
 
@@ -76,19 +76,27 @@ class LayerLoad {
   async run(signal: AbortSignal): Promise<void> {
     const { folder, leases } = this.#context
     const { digest, size } = this.#layer
-    const isDone = () => isPartWhole(folder, digest)
+    const isDone = () => this.#isDone()
     const claim = (await isDone()) ? undefined : await leases.claim(digestHex(digest), isDone, signal)
     if (!claim) {
       this.report("exists", size)
       return
     }
     try {
-      await folder.removeFolder(folder.part(digest))
+      // A whole part, of which only the blob is missing, stays for the images that use it.
+      if (!(await isPartWhole(folder, digest))) await folder.removeFolder(folder.part(digest))
       await this.#make(signal)
     } finally {
       await claim[Symbol.asyncDispose]()
     }
     this.report("done", size)
+  }
+
+  /** A store that did not keep blobs before may have the part alone. */
+  async #isDone(): Promise<boolean> {
+    const { folder, keepBlobs } = this.#context
+    const { digest } = this.#layer
+    return (await isPartWhole(folder, digest)) && (!keepBlobs || (await exists(folder.blob(digest))))
   }
 
   async #make(signal: AbortSignal): Promise<void> {

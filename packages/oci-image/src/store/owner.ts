@@ -28,13 +28,19 @@ export function isOwnerAlive(name: string, modifiedMs: number): boolean {
   return startTime(Number(pid)) === start
 }
 
-/** Start time in clock ticks since boot, or "0" without such a process. @see proc(5), /proc/pid/stat field 22 */
+/**
+ * Start time in clock ticks since boot, or "0" without such a process. One that has ended but was not waited for by its
+ * parent is none: where nobody waits, in a container say, it stays for ever.
+ *
+ * @see proc(5), /proc/pid/stat fields 3 and 22
+ */
 function startTime(pid: number): string {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
     // Field 2 is the program's name in parentheses and may hold anything.
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-    return fields[STAT_STARTTIME - 3] ?? "0"
+    const hasEnded = /[ZXx]/.test(fields[0] ?? "")
+    return hasEnded ? "0" : (fields[STAT_STARTTIME - 3] ?? "0")
   } catch {
     return "0"
   }

@@ -1,9 +1,9 @@
 import type { Digest } from "../digest.js"
-import { ImageError, printable } from "../errors.js"
-import { normalizeName, parseReference } from "../references.js"
 import { exists, type StoreContext } from "./context.js"
+import { collectGarbage } from "./gc.js"
 import { refreshIndex } from "./names.js"
 import { noSuchImage, resolveReference } from "./resolve.js"
+import { withLease } from "./with-lease.js"
 
 /** What a removal did. */
 export interface RemovedImage {
@@ -14,13 +14,15 @@ export interface RemovedImage {
   readonly deleted: boolean
 }
 
-/**
- * Removes a name and with its last name the image, or by digest or id the image. The caller brings `index.json` up to
- * date, best after it has made room for it.
- *
- * @see ImageStore.remove
- */
-export async function removeReference(context: StoreContext, reference: string): Promise<RemovedImage> {
+/** Removes a name and with its last name the image, or by digest or id the image. @see ImageStore.remove */
+export async function removeImage(context: StoreContext, reference: string): Promise<RemovedImage> {
+  const removed = await withLease(context, () => removeReference(context, reference))
+  // Collecting brings `index.json` up to date too, and on a full disk makes room for it.
+  if (!(await collectGarbage(context))) await refreshIndex(context.folder, context.names)
+  return removed
+}
+
+async function removeReference(context: StoreContext, reference: string): Promise<RemovedImage> {
   const { folder, names } = context
   const found = await resolveReference(context, reference)
   if (!found || !(await exists(folder.image(found.digest)))) throw noSuchImage(reference)
@@ -33,28 +35,4 @@ export async function removeReference(context: StoreContext, reference: string):
   const deleted = !(await isWanted()) && (await folder.removeFolder(folder.image(digest), isWanted))
   for (const gone of going) await names.delete(gone)
   return { digest, names: going, deleted }
-}
-
-/**
- * Gives an image that is there a name.
- *
- * @param name - in its stored spelling
- * @returns false when the image is gone; then the name is not set either
- */
-export async function setName(context: StoreContext, name: string, digest: Digest): Promise<boolean> {
-  const { folder, names } = context
-  const before = await names.get(name)
-  if (before !== digest) await names.set(name, digest)
-  const isThere = await exists(folder.image(digest))
-  if (!isThere) await names.delete(name)
-  if (before !== digest) await refreshIndex(folder, names)
-  return isThere
-}
-
-/** Checks a name that a user wants to give. @throws ImageError `reference-invalid` */
-export function newName(text: string): string {
-  if (parseReference(text).digest === undefined) return normalizeName(text)
-  throw new ImageError("reference-invalid", `a new name cannot have a digest: ${printable(text)}`, {
-    reference: printable(text),
-  })
 }

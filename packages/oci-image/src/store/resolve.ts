@@ -3,7 +3,7 @@ import { ImageError, printable } from "../errors.js"
 import { normalizeName, parseReference } from "../references.js"
 import { exists, type StoreContext } from "./context.js"
 import { readRecords } from "./names.js"
-import type { ImageRecord } from "./stored-image.js"
+import { type ImageRecord, readRecord } from "./stored-image.js"
 
 const ID_PREFIX = /^(?:sha256:)?([0-9a-f]{4,64})$/
 const WHOLE_ID = 64
@@ -67,6 +67,19 @@ async function resolveId(context: StoreContext, prefix: string): Promise<Resolve
 
 function hasId({ digest, configDigest }: ImageRecord, prefix: string): boolean {
   return [digest, configDigest].some(id => digestHex(id).startsWith(prefix))
+}
+
+/** What `image.json` says of the image that a reference means; undefined when there is none. */
+export async function findRecord(context: StoreContext, reference: string): Promise<ImageRecord | undefined> {
+  const found = await resolveReference(context, reference)
+  return found && readRecord(context.folder, found.digest)
+}
+
+/** As {@link findRecord}, for an image that has to be there. @throws ImageError `not-found` */
+export async function existingRecord(context: StoreContext, reference: string): Promise<ImageRecord> {
+  const record = await findRecord(context, reference)
+  if (record) return record
+  throw noSuchImage(reference)
 }
 
 /** The error for a reference to nothing. */

@@ -1,7 +1,16 @@
 import { execFileSync } from "node:child_process"
-import { readdirSync, readFileSync, writeFileSync } from "node:fs"
+import {
+  chownSync,
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs"
 import { join } from "node:path"
-import { PassThrough } from "node:stream"
+import { PassThrough, Writable } from "node:stream"
 import { buffer } from "node:stream/consumers"
 import { describe, expect, test } from "vitest"
 import { packImage } from "../pack/pack-image.js"
@@ -123,6 +132,55 @@ describe("save", () => {
     expect(readdirSync(folder)).not.toContain(gone)
     expect(readdirSync(folder)).toEqual(expect.arrayContaining(stay))
   })
+
+  test("what only looks like work of a dead process is not entered, followed or in the way", async () => {
+    const { store, folder, file } = await setUp()
+    const dead = (i: number) => `.ts-vmm-save-${ownedName().replace(/^\d+-\d+/, `99999999${i}-1`)}`
+    const [link, trap, foreign] = [dead(1), dead(2), dead(3)]
+    symlinkSync("one", join(folder, link))
+    mkdirSync(join(folder, trap))
+    writeFileSync(join(folder, trap, "kept"), "")
+    writeFileSync(join(folder, foreign), "")
+    if (process.getuid?.() === 0) chownSync(join(folder, foreign), 4321, 4321)
+    await store.save(["one"], file)
+    expect(readdirSync(folder)).toEqual(expect.arrayContaining([link, trap, "one"]))
+    expect(existsSync(join(folder, trap, "kept"))).toBe(true)
+    expect(existsSync(join(folder, foreign))).toBe(process.getuid?.() === 0)
+  })
+
+  test.each(FORMATS)("%s: a stream that fails or stalls ends it", async format => {
+    const { store, folder } = await setUp()
+    const full = createWriteStream("/dev/full")
+    expect(await codeOf(() => store.save(["one"], full, { format }))).toBe("io")
+    const stop = new AbortController()
+    const reason = new Error("enough")
+    const stalled = new Writable({ write: () => stop.abort(reason) })
+    await expect(store.save(["one"], stalled, { format, signal: stop.signal })).rejects.toBe(reason)
+    expect(stalled.destroyed).toBe(true)
+    expect(readdirSync(join(folder, "store/leases"))).toEqual([])
+  })
+
+  test.each(FORMATS)("%s: a name with a digest names nothing in an archive", async format => {
+    const { store, folder, file, one } = await setUp()
+    await store.load(`oci:${join(folder, "one")}`, { name: `pinned@${one.digest}` })
+    await store.save([`pinned@${one.digest}`, "one"], file, { format })
+    expect(readFileSync(file, "latin1")).not.toContain("pinned")
+    expect(readFileSync(file, "latin1")).toContain("docker.io/library/one:latest")
+    expect(await codeOf(() => store.save([], file, { format }))).toBe("reference-invalid")
+  })
+
+  test("an image that was loaded without blobs can be saved when it is removed and loaded again", async () => {
+    const { store, folder, file } = await setUp({ keepBlobs: false })
+    await packImage(join(folder, "three"), { layers: [SHARED], compression: "gzip" })
+    await store.load(`oci:${join(folder, "three")}`, { name: "three" })
+    const keeping = await ImageStore.open(join(folder, "store"))
+    await keeping.remove("one")
+    const one = await keeping.load(`oci:${join(folder, "one")}`, { name: "one" })
+    await keeping.save(["one"], file)
+    // Its first layer was there, as a part of `three`, which needs it still.
+    expect((await keeping.get("three"))?.layers[0]).toBe(one.layers[0])
+    expect(await (await fresh(folder)).loadArchive(file)).toHaveLength(1)
+  })
 })
 
 describe("loadArchive", () => {
@@ -202,6 +260,15 @@ describe("loadArchive", () => {
       expect(await codeOf(() => store.loadArchive(join(folder, "o.tar")))).toBe(expected)
     }
     expect(await store.list()).toHaveLength(1)
+  })
+
+  test("I9: an image layout of another version is not guessed at", async () => {
+    const folder = temporaryFolder()
+    const store = await fresh(folder)
+    await packImage(join(folder, "image"), { layers: [SHARED] })
+    writeFileSync(join(folder, "image/oci-layout"), '{"imageLayoutVersion":"2.0.0"}')
+    execFileSync("tar", ["-cf", join(folder, "o.tar"), "-C", join(folder, "image"), "."])
+    expect(await codeOf(() => store.loadArchive(join(folder, "o.tar")))).toBe("source-invalid")
   })
 
   test("refuses what holds no image", async () => {

@@ -1,15 +1,18 @@
 import type { Writable } from "node:stream"
 import type { Digest } from "../digest.js"
+import { ImageError } from "../errors.js"
 import { dockerArchive } from "../export/docker-archive.js"
 import type { ExportContext, ExportImage } from "../export/image.js"
 import { ociArchive } from "../export/oci-archive.js"
 import { tarStream } from "../pack/items.js"
+import { parseReference } from "../references.js"
 import { LayoutFolder } from "../sources/layout.js"
 import { checkKept } from "./content.js"
 import type { StoreContext } from "./context.js"
 import { withDocuments } from "./documents.js"
 import { noSuchImage, resolveReference } from "./resolve.js"
 import { type ImageRecord, readRecord } from "./stored-image.js"
+import { withLease } from "./with-lease.js"
 import { writeTarget } from "./write-target.js"
 
 /**
@@ -25,27 +28,40 @@ export interface SaveOptions {
   readonly signal?: AbortSignal
 }
 
-/** Writes images into one archive; the caller holds a lease, so no blob goes meanwhile. @see ImageStore.save */
+/** Writes images into one archive; no blob goes meanwhile. @see ImageStore.save */
 export async function saveImages(
+  context: StoreContext,
+  references: readonly string[],
+  target: string | Writable,
+  options: SaveOptions,
+): Promise<void> {
+  await withLease(context, () => writeImages(context, references, target, options), options.signal)
+}
+
+async function writeImages(
   context: StoreContext,
   references: readonly string[],
   target: string | Writable,
   { format = "oci-archive", signal }: SaveOptions,
 ): Promise<void> {
   const wanted = await chooseImages(context, references)
+  if (wanted.length === 0) throw new ImageError("reference-invalid", "no image to save was named")
   const images: ExportImage[] = []
   for (const [record, names] of wanted) images.push(await exportImage(context, record, names))
   const blobs = await LayoutFolder.open(context.folder.path)
   try {
     const exported: ExportContext = { blobs, limits: context.limits, signal }
     const items = format === "oci-archive" ? ociArchive(images, exported) : dockerArchive(images, exported)
-    await writeTarget(target, tarStream(items))
+    await writeTarget(target, tarStream(items), signal)
   } finally {
     await blobs[Symbol.asyncDispose]()
   }
 }
 
-/** The images in the order of their digests, each once with the names it was asked for by. */
+/**
+ * The images in the order of their digests, each once with the names it was asked for by. A name with a digest is no
+ * name in an archive: other tools refuse it, and it could not be kept from lying.
+ */
 async function chooseImages(
   context: StoreContext,
   references: readonly string[],
@@ -56,7 +72,8 @@ async function chooseImages(
     const record = found && (await readRecord(context.folder, found.digest))
     if (!found || !record) throw noSuchImage(reference)
     const [, names] = chosen.get(found.digest) ?? [record, []]
-    if (found.name !== undefined && !names.includes(found.name)) names.push(found.name)
+    const isTag = found.name !== undefined && parseReference(found.name).digest === undefined
+    if (isTag && !names.includes(found.name)) names.push(found.name)
     chosen.set(found.digest, [record, names.sort()])
   }
   return [...chosen.values()].sort(([a], [b]) => (a.digest < b.digest ? -1 : 1))

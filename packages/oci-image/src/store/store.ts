@@ -1,51 +1,26 @@
-import { resolve } from "node:path"
 import type { Writable } from "node:stream"
 import type { Digest } from "../digest.js"
-import { ImageError, ioError } from "../errors.js"
 import type { LazyImage } from "../lazy/lazy-image.js"
 import { keepLazyIndex, type OpenLazyOptions, openLazy } from "../lazy/verbs.js"
-import { DEFAULT_LIMITS, type ImageLimits } from "../limits.js"
-import { normalizeName } from "../references.js"
+import type { ImageLimits } from "../limits.js"
 import type { ImageSource } from "../sources/source.js"
 import { type StoredContent, withContent } from "./content.js"
-import { exists, type StoreContext } from "./context.js"
+import type { StoreContext } from "./context.js"
 import { type ImageDetails, imageDetails } from "./details.js"
-import { StoreFolder } from "./folder.js"
 import { collectGarbage, type PruneOptions, type PruneResult, prune } from "./gc.js"
 import { type HistoryEntry, imageHistory } from "./history.js"
 import { type BuildOptions, buildRootfs, type ImportOptions, importTar } from "./import.js"
-import { Leases } from "./leases.js"
+import { type ImageEntry, listImages } from "./list.js"
 import { type LoadArchiveOptions, loadArchive } from "./load-archive.js"
 import type { LoadOptions } from "./load-options.js"
-import { ImageLoader } from "./loader.js"
-import { ImageNames, readRecords, refreshIndex } from "./names.js"
-import { newName, type RemovedImage, removeReference, setName } from "./removal.js"
-import { noSuchImage, resolveReference } from "./resolve.js"
+import { loadSource } from "./loader.js"
+import { openStore, type StoreOptions } from "./open-store.js"
+import { type RemovedImage, removeImage } from "./removal.js"
+import { findRecord } from "./resolve.js"
 import { type SaveOptions, saveImages } from "./save.js"
-import { type ImageRecord, readRecord, StoredImage } from "./stored-image.js"
+import { StoredImage } from "./stored-image.js"
+import { tagImage } from "./tag.js"
 import { type DiskUsage, diskUsage } from "./usage.js"
-
-/** How a store is opened. */
-export interface StoreOptions {
-  /** Overrides of {@link DEFAULT_LIMITS}. */
-  readonly limits?: Partial<ImageLimits>
-  /**
-   * Whether layers' blobs are stored besides their parts, so that other tools can read the store and images can be
-   * saved. Default true.
-   */
-  readonly keepBlobs?: boolean
-  /** Layers of one image that are made at once, at least 1. Default 3. */
-  readonly parallelLayers?: number
-}
-
-const DEFAULT_PARALLEL_LAYERS = 3
-
-/** An image in a list. */
-export interface ImageEntry {
-  readonly image: StoredImage
-  /** Its names, sorted; none for one that was loaded without. */
-  readonly names: readonly string[]
-}
 
 /**
  * A folder of images, shared by any number of processes. Every file in it is content-addressed or replaced
@@ -63,19 +38,9 @@ export interface ImageEntry {
  */
 export class ImageStore {
   readonly #context: StoreContext
-  readonly #loader: ImageLoader
 
-  private constructor(path: string, options: StoreOptions) {
-    const folder = new StoreFolder(path)
-    this.#context = {
-      folder,
-      leases: new Leases(folder.top("leases")),
-      names: new ImageNames(folder),
-      limits: { ...DEFAULT_LIMITS, ...options.limits },
-      keepBlobs: options.keepBlobs ?? true,
-      parallelLayers: Math.max(1, options.parallelLayers ?? DEFAULT_PARALLEL_LAYERS),
-    }
-    this.#loader = new ImageLoader(this.#context)
+  private constructor(context: StoreContext) {
+    this.#context = context
   }
 
   /** Bounds this store applies. */
@@ -89,22 +54,7 @@ export class ImageStore {
    * @throws ImageError `io`
    */
   static async open(path: string, options: StoreOptions = {}): Promise<ImageStore> {
-    const store = new ImageStore(resolve(path), options)
-    await store.#prepare()
-    return store
-  }
-
-  async #prepare(): Promise<void> {
-    const { folder, names } = this.#context
-    try {
-      await folder.prepare()
-      if (await exists(folder.top("oci-layout"))) return
-      await refreshIndex(folder, names)
-      const marker = JSON.stringify({ imageLayoutVersion: "1.0.0" })
-      await folder.replaceFile(folder.top("oci-layout"), marker)
-    } catch (error) {
-      throw ioError(error, "cannot open the image store")
-    }
+    return new ImageStore(await openStore(path, options))
   }
 
   /**
@@ -115,11 +65,7 @@ export class ImageStore {
    * @throws ImageError every code there is, except `not-found` for a name; the signal's reason
    */
   async load(source: string | ImageSource, options: LoadOptions = {}): Promise<StoredImage> {
-    return this.#bring(options, () =>
-      typeof source === "string"
-        ? this.#loader.loadText(source, options)
-        : this.#loader.load(source, options),
-    )
+    return loadSource(this.#context, source, options)
   }
 
   /**
@@ -133,11 +79,7 @@ export class ImageStore {
    * ```
    */
   async loadArchive(path: string, options: LoadArchiveOptions = {}): Promise<ImageEntry[]> {
-    const loaded = await this.#use(
-      () => loadArchive(this.#context, this.#loader, path, options),
-      options.signal,
-    )
-    return loaded.map(({ record, names }) => ({ image: this.#image(record), names }))
+    return loadArchive(this.#context, path, options)
   }
 
   /**
@@ -155,7 +97,7 @@ export class ImageStore {
     source: string | AsyncIterable<Uint8Array>,
     options: ImportOptions = {},
   ): Promise<StoredImage> {
-    return this.#bring(options, () => importTar(this.#context, this.#loader, source, options))
+    return importTar(this.#context, source, options)
   }
 
   /**
@@ -170,34 +112,7 @@ export class ImageStore {
    * ```
    */
   async buildRootfs(path: string, options: BuildOptions = {}): Promise<StoredImage> {
-    return this.#bring(options, () => buildRootfs(this.#context, this.#loader, path, options))
-  }
-
-  /** Brings an image in and gives it its name. */
-  async #bring({ name, signal }: LoadOptions, make: () => Promise<ImageRecord>): Promise<StoredImage> {
-    const stored = name === undefined ? undefined : normalizeName(name)
-    return this.#use(async () => {
-      const record = await make()
-      if (stored === undefined || (await setName(this.#context, stored, record.digest)))
-        return this.#image(record)
-      throw new ImageError("not-found", `image ${record.digest} was removed while it was loaded`, {
-        reference: record.digest,
-      })
-    }, signal)
-  }
-
-  /** Does something during which nothing is collected. */
-  async #use<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const lease = await this.#context.leases.load(signal)
-    try {
-      return await work()
-    } finally {
-      await lease[Symbol.asyncDispose]()
-    }
-  }
-
-  #image(record: ImageRecord): StoredImage {
-    return new StoredImage(this.#context.folder, record)
+    return buildRootfs(this.#context, path, options)
   }
 
   /**
@@ -208,26 +123,13 @@ export class ImageStore {
    * @throws ImageError `reference-invalid`, `digest-invalid`, `ambiguous`, `io`
    */
   async get(reference: string): Promise<StoredImage | undefined> {
-    const record = await this.#record(reference)
-    return record && this.#image(record)
-  }
-
-  async #record(reference: string): Promise<ImageRecord | undefined> {
-    const found = await resolveReference(this.#context, reference)
-    return found && (await readRecord(this.#context.folder, found.digest))
-  }
-
-  async #existing(reference: string): Promise<ImageRecord> {
-    const record = await this.#record(reference)
-    if (record) return record
-    throw noSuchImage(reference)
+    const record = await findRecord(this.#context, reference)
+    return record && new StoredImage(this.#context.folder, record)
   }
 
   /** All images, by digest. */
   async list(): Promise<ImageEntry[]> {
-    const names = await this.#context.names.all()
-    const records = await readRecords(this.#context.folder)
-    return records.map(record => ({ image: this.#image(record), names: names.get(record.digest) ?? [] }))
+    return listImages(this.#context)
   }
 
   /**
@@ -237,7 +139,7 @@ export class ImageStore {
    * documents that are not what they were
    */
   async inspect(reference: string): Promise<ImageDetails> {
-    return imageDetails(this.#context, await this.#existing(reference))
+    return imageDetails(this.#context, reference)
   }
 
   /**
@@ -246,7 +148,7 @@ export class ImageStore {
    * @throws ImageError what {@link inspect} throws
    */
   async history(reference: string): Promise<HistoryEntry[]> {
-    return imageHistory(this.#context, await this.#existing(reference))
+    return imageHistory(this.#context, reference)
   }
 
   /**
@@ -256,11 +158,7 @@ export class ImageStore {
    * @throws ImageError `not-found`, `reference-invalid`, and what {@link get} throws
    */
   async tag(reference: string, name: string): Promise<void> {
-    const stored = newName(name)
-    await this.#use(async () => {
-      const { digest } = await this.#existing(reference)
-      if (!(await setName(this.#context, stored, digest))) throw noSuchImage(reference)
-    })
+    return tagImage(this.#context, reference, name)
   }
 
   /**
@@ -280,7 +178,7 @@ export class ImageStore {
     target: string | Writable,
     options: SaveOptions = {},
   ): Promise<void> {
-    await this.#use(() => saveImages(this.#context, references, target, options), options.signal)
+    return saveImages(this.#context, references, target, options)
   }
 
   /**
@@ -296,7 +194,7 @@ export class ImageStore {
    * ```
    */
   async withContent<T>(reference: string, use: (content: StoredContent) => Promise<T>): Promise<T> {
-    return this.#use(async () => withContent(this.#context, await this.#existing(reference), use))
+    return withContent(this.#context, reference, use)
   }
 
   /**
@@ -309,7 +207,7 @@ export class ImageStore {
    * @throws ImageError `not-found`, and what {@link get} throws; `io`
    */
   async keepLazyIndex(reference: string): Promise<Digest[]> {
-    return this.#use(async () => keepLazyIndex(this.#context, await this.#existing(reference)))
+    return keepLazyIndex(this.#context, reference)
   }
 
   /**
@@ -328,7 +226,7 @@ export class ImageStore {
    * ```
    */
   async openLazy(source: ImageSource, options: OpenLazyOptions = {}): Promise<LazyImage | undefined> {
-    return this.#use(() => openLazy(this.#context, source, options), options.signal)
+    return openLazy(this.#context, source, options)
   }
 
   /**
@@ -338,10 +236,7 @@ export class ImageStore {
    * @throws ImageError `not-found`, and what {@link get} throws
    */
   async remove(reference: string): Promise<RemovedImage> {
-    const { folder, names } = this.#context
-    const removed = await this.#use(() => removeReference(this.#context, reference))
-    if (!(await this.collectGarbage())) await refreshIndex(folder, names)
-    return removed
+    return removeImage(this.#context, reference)
   }
 
   /**

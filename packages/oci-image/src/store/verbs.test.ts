@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs"
+import { rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, expect, test } from "vitest"
 import { digestOf } from "../digest.js"
@@ -107,6 +107,14 @@ describe("remove", () => {
     expect(await store.remove(id)).toEqual({ digest: packed.digest, names: [one, two], deleted: true })
     expect(await codeOf(() => store.remove(id))).toBe("not-found")
     expect((await store.list()).map(entry => entry.image.digest)).toEqual([other.digest])
+  })
+
+  test("an image that cannot be looked at is not taken for missing", async () => {
+    const { folder, store, packed } = await setUp()
+    const image = join(folder, "store/images", packed.digest.slice(7))
+    rmSync(image, { recursive: true })
+    symlinkSync(image, image)
+    expect(await codeOf(() => store.remove("app:1"))).toBe("io")
   })
 
   test("I14: a name set at the same time either keeps the image or is told that it is gone", async () => {

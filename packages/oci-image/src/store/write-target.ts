@@ -1,10 +1,9 @@
-import { type FileHandle, open, realpath, rename, rm, stat } from "node:fs/promises"
+import { type FileHandle, lstat, open, readdir, realpath, rename, rm, stat, unlink } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { Readable, type Writable } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import { ioError, printable } from "../errors.js"
-import { removeStale } from "./folder.js"
-import { ownedName } from "./owner.js"
+import { isOwnerAlive, ownedName } from "./owner.js"
 
 const PREFIX = ".ts-vmm-save-"
 const PIECE = 1024 * 1024
@@ -14,25 +13,33 @@ const PIECE = 1024 * 1024
  * process left of another attempt in the same folder is removed. A pipe or a device is written in place. A stream is
  * ended.
  *
- * @throws ImageError `io`, and what making the chunks throws
+ * @throws ImageError `io`, and what making the chunks throws; the signal's reason
  */
-export async function writeTarget(target: string | Writable, chunks: AsyncIterable<Buffer>): Promise<void> {
+export async function writeTarget(
+  target: string | Writable,
+  chunks: AsyncIterable<Buffer>,
+  signal?: AbortSignal,
+): Promise<void> {
   const pieces = gather(chunks)
-  if (typeof target !== "string") return pipeline(Readable.from(pieces), target)
   try {
-    const found = await stat(target).catch(ignoreMissing)
-    if (found && !found.isFile()) await writeInPlace(target, pieces)
-    else await replace(found ? await realpath(target) : target, pieces)
+    if (typeof target === "string") await writeFile(target, pieces)
+    else await pipeline(Readable.from(pieces), target, signal ? { signal } : {})
   } catch (error) {
-    throw (error as NodeJS.ErrnoException).syscall
-      ? ioError(error, `cannot write ${printable(target)}`)
-      : error
+    signal?.throwIfAborted()
+    const name = typeof target === "string" ? printable(target) : "the stream"
+    throw (error as NodeJS.ErrnoException).syscall ? ioError(error, `cannot write ${name}`) : error
   }
+}
+
+async function writeFile(target: string, pieces: AsyncIterable<Buffer>): Promise<void> {
+  const found = await stat(target).catch(ignoreMissing)
+  if (found && !found.isFile()) await writeAll(await open(target, "w"), pieces, false)
+  else await replace(found ? await realpath(target) : target, pieces)
 }
 
 async function replace(target: string, pieces: AsyncIterable<Buffer>): Promise<void> {
   const folder = dirname(target)
-  await removeStale(folder, PREFIX)
+  await removeLeftovers(folder)
   const temporary = join(folder, `${PREFIX}${ownedName()}`)
   try {
     const file = await open(temporary, "wx", 0o600)
@@ -44,8 +51,18 @@ async function replace(target: string, pieces: AsyncIterable<Buffer>): Promise<v
   }
 }
 
-async function writeInPlace(target: string, pieces: AsyncIterable<Buffer>): Promise<void> {
-  await writeAll(await open(target, "w"), pieces, false)
+/**
+ * Removes what killed processes of this user left. The folder is anybody's, `/tmp` say: only plain files are unlinked,
+ * nothing is entered, and what cannot be removed or seen is no reason not to save.
+ */
+async function removeLeftovers(folder: string): Promise<void> {
+  const names = await readdir(folder).catch(() => [])
+  for (const name of names.filter(name => name.startsWith(PREFIX))) {
+    const path = join(folder, name)
+    const found = await lstat(path).catch(() => undefined)
+    if (!found?.isFile() || found.uid !== process.getuid?.() || isOwnerAlive(name, found.mtimeMs)) continue
+    await unlink(path).catch(() => undefined)
+  }
 }
 
 async function writeAll(file: FileHandle, pieces: AsyncIterable<Buffer>, synced: boolean): Promise<void> {

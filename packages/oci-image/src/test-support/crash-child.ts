@@ -1,39 +1,54 @@
-/** A process that does one operation on a store and fails at a step of it: see store/crash.test.ts. */
-import { readdirSync, rmSync } from "node:fs"
+/** A process that does one operation on many copies of a store and fails at another step of each: see store/crash.test.ts. */
+import { existsSync, readdirSync, rmSync, writeSync } from "node:fs"
 import { join } from "node:path"
 import { isImageError } from "../errors.js"
 import { complaintsAfter, copyBegin, runScenario, type ScenarioName } from "./crash-scenarios.js"
-import { FailingFs } from "./failing-fs.js"
+import { type Ended, FailingFs, type Failure } from "./failing-fs.js"
 
-const [name, folder, step] = process.argv.slice(2) as [ScenarioName, string, string?]
+const [task, name, folder] = process.argv.slice(2) as ["kill" | "check" | "full", ScenarioName, string]
 const failing = await FailingFs.install()
-const result = step === undefined ? await failEverywhere() : await dieAt(Number(step))
-process.stdout.write(JSON.stringify(result))
+const TASKS = { kill, check, full }
+process.stdout.write(JSON.stringify(await TASKS[task]()))
 
-/** Dies at a step; comes back with the number of steps when there are fewer. */
-async function dieAt(step: number): Promise<number> {
-  failing.arm(step, "kill")
-  await runScenario(name, folder, `kill-${step}`)
-  return failing.disarm()
+/** Does the operation on a fresh copy. */
+function attempt(at: string, failure: Failure, step: number): Promise<Ended> {
+  copyBegin(folder, at)
+  return failing.attempt(failure, step, () => runScenario(name, folder, at))
 }
 
-/** Has the disk full from every step on, one after the other. */
-async function failEverywhere(): Promise<{ steps: number; complaints: string[] }> {
+/** Dies at every step, and behind the last one. Before that it tells how each of its attempts stands. */
+async function kill(): Promise<void> {
+  const { steps } = await attempt("count", "freeze", Number.POSITIVE_INFINITY)
+  const attempts = Array.from({ length: steps + 1 }, (_, i) => attempt(`kill-${i + 1}`, "freeze", i + 1))
+  const ended = await Promise.all(attempts)
+  writeSync(1, JSON.stringify(ended.map(({ frozen, error }) => (error ? `${error}` : frozen))))
+  process.kill(process.pid, "SIGKILL")
+}
+
+/** Looks at what dying at every step left. */
+async function check(): Promise<string[]> {
+  const complaints: string[] = []
+  for (let step = 1; existsSync(join(folder, `kill-${step}`)); step++)
+    complaints.push(...(await complaintsAt(step, `kill-${step}`)))
+  return complaints
+}
+
+/** Has the disk full from every step on, one after the other, until there is no such step. */
+async function full(): Promise<string[]> {
   const complaints: string[] = []
   for (let step = 1; ; step++) {
     const at = `full-${step}`
-    copyBegin(folder, at)
-    failing.arm(step, "full")
-    const error = await runScenario(name, folder, at).then(
-      () => undefined,
-      error => error,
-    )
-    const steps = failing.disarm()
-    if (steps < step) return { steps, complaints }
-    const found = [...leftIn(at), ...wrongError(error), ...(await complaintsAfter(name, folder, at))]
-    complaints.push(...found.map(complaint => `step ${step}: ${complaint}`))
-    rmSync(join(folder, at), { recursive: true })
+    const { steps, error } = await attempt(at, "full", step)
+    complaints.push(...[...leftIn(at), ...wrongError(error)].map(complaint => `step ${step}: ${complaint}`))
+    complaints.push(...(await complaintsAt(step, at)))
+    if (steps < step) return complaints
   }
+}
+
+async function complaintsAt(step: number, at: string): Promise<string[]> {
+  const complaints = await complaintsAfter(name, folder, at)
+  rmSync(join(folder, at), { recursive: true })
+  return complaints.map(complaint => `step ${step}: ${complaint}`)
 }
 
 /** What a failure left that only opening the store would take away. */

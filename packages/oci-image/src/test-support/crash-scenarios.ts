@@ -37,6 +37,14 @@ export const SCENARIOS = {
     prepare: loadBoth,
     run: (store, _, at) => store.save(["a", "b"], join(at, "saved.tar"), { format: "docker-archive" }),
   },
+  archive: {
+    prepare: async (store, images, at) => {
+      await loadBoth(store, images)
+      await store.save(["a", "b"], join(at, "two.tar"))
+      await store.remove("b")
+    },
+    run: (store, _, at) => store.loadArchive(join(at, "two.tar"), { names: "take" }),
+  },
   import: {
     prepare: nothing,
     run: (store, images) => store.importTar(`${images}/rootfs.tar`, { name: "a" }),
@@ -67,9 +75,9 @@ export async function runScenario(name: ScenarioName, folder: string, at: string
 }
 
 async function makeImages(folder: string): Promise<void> {
-  const shared = { files: [{ path: "shared", content: Buffer.alloc(20_000, "s") }] }
+  const shared = { files: [{ path: "shared", content: Buffer.alloc(5000, "s") }] }
   const layer = (name: string) => ({ files: [{ path: name, content: name }, { path: ".wh.shared" }] })
-  await packImage(join(folder, "a"), { layers: [shared, layer("a"), layer("c")], compression: "gzip" })
+  await packImage(join(folder, "a"), { layers: [shared, layer("a")], compression: "gzip" })
   await packImage(join(folder, "b"), { layers: [shared, layer("b")], compression: "gzip" })
   const { digest } = await packImage(join(folder, "plain"), { layers: [layer("x")] })
   const manifest = JSON.parse(readFileSync(join(folder, "plain/blobs/sha256", digest.slice(7)), "utf8"))
@@ -89,13 +97,44 @@ export async function complaintsAfter(name: ScenarioName, folder: string, at: st
   const complaints: string[] = []
   for (const kept of ["tmp", "leases"])
     if (readdirSync(join(path, kept)).length > 0) complaints.push(`something stays in ${kept}/`)
+  complaints.push(...halfWritten(path))
   const usage = await store.diskUsage()
   if (usage.total !== sizeOf(path)) complaints.push(`usage is ${usage.total}, not ${sizeOf(path)}`)
   for (const { image } of await store.list())
     if (readDiskBytes(image.disk()).length !== image.size) complaints.push(`${image.digest} is not whole`)
   complaints.push(...(await again(name, folder, at)))
   await store.collectGarbage()
+  complaints.push(...orphansIn(path))
   return [...complaints, ...differences(join(folder, at), join(folder, "end"))]
+}
+
+/** Blobs that are not what their names say, and documents that were cut off. */
+function halfWritten(path: string): string[] {
+  const hashes = hashesIn(join(path, "blobs/sha256"))
+  const wrong = [...hashes].filter(([name, hash]) => name !== `/${hash}`).map(([name]) => `blob ${name}`)
+  const documents = [join(path, "index.json"), join(path, "oci-layout"), ...filesIn(join(path, "refs"))]
+  return [...wrong, ...documents.filter(document => !isJson(document))].map(name => `half written: ${name}`)
+}
+
+function isJson(path: string): boolean {
+  try {
+    return typeof JSON.parse(readFileSync(path, "utf8")) === "object"
+  } catch {
+    return false
+  }
+}
+
+/** Parts and blobs that no image's record names. */
+function orphansIn(path: string): string[] {
+  const images = readdirSync(join(path, "images")).map(name =>
+    JSON.parse(readFileSync(join(path, "images", name, "image.json"), "utf8")),
+  )
+  const needed = new Set(images.flatMap(image => [image.digest, image.configDigest, ...image.layers]))
+  return ["parts", "blobs/sha256"].flatMap(folder =>
+    readdirSync(join(path, folder))
+      .filter(name => !needed.has(`sha256:${name}`))
+      .map(name => `nobody needs ${folder}/${name}`),
+  )
 }
 
 async function again(name: ScenarioName, folder: string, at: string): Promise<string[]> {
@@ -109,7 +148,7 @@ async function again(name: ScenarioName, folder: string, at: string): Promise<st
 }
 
 function differences(folder: string, expected: string): string[] {
-  const [is, wanted] = [hashes(folder), hashes(expected)]
+  const [is, wanted] = [hashesIn(folder), hashesIn(expected)]
   const names = new Set([...is.keys(), ...wanted.keys()])
   return [...names].filter(name => is.get(name) !== wanted.get(name)).map(name => `differs: ${name}`)
 }
@@ -125,7 +164,7 @@ function sizeOf(folder: string): number {
   return filesIn(folder).reduce((sum, path) => sum + readFileSync(path).length, 0)
 }
 
-function hashes(folder: string): Map<string, string> {
+function hashesIn(folder: string): Map<string, string> {
   const hash = (path: string) => createHash("sha256").update(readFileSync(path)).digest("hex")
   return new Map(filesIn(folder).map(path => [path.slice(folder.length), hash(path)]))
 }

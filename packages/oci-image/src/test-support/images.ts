@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, vi } from "vitest"
@@ -16,11 +16,14 @@ import { encodeTarHeader, tarEnd, tarPadding } from "../pack/tar-writer.js"
 vi.setConfig({ testTimeout: 60_000 })
 
 /** A folder that is gone after the test. */
-export function temporaryFolder(): string {
-  const path = mkdtempSync(join(tmpdir(), "oci-image-"))
+export function temporaryFolder(where = tmpdir()): string {
+  const path = mkdtempSync(join(where, "oci-image-"))
   folders.push(path)
   return path
 }
+
+/** Where nothing waits for the disk, which others use too. */
+export const MEMORY = existsSync("/dev/shm") ? "/dev/shm" : tmpdir()
 
 const folders: string[] = []
 
