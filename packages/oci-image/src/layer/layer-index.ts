@@ -1,27 +1,28 @@
 import { createHash } from "node:crypto"
 import { type Digest, digestHex } from "../digest.js"
-import { ImageError } from "../errors.js"
+import { BLOCK_SIZE } from "../erofs/defs.js"
 import { ByteReader, ByteWriter } from "./bytes.js"
+import { checkName, checkNode, corrupt, MAX_DEPTH } from "./index-checks.js"
 import { type NodeKind, sortedNames, TreeNode } from "./tree.js"
 
 /**
  * The index of a data part: the layer's tree, as compact binary. Little endian.
  *
  * ```
- * header   magic[8] diffId[32] dataSize:f64 records:u32
+ * header   magic[8] diffId[32] dataSize:f64
  * record   depth:u16 kind:u8 flags:u8 nameLength:u8 name  then by kind:
  *            sameAs      number:u32 (of an earlier record that is no directory)
  *            others      mode:u16 uid:u32 gid:u32 mtime:f64 nsec:u32 [xattrs] and
- *              directory [whiteouts]    file  size:f64 block:u32    device  major:u32 minor:u32
- *              symlink, link  length:u16 text
- * trailer  sha256[32] of everything before
+ *              directory [whiteouts]    file  size:f64 block:u32 [runs]    device  major:u32 minor:u32    symlink, link  length:u16 text
+ * trailer  records:u32 sha256[32] of everything before
  * ```
  */
-const MAGIC = "TSVMLYR1"
+const MAGIC = "TSVMLYR2"
 const DATA_SIZE_OFFSET = 8 + 32
 /** Bytes at the start of an index that {@link layerDataSize} needs. */
-export const LAYER_INDEX_HEADER_SIZE = DATA_SIZE_OFFSET + 8 + 4
+export const LAYER_INDEX_HEADER_SIZE = DATA_SIZE_OFFSET + 8
 const CHECKSUM_SIZE = 32
+const COUNT_SIZE = 4
 const KINDS: readonly (NodeKind | "same")[] = [
   "directory",
   "file",
@@ -37,6 +38,8 @@ const FLAG_IMPLICIT = 1
 const FLAG_OPAQUE = 2
 const FLAG_XATTRS = 4
 const FLAG_WHITEOUTS = 8
+const FLAG_RUNS = 16
+const FLAGS = 31
 
 /** A layer as it is stored: its tree, and what the tree's blocks point into. */
 export interface LayerIndex {
@@ -46,17 +49,30 @@ export interface LayerIndex {
   readonly root: TreeNode
 }
 
-/** Encodes an index. Equal layers give equal bytes. Uses the nodes' `slot`. */
-export function encodeLayerIndex(index: LayerIndex): Buffer {
-  const out = new ByteWriter()
+/**
+ * Encodes an index, piece by piece. Equal layers give equal bytes. Uses the nodes' `slot`.
+ *
+ * @param sink - takes the next bytes, which are only valid during the call
+ */
+export function writeLayerIndex(index: LayerIndex, sink: (bytes: Buffer) => void): void {
+  const hash = createHash("sha256")
+  const out = new ByteWriter(bytes => {
+    hash.update(bytes)
+    sink(bytes)
+  })
   out.text(MAGIC)
   out.bytes(Buffer.from(digestHex(index.diffId), "hex"))
   out.f64(index.dataSize)
-  out.u32(0)
-  const count = new RecordEncoder(out).encode(index.root)
-  out.patchU32(LAYER_INDEX_HEADER_SIZE - 4, count)
-  out.bytes(createHash("sha256").update(out.view()).digest())
-  return out.view()
+  out.u32(new RecordEncoder(out).encode(index.root))
+  out.flush()
+  sink(hash.digest())
+}
+
+/** Encodes an index in memory. */
+export function encodeLayerIndex(index: LayerIndex): Buffer {
+  const pieces: Buffer[] = []
+  writeLayerIndex(index, bytes => pieces.push(Buffer.from(bytes)))
+  return Buffer.concat(pieces)
 }
 
 /** The size of the data part, out of the first bytes of its index; -1 when they are not an index. */
@@ -65,21 +81,28 @@ export function layerDataSize(header: Buffer): number {
 }
 
 /**
- * Decodes an index; everything is bounded by the buffer's length.
+ * Decodes an index; everything is bounded by the buffer's length. What a process that reads layers could have
+ * made up is checked: names, numbers, and that every file lies inside the data part.
  *
+ * @param maxRecords - how many names there may be
  * @throws ImageError `index-corrupt`
  */
-export function decodeLayerIndex(bytes: Buffer): LayerIndex {
+export function decodeLayerIndex(bytes: Buffer, maxRecords = Number.POSITIVE_INFINITY): LayerIndex {
   const end = bytes.length - CHECKSUM_SIZE
-  if (end < LAYER_INDEX_HEADER_SIZE || bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
+  const recordsEnd = end - COUNT_SIZE
+  if (recordsEnd < LAYER_INDEX_HEADER_SIZE || bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
     throw corrupt("not a layer index")
   const checksum = createHash("sha256").update(bytes.subarray(0, end)).digest()
   if (!checksum.equals(bytes.subarray(end))) throw corrupt("wrong checksum")
-  const input = new ByteReader(bytes.subarray(0, end), MAGIC.length)
+  const records = bytes.readUInt32LE(recordsEnd)
+  if (records > maxRecords) throw corrupt("too many records")
+  const input = new ByteReader(bytes.subarray(0, recordsEnd), MAGIC.length)
   try {
     const diffId: Digest = `sha256:${input.bytes(32).toString("hex")}`
     const dataSize = input.f64()
-    return { diffId, dataSize, root: decodeRecords(input, input.u32()) }
+    if (!Number.isSafeInteger(dataSize) || dataSize < 0 || dataSize % BLOCK_SIZE !== 0)
+      throw corrupt("wrong size of data")
+    return { diffId, dataSize, root: decodeRecords(input, records, dataSize / BLOCK_SIZE) }
   } catch (error) {
     if (error instanceof RangeError) throw corrupt(error.message)
     throw error
@@ -137,6 +160,7 @@ class RecordEncoder {
       case "file":
         out.f64(node.size)
         out.u32(node.block)
+        if (node.runs) this.#runs(node.runs)
         break
       case "char":
       case "block":
@@ -161,6 +185,11 @@ class RecordEncoder {
     }
   }
 
+  #runs(runs: readonly number[]): void {
+    this.#out.u32(runs.length)
+    for (const number of runs) this.#out.u32(number)
+  }
+
   #names(names: readonly string[]): void {
     this.#out.u32(names.length)
     for (const name of names) {
@@ -175,11 +204,12 @@ function flagsOf(node: TreeNode): number {
     (node.implicit ? FLAG_IMPLICIT : 0) |
     (node.opaque ? FLAG_OPAQUE : 0) |
     (node.xattrs ? FLAG_XATTRS : 0) |
-    (node.whiteouts ? FLAG_WHITEOUTS : 0)
+    (node.whiteouts ? FLAG_WHITEOUTS : 0) |
+    (node.runs ? FLAG_RUNS : 0)
   )
 }
 
-function decodeRecords(input: ByteReader, records: number): TreeNode {
+function decodeRecords(input: ByteReader, records: number, blocks: number): TreeNode {
   const open: TreeNode[] = []
   const numbered: TreeNode[] = []
   for (let i = 0; i < records; i++) {
@@ -188,10 +218,12 @@ function decodeRecords(input: ByteReader, records: number): TreeNode {
     const flags = input.u8()
     const name = input.text(input.u8())
     const node = kind === SAME ? numbered[input.u32()] : decodeNode(input, kind, flags)
-    const parent = depth === 0 ? undefined : open[depth - 1]
-    const misplaced = depth === 0 ? i !== 0 || node?.kind !== "directory" : depth > open.length || name === ""
-    if (!node || misplaced) throw corrupt("misplaced record")
-    parent?.children?.set(name, node)
+    const parent = depth === 0 ? undefined : open[depth - 1]?.children
+    const misplaced = depth === 0 ? i !== 0 || node?.kind !== "directory" : !parent || depth > MAX_DEPTH
+    if (!node || misplaced || parent?.has(name)) throw corrupt("misplaced record")
+    if (parent) checkName(name)
+    if (kind !== SAME) checkNode(node, blocks)
+    parent?.set(name, node)
     open.length = depth
     if (node.kind === "directory") open.push(node)
     else if (kind !== SAME) numbered.push(node)
@@ -202,7 +234,7 @@ function decodeRecords(input: ByteReader, records: number): TreeNode {
 
 function decodeNode(input: ByteReader, kindNumber: number, flags: number): TreeNode {
   const kind = KINDS[kindNumber]
-  if (kind === undefined || kind === "same") throw corrupt("unknown kind of record")
+  if (kind === undefined || kind === "same" || flags > FLAGS) throw corrupt("unknown kind of record")
   const node = new TreeNode(kind)
   node.implicit = (flags & FLAG_IMPLICIT) !== 0
   node.opaque = (flags & FLAG_OPAQUE) !== 0
@@ -217,6 +249,7 @@ function decodeNode(input: ByteReader, kindNumber: number, flags: number): TreeN
     case "file":
       node.size = input.f64()
       node.block = input.u32()
+      if (flags & FLAG_RUNS) node.runs = decodeRuns(input)
       break
     case "char":
     case "block":
@@ -237,12 +270,14 @@ function decodeXattrs(input: ByteReader): Map<string, Buffer> {
   return xattrs
 }
 
+function decodeRuns(input: ByteReader): number[] {
+  const runs: number[] = []
+  for (let left = input.u32(); left > 0; left--) runs.push(input.u32())
+  return runs
+}
+
 function decodeNames(input: ByteReader): Set<string> {
   const names = new Set<string>()
   for (let left = input.u32(); left > 0; left--) names.add(input.text(input.u8()))
   return names
-}
-
-function corrupt(why: string): ImageError {
-  return new ImageError("index-corrupt", `stored layer index is damaged: ${why}`)
 }

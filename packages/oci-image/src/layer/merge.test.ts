@@ -105,3 +105,23 @@ describe("hard links to lower layers", () => {
     )
   })
 })
+
+describe("many layers", () => {
+  test("60 layers that add, replace, hide and link", () => {
+    const layers = Array.from({ length: 60 }, (_, i): PackFile[] => [
+      { path: `own/${i}`, content: `${i}` },
+      { path: "top", content: `${i}`, mtime: i },
+      ...(i > 0
+        ? [
+            { path: `own/.wh.${i - 1}` },
+            { path: `linked/${i}`, type: "link" as const, target: `own/${i - 1}` },
+          ]
+        : []),
+    ])
+    const root = merge(...layers)
+    expect(Object.keys(Object.fromEntries(findNode(root, ["own"])?.children ?? []))).toEqual(["59"])
+    expect(findNode(root, ["top"])).toMatchObject({ part: 59, mtime: 59 })
+    expect(findNode(root, ["linked"])?.children?.size).toBe(59)
+    for (let i = 1; i < 60; i++) expect(findNode(root, ["linked", `${i}`])).toMatchObject({ part: i - 1 })
+  })
+})

@@ -22,7 +22,7 @@ export class FileRuns implements TarHandler {
 
   constructor(limits: ImageLimits) {
     this.#limits = limits
-    this.#tar = new TarReader(this, limits)
+    this.#tar = new TarReader(this, limits, { sparse: true })
   }
 
   push(chunk: Buffer): void {
@@ -34,7 +34,9 @@ export class FileRuns implements TarHandler {
   /** @internal */
   entry(entry: TarEntry): void {
     const path = splitPath(entry.path, this.#limits).join("/")
-    this.#current = entry.type === "file" ? { offset: -1, size: entry.size } : undefined
+    // Content of a sparse file is not in the stream as it is in the file.
+    const isPlain = entry.type === "file" && !entry.sparse
+    this.#current = isPlain ? { offset: -1, size: entry.size } : undefined
     if (this.#current) this.#places.set(path, this.#current)
     else this.#places.delete(path)
   }

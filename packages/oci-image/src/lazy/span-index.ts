@@ -71,7 +71,8 @@ const DIGEST_SIZE = 32
 
 /** Encodes an index. Equal indexes give equal bytes. */
 export function encodeSpanIndex(index: SpanIndex): Buffer {
-  const out = new ByteWriter()
+  const pieces: Buffer[] = []
+  const out = new ByteWriter(bytes => pieces.push(Buffer.from(bytes)))
   out.text(MAGIC)
   out.u8(index.packed ? 1 : 0)
   out.f64(index.blobSize)
@@ -93,8 +94,9 @@ export function encodeSpanIndex(index: SpanIndex): Buffer {
     out.f64(run.offset)
     out.f64(run.size)
   }
-  out.bytes(createHash("sha256").update(out.view()).digest())
-  return out.view()
+  out.flush()
+  const bytes = Buffer.concat(pieces)
+  return Buffer.concat([bytes, createHash("sha256").update(bytes).digest()])
 }
 
 /**
