@@ -1,5 +1,5 @@
 import { type Digest, digestHex } from "../digest.js"
-import { ImageError } from "../errors.js"
+import { ImageError, isImageError } from "../errors.js"
 import { checkLimit, DEFAULT_LIMITS } from "../limits.js"
 import type { Reference } from "../references.js"
 import { Fields, parseJsonObject } from "../spec/json.js"
@@ -9,6 +9,8 @@ import { type RegistryAccess, Session } from "./session.js"
 
 /** Answers that one list may be spread over. */
 const PAGES_MAX = 32
+/** What reading something else than an index throws. */
+const NO_INDEX: ReadonlySet<string> = new Set(["json-invalid", "manifest-invalid", "media-type"])
 const NEXT_PAGE = /<([^<>]{1,4096})>\s*;\s*rel="?next"?/
 
 /** Something that refers to an image: a signature, a list of contents. */
@@ -62,7 +64,17 @@ async function tagged(session: Session, digest: Digest): Promise<Referrer[]> {
   const url = session.url(`manifests/sha256-${digestHex(digest)}`)
   const answer = await session.ask(question(url, digest), 200, 404)
   const document = await session.read(answer, url, DEFAULT_LIMITS.documentBytes)
-  return answer.statusCode === 404 ? [] : readReferrers(document)
+  return answer.statusCode === 404 ? [] : readFallback(document)
+}
+
+/** Something else under the tag means that there are none. @see OCI distribution spec 1.1, "Listing Referrers" */
+function readFallback(document: Buffer): Referrer[] {
+  try {
+    return readReferrers(document)
+  } catch (error) {
+    if (isImageError(error) && NO_INDEX.has(error.code)) return []
+    throw error
+  }
 }
 
 function question(to: URL, digest: Digest): { to: URL; headers: Record<string, string>; what: string } {
