@@ -9,6 +9,7 @@ import { type RegistryAccess, Session } from "./session.js"
 
 /** Answers that one list may be spread over. */
 const PAGES_MAX = 32
+const DOCUMENT_MAX = DEFAULT_LIMITS.documentBytes
 /** What reading something else than an index throws. */
 const NO_INDEX: ReadonlySet<string> = new Set(["json-invalid", "manifest-invalid", "media-type"])
 const NEXT_PAGE = /<([^<>]{1,4096})>\s*;\s*rel="?next"?/
@@ -48,8 +49,7 @@ async function listed(
   let url = session.url(`referrers/${digest}`)
   if (artifactType !== undefined) url.searchParams.set("artifactType", artifactType)
   for (let page = 0; page < PAGES_MAX; page++) {
-    const answer = await session.ask(question(url, digest), 200, 404)
-    const document = await session.read(answer, url, DEFAULT_LIMITS.documentBytes)
+    const { answer, document } = await session.fetch(question(url, digest), DOCUMENT_MAX, 200, 404)
     if (answer.statusCode === 404) return undefined
     found.push(...readReferrers(document))
     checkLimit("manifests", found.length, DEFAULT_LIMITS.manifests, "referrers")
@@ -62,8 +62,7 @@ async function listed(
 
 async function tagged(session: Session, digest: Digest): Promise<Referrer[]> {
   const url = session.url(`manifests/sha256-${digestHex(digest)}`)
-  const answer = await session.ask(question(url, digest), 200, 404)
-  const document = await session.read(answer, url, DEFAULT_LIMITS.documentBytes)
+  const { answer, document } = await session.fetch(question(url, digest), DOCUMENT_MAX, 200, 404)
   return answer.statusCode === 404 ? [] : readFallback(document)
 }
 

@@ -39,8 +39,7 @@ export async function listUnderSubject(
 /** The list as it is, fields that are not known here too. */
 async function readList(session: Session, to: string, limits: ImageLimits): Promise<JsonObject> {
   const request = { to, headers: { accept: OCI_INDEX }, what: "the question for referrers" }
-  const answer = await session.ask(request, 200, 404)
-  const document = await session.read(answer, session.url(to), limits.documentBytes)
+  const { answer, document } = await session.fetch(request, limits.documentBytes, 200, 404)
   if (answer.statusCode === 404) return EMPTY
   const list = parseJsonObject(document, "referrers")
   readIndex(list, OCI_INDEX, limits)
