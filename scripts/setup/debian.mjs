@@ -16,7 +16,7 @@ export const GROUPS = {
     ...["docker-registry", "apache2-utils", "openssl"], // a registry, its passwords and certificates
     ...["kmod", "socat", "util-linux", "procps"], // depmod for the stock kernel, sockets, setpriv, ps
   ],
-  bench: ["runc"],
+  bench: ["runc", "podman"],
 }
 
 const DPKG_STATUS = "/var/lib/dpkg/status"

@@ -20,10 +20,22 @@ export function connectionError({ host }: URL, cause: unknown): ImageError {
     const hint = "set ca for the host, or plainHttp if it speaks no TLS"
     return new ImageError("registry-tls", `${host} is not trusted (${code}): ${hint}`, fields, { cause })
   }
-  if (/^HPE_|CONTENT_LENGTH|HEADERS_OVERFLOW/.test(code))
-    return new ImageError("registry-protocol", `${host} does not speak HTTP well: ${code}`, fields, { cause })
+  if (/^HPE_|CONTENT_LENGTH|HEADERS_OVERFLOW/.test(code) || isNoHttp(cause))
+    return new ImageError(
+      "registry-protocol",
+      `${host} does not speak HTTP well: ${code || message}`,
+      fields,
+      {
+        cause,
+      },
+    )
   const kind = /_TIMEOUT$|^ETIMEDOUT$/.test(code) ? "registry-timeout" : "registry-unavailable"
   return new ImageError(kind, `cannot reach ${host}: ${code || message}`, fields, { cause })
+}
+
+/** What came could not be read. An answer that only ends too early is none of these: it may be whole next time. */
+function isNoHttp(cause: unknown): boolean {
+  return cause instanceof Error && cause.name === "HTTPParserError" && !cause.message.includes("EOF")
 }
 
 /** The error for an answer 429 or 5xx that stays. */

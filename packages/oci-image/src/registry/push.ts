@@ -6,6 +6,7 @@ import { type BlobSource, readDocument } from "../sources/blob.js"
 import { Fields, parseJsonObject } from "../spec/json.js"
 import { type Descriptor, documentKind, readDescriptor, readIndex } from "../spec/manifest.js"
 import { type RegistryAccess, Session } from "./session.js"
+import { listUnderSubject } from "./subject.js"
 import { type UploadOutcome, uploadBlob } from "./upload.js"
 
 /** Blobs sent at once. Half of a host's connections: the other half may be what the blobs are read from. */
@@ -34,7 +35,7 @@ export interface PushResult {
 
 /**
  * Sends an image, or an index with all of its images: blobs first, then manifests by digest, the name last. A push
- * that breaks leaves the name as it was.
+ * that breaks leaves the name as it was. What refers to another image is listed under that, too.
  *
  * @throws ImageError `registry-…`, `media-type`, `manifest-invalid`, `limit`, and what reading the content throws
  * @see OCI distribution spec 1.1, "Push"
@@ -86,7 +87,8 @@ class Push {
     const document = await readDocument(this.#blobs, at, kind, documentBytes, this.#options.signal)
     if (kind === "index") await this.#sendEntries(document, at, depth)
     else await this.#sendBlobs(contentOf(document, at, this.#limits))
-    await this.#putManifest(document, at, name)
+    const isListed = await this.#putManifest(document, at, name)
+    if (!isListed) await listUnderSubject(this.#session, document, at, this.#limits)
   }
 
   /** One after the other: their blobs go in parallel, and most are shared. */
@@ -119,12 +121,13 @@ class Push {
     onBlob?.(blob, outcome)
   }
 
-  async #putManifest(document: Buffer, { mediaType, digest }: Descriptor, name: string): Promise<void> {
+  /** @returns whether the registry lists it by itself under what it refers to */
+  async #putManifest(document: Buffer, { mediaType, digest }: Descriptor, name: string): Promise<boolean> {
     const headers = { "content-type": mediaType, "content-length": `${document.length}` }
     const put = { method: "PUT", to: `manifests/${name}`, headers, body: () => document } as const
     const answer = await this.#session.tell({ ...put, what: `storing the manifest ${name}` }, 201)
     const stored = answer.headers["docker-content-digest"]
-    if (stored === undefined || stored === digest) return
+    if (stored === undefined || stored === digest) return answer.headers["oci-subject"] !== undefined
     const { host } = new URL(this.#session.endpoint.origin)
     throw new ImageError("registry-protocol", `${host} stored the manifest under another digest`, {
       host,

@@ -1,4 +1,4 @@
-import { ImageError, isImageError } from "../errors.js"
+import { ImageError } from "../errors.js"
 import { checkLimit } from "../limits.js"
 import type { Reference } from "../references.js"
 import type { BlobRequest } from "../sources/blob.js"
@@ -7,11 +7,6 @@ import { type RegistryAccess, Session } from "./session.js"
 import type { Answer } from "./transport.js"
 
 const RANGE_MAX = 64 * 1024 * 1024
-/** How often an answer may break off: each request is tried several times as it is, and a guest waits for it. */
-const BREAKS = 2
-/** Errors that another answer may get around. */
-const MAY_PASS: ReadonlySet<string> = new Set(["registry-unavailable", "registry-timeout"])
-
 /** Where a blob is asked for. */
 export interface RangePlace {
   readonly access: RegistryAccess
@@ -32,17 +27,9 @@ export async function readRange(
   signal: AbortSignal | undefined,
 ): Promise<Buffer> {
   checkLimit("documentBytes", to - from, RANGE_MAX, "length of a range")
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await mirrors.firstOf(reference.registry, true, signal, endpoint =>
-        askRange(new Session(access, reference, {}, signal, endpoint), request, from, to),
-      )
-    } catch (error) {
-      signal?.throwIfAborted()
-      if (attempt >= BREAKS || !isImageError(error) || !MAY_PASS.has(error.code)) throw error
-      await access.transport.wait(attempt, 0, signal)
-    }
-  }
+  return mirrors.firstOf(reference.registry, true, signal, endpoint =>
+    askRange(new Session(access, reference, {}, signal, endpoint), request, from, to),
+  )
 }
 
 async function askRange(
@@ -54,9 +41,9 @@ async function askRange(
   const path = `blobs/${digest}`
   const headers = { range: `bytes=${from}-${to - 1}` }
   // One that sends the whole instead is refused: it would be read again and again.
-  const answer = await session.ask({ to: path, headers, what: `the question for a part of ${digest}` }, 206)
-  const bytes = await session.read(answer, session.url(path), to - from)
-  if (bytes.length === to - from && isRange(answer, from, to)) return bytes
+  const asked = { to: path, headers, what: `the question for a part of ${digest}` }
+  const { answer, document } = await session.fetch(asked, to - from, 206)
+  if (document.length === to - from && isRange(answer, from, to)) return document
   const { host } = session.url(path)
   throw new ImageError("registry-protocol", `${host} sends another part of a blob than was asked for`, {
     host,

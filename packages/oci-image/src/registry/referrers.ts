@@ -1,5 +1,5 @@
 import { type Digest, digestHex } from "../digest.js"
-import { ImageError } from "../errors.js"
+import { ImageError, isImageError } from "../errors.js"
 import { checkLimit, DEFAULT_LIMITS } from "../limits.js"
 import type { Reference } from "../references.js"
 import { Fields, parseJsonObject } from "../spec/json.js"
@@ -9,6 +9,9 @@ import { type RegistryAccess, Session } from "./session.js"
 
 /** Answers that one list may be spread over. */
 const PAGES_MAX = 32
+const DOCUMENT_MAX = DEFAULT_LIMITS.documentBytes
+/** What reading something else than an index throws. */
+const NO_INDEX: ReadonlySet<string> = new Set(["json-invalid", "manifest-invalid", "media-type"])
 const NEXT_PAGE = /<([^<>]{1,4096})>\s*;\s*rel="?next"?/
 
 /** Something that refers to an image: a signature, a list of contents. */
@@ -46,8 +49,7 @@ async function listed(
   let url = session.url(`referrers/${digest}`)
   if (artifactType !== undefined) url.searchParams.set("artifactType", artifactType)
   for (let page = 0; page < PAGES_MAX; page++) {
-    const answer = await session.ask(question(url, digest), 200, 404)
-    const document = await session.read(answer, url, DEFAULT_LIMITS.documentBytes)
+    const { answer, document } = await session.fetch(question(url, digest), DOCUMENT_MAX, 200, 404)
     if (answer.statusCode === 404) return undefined
     found.push(...readReferrers(document))
     checkLimit("manifests", found.length, DEFAULT_LIMITS.manifests, "referrers")
@@ -60,9 +62,18 @@ async function listed(
 
 async function tagged(session: Session, digest: Digest): Promise<Referrer[]> {
   const url = session.url(`manifests/sha256-${digestHex(digest)}`)
-  const answer = await session.ask(question(url, digest), 200, 404)
-  const document = await session.read(answer, url, DEFAULT_LIMITS.documentBytes)
-  return answer.statusCode === 404 ? [] : readReferrers(document)
+  const { answer, document } = await session.fetch(question(url, digest), DOCUMENT_MAX, 200, 404)
+  return answer.statusCode === 404 ? [] : readFallback(document)
+}
+
+/** Something else under the tag means that there are none. @see OCI distribution spec 1.1, "Listing Referrers" */
+function readFallback(document: Buffer): Referrer[] {
+  try {
+    return readReferrers(document)
+  } catch (error) {
+    if (isImageError(error) && NO_INDEX.has(error.code)) return []
+    throw error
+  }
 }
 
 function question(to: URL, digest: Digest): { to: URL; headers: Record<string, string>; what: string } {

@@ -87,8 +87,7 @@ export class RegistrySource implements ImageSource {
     const request = { to: `manifests/${digest ?? tag}`, headers: ACCEPT, what }
     const head = await this.#head(session, request)
     if (head) return { descriptor: head }
-    const answer = await session.ask(request, 200)
-    const document = await session.read(answer, session.url(request.to), max)
+    const { answer, document } = await session.fetch(request, max, 200)
     const actual = digestOf(document)
     const promised = digest ?? promisedDigest(answer)
     if (promised) checkDigest(`manifest ${formatReference(this.#reference)}`, promised, actual)
@@ -142,8 +141,8 @@ export class RegistrySource implements ImageSource {
 
   async #document(session: Session, { digest, size }: BlobRequest): Promise<Buffer> {
     const to = `manifests/${digest}`
-    const answer = await session.ask({ to, headers: ACCEPT, what: `the question for ${digest}` }, 200)
-    const document = await session.read(answer, session.url(to), size)
+    const request = { to, headers: ACCEPT, what: `the question for ${digest}` }
+    const { document } = await session.fetch(request, size, 200)
     if (session.endpoint.isMirror) checkDigest("manifest", digest, digestOf(document))
     return document
   }

@@ -1,5 +1,5 @@
 import type { Readable } from "node:stream"
-import { ImageError } from "../errors.js"
+import { ImageError, isImageError } from "../errors.js"
 import type { BlobRequest } from "../sources/blob.js"
 import type { Authorizer, Rights, Want } from "./authorizer.js"
 import { streamBlob } from "./blob-stream.js"
@@ -7,6 +7,9 @@ import { type Endpoint, endpointsOf, maySendOn, type RegistryHosts } from "./hos
 import { type BodyOrigin, readBody } from "./read-body.js"
 import { statusError } from "./status-error.js"
 import { type Answer, discard, type Transport } from "./transport.js"
+
+/** Trouble while an answer is read that another one may get around. */
+const MAY_PASS: ReadonlySet<string> = new Set(["registry-unavailable", "registry-timeout"])
 
 /** What requests go through. */
 export interface RegistryAccess {
@@ -32,6 +35,12 @@ export interface SessionRequest {
   readonly attempts?: number
   /** Says in messages what was asked. */
   readonly what: string
+}
+
+/** A document, and the answer that it came with. */
+export interface FetchedDocument {
+  readonly answer: Answer
+  readonly document: Buffer
 }
 
 /** Requests to one repository, of a registry or of a mirror of it. */
@@ -101,12 +110,23 @@ export class Session {
   }
 
   /**
-   * Reads an answer's body whole.
+   * {@link ask} for a document, which is read whole: anew, should its answer break off.
    *
-   * @throws ImageError `limit` above `max` bytes, `registry-unavailable`, `registry-timeout`
+   * @throws ImageError `limit` above `max` bytes, and what asking throws
    */
-  read(answer: Answer, url: URL, max: number): Promise<Buffer> {
-    return readBody(answer, max, this.#originOf(url))
+  async fetch(request: SessionRequest, max: number, ...statuses: number[]): Promise<FetchedDocument> {
+    const { attempts } = this.#access.transport.options
+    const url = typeof request.to === "string" ? this.url(request.to) : request.to
+    for (let attempt = 1; ; attempt++) {
+      const answer = await this.ask(request, ...statuses)
+      try {
+        return { answer, document: await readBody(answer, max, this.#originOf(url)) }
+      } catch (error) {
+        this.signal?.throwIfAborted()
+        if (!isImageError(error) || !MAY_PASS.has(error.code) || attempt >= attempts) throw error
+        await this.wait(attempt)
+      }
+    }
   }
 
   /** A blob's bytes, from as many requests as it takes. */

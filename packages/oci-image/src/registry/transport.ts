@@ -4,6 +4,7 @@ import { ImageError } from "../errors.js"
 import { type Clock, SYSTEM_CLOCK } from "./clock.js"
 import { connectionError, mayPass, retryAfter, troubleError } from "./failures.js"
 import { type Endpoint, endpointFor, type HostSettings, maySendOn, type RegistryHosts } from "./hosts.js"
+import { patientConnector } from "./socket.js"
 
 /** Times and counts of the transport. Times in milliseconds. */
 export interface TransportOptions {
@@ -165,7 +166,7 @@ export class Transport {
     if (known) return known
     const { connectTimeoutMs: timeout, connectionsPerHost: connections } = this.options
     const trust = { rejectUnauthorized: !skipVerify, ...(ca === undefined ? {} : { ca }) }
-    const agent = new Agent({ connections, connect: { timeout, ...trust } })
+    const agent = new Agent({ connections, connect: patientConnector({ timeout, ...trust }) })
     this.#agents.set(key, agent)
     return agent
   }
