@@ -13,7 +13,13 @@ export interface PackSourceOptions {
   readonly signal?: AbortSignal
 }
 
-/** Packs one layer into a temporary image layout, which goes when the source is closed. */
+/**
+ * Packs one layer into a temporary image layout, which goes when the source is closed.
+ *
+ * So the layer is written once more than it would have to be: its digest, by which everything is called, is known at its
+ * end only, and loading takes nothing that has no digest to be proven against. The one way in is worth more here than
+ * the second writing, which costs no reading from a disk: the layer was just written.
+ */
 export async function packToLayout(
   layer: LayerInput,
   folder: StoreFolder,
