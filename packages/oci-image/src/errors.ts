@@ -38,6 +38,9 @@ export type ImageErrorCode =
   | "entry-xattr"
   | "link-target"
   | "whiteout"
+  // layers that are not read, and the process that reads them
+  | "layer-foreign"
+  | "layer-process"
   // registries
   | "registry-config"
   | "registry-denied"

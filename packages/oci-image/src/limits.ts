@@ -36,6 +36,12 @@ export interface ImageLimits {
   readonly paxBytes: number
   /** Bytes of all extended attributes of one entry. */
   readonly xattrBytes: number
+  /** Bytes of all extended attributes of one layer. */
+  readonly layerXattrBytes: number
+  /** Stored regions of all sparse files of one layer. */
+  readonly sparseRegions: number
+  /** Bytes of all holes in sparse files of one layer: they take no space, but up to 1/1024 of it to describe. */
+  readonly holeBytes: number
   /** Members of an archive that holds an image (not of its layers). */
   readonly archiveEntries: number
 }
@@ -57,6 +63,9 @@ export const DEFAULT_LIMITS: ImageLimits = {
   pathBytes: 4096,
   paxBytes: MIB,
   xattrBytes: 64 * KIB,
+  layerXattrBytes: 32 * MIB,
+  sparseRegions: 100_000,
+  holeBytes: 16 * GIB,
   archiveEntries: 10_000,
 }
 

@@ -15,6 +15,8 @@ export const EROFS_SUPER_SIZE = 128
 export const EROFS_FEATURE_COMPAT_SB_CHKSUM = 0x1
 export const EROFS_FEATURE_COMPAT_MTIME = 0x2
 
+export const EROFS_FEATURE_INCOMPAT_CHUNKED_FILE = 0x4
+
 /** Offsets in `struct erofs_super_block`. */
 export const SUPER = {
   magic: 0,
@@ -36,6 +38,7 @@ export const EROFS_INODE_EXTENDED_SIZE = 64
 export const EROFS_INODE_LAYOUT_EXTENDED = 1
 export const EROFS_INODE_FLAT_PLAIN = 0
 export const EROFS_INODE_FLAT_INLINE = 2
+export const EROFS_INODE_CHUNK_BASED = 4
 export const EROFS_I_DATALAYOUT_BIT = 1
 
 /** Offsets in `struct erofs_inode_extended`. */
@@ -44,7 +47,7 @@ export const INODE = {
   xattrIcount: 2,
   mode: 4,
   size: 8,
-  /** Start block of flat files, device number of device nodes. */
+  /** Start block of flat files, chunk format of files in chunks, device number of device nodes. */
   u: 16,
   ino: 20,
   uid: 24,
@@ -53,6 +56,11 @@ export const INODE = {
   mtimeNsec: 40,
   nlink: 44,
 } as const
+
+/** Size of an entry in a chunk map without device numbers; it stands behind the inode and its attributes. */
+export const EROFS_BLOCK_MAP_ENTRY_SIZE = 4
+/** The block address of a chunk that is a hole. */
+export const EROFS_NULL_ADDR = 0xffffffff
 
 export const EROFS_DIRENT_SIZE = 12
 export const EROFS_XATTR_HEADER_SIZE = 12

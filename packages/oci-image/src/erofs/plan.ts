@@ -1,4 +1,5 @@
 import { sortedNames, type TreeNode } from "../layer/tree.js"
+import { type ChunkMap, chunkMap, chunkMapSize } from "./chunks.js"
 import {
   BLOCK_SIZE,
   EROFS_INODE_EXTENDED_SIZE,
@@ -19,6 +20,8 @@ export interface PlannedInode {
   /** Bytes of content that the metadata part holds: entries of a directory, text of a symlink. */
   readonly size: number
   readonly xattrSize: number
+  /** Sparse files: how the map behind the inode divides them. */
+  readonly chunks: ChunkMap | undefined
   /** Byte offset of the inode. */
   at: number
   nlink: number
@@ -91,6 +94,7 @@ function add(inodes: PlannedInode[], node: TreeNode, parent: TreeNode): void {
     names,
     size: names ? directorySize(names) : node.kind === "symlink" ? node.target.length : 0,
     xattrSize: node.xattrs ? encodeXattrs(node.xattrs).length : 0,
+    chunks: node.runs && chunkMap(node.size, node.runs),
     at: 0,
     nlink: names ? 2 : 1,
     inline: false,
@@ -100,7 +104,7 @@ function add(inodes: PlannedInode[], node: TreeNode, parent: TreeNode): void {
 
 /**
  * Places an inode at or after `at`: it does not cross a block border, nor does an inline tail, which the kernel
- * reads from one block.
+ * reads from one block. A chunk map may: its entries are read one by one.
  *
  * @returns the first free byte behind it
  */
@@ -111,6 +115,6 @@ function place(inode: PlannedInode, at: number): number {
   const together = inode.inline ? head + tail : EROFS_INODE_EXTENDED_SIZE
   const crosses = (at % BLOCK_SIZE) + together > BLOCK_SIZE
   inode.at = crosses ? Math.ceil(at / BLOCK_SIZE) * BLOCK_SIZE : at
-  const end = inode.at + head + (inode.inline ? tail : 0)
+  const end = inode.at + head + (inode.inline ? tail : 0) + chunkMapSize(inode.chunks)
   return Math.ceil(end / NID_UNIT) * NID_UNIT
 }

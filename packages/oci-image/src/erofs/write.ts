@@ -1,11 +1,14 @@
 import type { TreeNode } from "../layer/tree.js"
+import { chunkFormat, encodeChunkMap } from "./chunks.js"
 import { crc32c } from "./crc32c.js"
 import {
   BLOCK_BITS,
   BLOCK_SIZE,
   EROFS_FEATURE_COMPAT_MTIME,
   EROFS_FEATURE_COMPAT_SB_CHKSUM,
+  EROFS_FEATURE_INCOMPAT_CHUNKED_FILE,
   EROFS_I_DATALAYOUT_BIT,
+  EROFS_INODE_CHUNK_BASED,
   EROFS_INODE_EXTENDED_SIZE,
   EROFS_INODE_FLAT_INLINE,
   EROFS_INODE_FLAT_PLAIN,
@@ -72,6 +75,9 @@ function encodeSuperblock(plan: Plan, blocks: number, uuid: Buffer): Buffer {
   sb.writeUInt32LE(plan.inodes.length, SUPER.inos)
   sb.writeUInt32LE(blocks, SUPER.blocks)
   uuid.copy(sb, SUPER.uuid, 0, 16)
+  // Only where it is needed: kernels before 5.15 mount the rest.
+  if (plan.inodes.some(inode => inode.chunks))
+    sb.writeUInt32LE(EROFS_FEATURE_INCOMPAT_CHUNKED_FILE, SUPER.featureIncompat)
   return sb
 }
 
@@ -138,12 +144,11 @@ class InodeWriter {
     }
   }
 
-  /** The inode, its attributes, and its inline tail. */
+  /** The inode, its attributes, and what else stands behind it: an inline tail or a chunk map. */
   #encode(inode: PlannedInode): Buffer {
     const { node } = inode
     const out = Buffer.alloc(EROFS_INODE_EXTENDED_SIZE)
-    const layout = inode.inline ? EROFS_INODE_FLAT_INLINE : EROFS_INODE_FLAT_PLAIN
-    out.writeUInt16LE(EROFS_INODE_LAYOUT_EXTENDED | (layout << EROFS_I_DATALAYOUT_BIT), INODE.format)
+    out.writeUInt16LE(EROFS_INODE_LAYOUT_EXTENDED | (layoutOf(inode) << EROFS_I_DATALAYOUT_BIT), INODE.format)
     out.writeUInt16LE(xattrCount(inode.xattrSize), INODE.xattrIcount)
     out.writeUInt16LE(S_IF[node.kind as keyof typeof S_IF] | node.mode, INODE.mode)
     writeU64(out, node.kind === "file" ? node.size : inode.size, INODE.size)
@@ -155,8 +160,17 @@ class InodeWriter {
     out.writeUInt32LE(node.mtimeNsec, INODE.mtimeNsec)
     out.writeUInt32LE(inode.nlink, INODE.nlink)
     const xattrs = encodeXattrs(node.xattrs)
-    const tail = inode.inline ? this.#content(inode).subarray(outsideBytes(inode)) : Buffer.alloc(0)
+    const tail = this.#tail(inode)
     return xattrs.length + tail.length === 0 ? out : Buffer.concat([out, xattrs, tail])
+  }
+
+  #tail(inode: PlannedInode): Buffer {
+    if (inode.inline) return this.#content(inode).subarray(outsideBytes(inode))
+    return inode.chunks ? encodeChunkMap(inode.chunks, this.#fileBlock(inode.node)) : Buffer.alloc(0)
+  }
+
+  #fileBlock(node: TreeNode): number {
+    return (this.#partBlocks[node.part] as number) + node.block
   }
 
   #unionField(inode: PlannedInode): number {
@@ -166,7 +180,8 @@ class InodeWriter {
       case "block":
         return encodeDevice(node.major, node.minor)
       case "file":
-        return node.size === 0 ? 0 : (this.#partBlocks[node.part] as number) + node.block
+        if (inode.chunks) return chunkFormat(inode.chunks)
+        return node.size === 0 ? 0 : this.#fileBlock(node)
       default:
         return outsideBytes(inode) > 0 ? inode.block : 0
     }
@@ -183,6 +198,11 @@ class InodeWriter {
     const inode = this.#plan.inodes[child.slot] as PlannedInode
     return { name, nid: nidOf(inode), fileType: FT[child.kind as keyof typeof FT] }
   }
+}
+
+function layoutOf(inode: PlannedInode): number {
+  if (inode.chunks) return EROFS_INODE_CHUNK_BASED
+  return inode.inline ? EROFS_INODE_FLAT_INLINE : EROFS_INODE_FLAT_PLAIN
 }
 
 /** Bytes of an inode's content that stand in blocks of their own. */

@@ -7,6 +7,10 @@ import { ZstdDecoder } from "./zstd.js"
 import { ZstdFrames, type ZstdPiece } from "./zstd-frames.js"
 
 const OUTPUT_CHUNK = 256 * 1024
+/** Unpacked ahead while the last chunk is looked at: the decoder has a thread of its own. */
+const OUTPUT_AHEAD = 4 * OUTPUT_CHUNK
+/** Chunks read ahead for the decoder. */
+const INPUT_AHEAD = 8
 const MAGIC_SIZE = 4
 const GZIP_MAGIC = 0x1f8b
 const ZSTD_MAGIC = 0x28b52ffd
@@ -56,7 +60,14 @@ async function* decoded(
       yield* chunks
       return
     case "gzip":
-      yield* through(chunks, zlib.createGunzip({ chunkSize: OUTPUT_CHUNK }), "gzip")
+      yield* through(
+        chunks,
+        zlib.createGunzip({
+          chunkSize: OUTPUT_CHUNK,
+          readableHighWaterMark: OUTPUT_AHEAD,
+        } as zlib.ZlibOptions),
+        "gzip",
+      )
       return
     case "zstd":
       yield* createZstdDecompress
@@ -69,7 +80,7 @@ async function* decoded(
 const { createZstdDecompress } = zlib as typeof zlib & { createZstdDecompress?: CreateZstdDecompress }
 
 /** The part of Node's zstd decoder that is used here. */
-type CreateZstdDecompress = (options: { chunkSize: number }) => Transform
+type CreateZstdDecompress = (options: { chunkSize: number; readableHighWaterMark: number }) => Transform
 
 async function* zstdPortable(chunks: AsyncIterable<Buffer>, limits: ImageLimits): AsyncGenerator<Buffer> {
   const frames = new ZstdFrames(limits)
@@ -88,7 +99,11 @@ async function* zstdNative(
 ): AsyncGenerator<Buffer> {
   const pieces = zstdPieces(chunks, limits)
   for (let first = await pieces.next(); !first.done; first = await pieces.next()) {
-    yield* through(restOfFrame(first.value, pieces), create({ chunkSize: OUTPUT_CHUNK }), "zstd")
+    yield* through(
+      restOfFrame(first.value, pieces),
+      create({ chunkSize: OUTPUT_CHUNK, readableHighWaterMark: OUTPUT_AHEAD }),
+      "zstd",
+    )
   }
 }
 
@@ -160,7 +175,7 @@ async function* through(
       throw error
     }
   }
-  pipeline(Readable.from(source(), { highWaterMark: 1 }), stream, () => undefined)
+  pipeline(Readable.from(source(), { highWaterMark: INPUT_AHEAD }), stream, () => undefined)
   try {
     for await (const chunk of stream) yield chunk as Buffer
   } catch (cause) {

@@ -1,9 +1,10 @@
 import fc from "fast-check"
-import { expect, test } from "vitest"
+import { describe, expect, test } from "vitest"
 import { digestOf } from "../digest.js"
 import type { PackFile } from "../pack/items.js"
 import { codeOf, layerOf } from "../test-support/images.js"
 import { decodeLayerIndex, encodeLayerIndex } from "./layer-index.js"
+import { implicitDirectory, TreeNode } from "./tree.js"
 
 const files: PackFile[] = [
   { path: "d/", mode: 0o1777, uid: 4_000_000_000, mtime: -0.5 },
@@ -45,4 +46,67 @@ test("I14: refuses every damaged index with its code", async () => {
     }),
     { seed: 14, numRuns: 300 },
   )
+})
+
+test("keeps where the content of sparse files is, and what it is", () => {
+  const root = implicitDirectory()
+  const node = new TreeNode("file")
+  Object.assign(node, { size: 40_000, block: 1, runs: [0, 1, 5, 2], hash: "h".repeat(32) })
+  root.children?.set("f", node)
+  const again = decodeLayerIndex(encodeLayerIndex({ diffId: digestOf("x"), dataSize: 4 * 4096, root }))
+  expect(again.root.children?.get("f")).toMatchObject({
+    size: 40_000,
+    block: 1,
+    runs: [0, 1, 5, 2],
+    hash: node.hash,
+  })
+})
+
+describe("an index that is whole but says what no layer does", () => {
+  const cases: readonly (readonly [string, string, Partial<TreeNode>])[] = [
+    ["name with a slash", "a/b", {}],
+    ["name ..", "..", {}],
+    ["empty name", "", {}],
+    ["name with NUL", "a\0", {}],
+    ["file beyond the data", "f", { size: 4097, block: 0 }],
+    ["file that begins beyond the data", "f", { size: 1, block: 1 }],
+    ["negative size", "f", { size: -1 }],
+    ["size that is no integer", "f", { size: 0.5 }],
+    ["size that is no number", "f", { size: Number.NaN }],
+    ["runs beyond the data", "f", { size: 40_000, runs: [0, 1, 3, 1] }],
+    ["runs beyond the file", "f", { size: 4096, runs: [1, 1] }],
+    ["runs out of order", "f", { size: 40_000, runs: [5, 1, 3, 0] }],
+    ["half a run", "f", { size: 40_000, runs: [5] }],
+    ["mode of another type", "f", { mode: 0o100644 }],
+    ["owner that is none", "f", { uid: 0xffffffff }],
+    ["time beyond what counts", "f", { mtime: 1e300 }],
+    ["too many nanoseconds", "f", { mtimeNsec: 1e9 }],
+    ["attribute of overlayfs", "f", { xattrs: new Map([["trusted.overlay.opaque", Buffer.from("y")]]) }],
+    ["attribute that EROFS does not have", "f", { xattrs: new Map([["x", Buffer.from("y")]]) }],
+    ["empty symlink", "f", { kind: "symlink", target: "" }],
+    ["symlink with NUL", "f", { kind: "symlink", target: "a\0" }],
+    ["link out of the root", "f", { kind: "link", target: "../a" }],
+    ["device number", "f", { kind: "char", major: 4096 }],
+    ["whiteout of the parent", "d", { kind: "directory", whiteouts: new Set([".."]) }],
+  ]
+
+  test.each(cases)("I4: %s", async (_what, name, fields) => {
+    const root = implicitDirectory()
+    const node = new TreeNode(fields.kind ?? "file")
+    root.children?.set(name, Object.assign(node, fields))
+    const bytes = encodeLayerIndex({ diffId: digestOf("x"), dataSize: 4096, root })
+    expect(await codeOf(() => decodeLayerIndex(bytes))).toBe("index-corrupt")
+  })
+
+  test("I6: directories deeper than a path", async () => {
+    const root = implicitDirectory()
+    let at = root
+    for (let i = 0; i < 2049; i++) {
+      const next = implicitDirectory()
+      at.children?.set("d", next)
+      at = next
+    }
+    const bytes = encodeLayerIndex({ diffId: digestOf("x"), dataSize: 0, root })
+    expect(await codeOf(() => decodeLayerIndex(bytes))).toBe("index-corrupt")
+  })
 })

@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto"
 import { type Digest, digestHex } from "../digest.js"
-import { ImageError } from "../errors.js"
+import { BLOCK_SIZE } from "../erofs/defs.js"
 import { ByteReader, ByteWriter } from "./bytes.js"
+import { checkName, checkNode, corrupt, MAX_DEPTH } from "./index-checks.js"
 import { type NodeKind, sortedNames, TreeNode } from "./tree.js"
 
 /**
@@ -12,12 +13,12 @@ import { type NodeKind, sortedNames, TreeNode } from "./tree.js"
  * record   depth:u16 kind:u8 flags:u8 nameLength:u8 name  then by kind:
  *            sameAs      number:u32 (of an earlier record that is no directory)
  *            others      mode:u16 uid:u32 gid:u32 mtime:f64 nsec:u32 [xattrs] and
- *              directory [whiteouts]    file  size:f64 block:u32    device  major:u32 minor:u32
+ *              directory [whiteouts]    file  size:f64 block:u32 [hash[32]] [runs]    device  major:u32 minor:u32
  *              symlink, link  length:u16 text
  * trailer  sha256[32] of everything before
  * ```
  */
-const MAGIC = "TSVMLYR1"
+const MAGIC = "TSVMLYR2"
 const DATA_SIZE_OFFSET = 8 + 32
 /** Bytes at the start of an index that {@link layerDataSize} needs. */
 export const LAYER_INDEX_HEADER_SIZE = DATA_SIZE_OFFSET + 8 + 4
@@ -37,6 +38,10 @@ const FLAG_IMPLICIT = 1
 const FLAG_OPAQUE = 2
 const FLAG_XATTRS = 4
 const FLAG_WHITEOUTS = 8
+const FLAG_HASH = 16
+const FLAG_RUNS = 32
+const FLAGS = 63
+const HASH_SIZE = 32
 
 /** A layer as it is stored: its tree, and what the tree's blocks point into. */
 export interface LayerIndex {
@@ -65,7 +70,8 @@ export function layerDataSize(header: Buffer): number {
 }
 
 /**
- * Decodes an index; everything is bounded by the buffer's length.
+ * Decodes an index; everything is bounded by the buffer's length. What a process that reads layers could have
+ * made up is checked: names, numbers, and that every file lies inside the data part.
  *
  * @throws ImageError `index-corrupt`
  */
@@ -79,7 +85,9 @@ export function decodeLayerIndex(bytes: Buffer): LayerIndex {
   try {
     const diffId: Digest = `sha256:${input.bytes(32).toString("hex")}`
     const dataSize = input.f64()
-    return { diffId, dataSize, root: decodeRecords(input, input.u32()) }
+    if (!Number.isSafeInteger(dataSize) || dataSize < 0 || dataSize % BLOCK_SIZE !== 0)
+      throw corrupt("wrong size of data")
+    return { diffId, dataSize, root: decodeRecords(input, input.u32(), dataSize / BLOCK_SIZE) }
   } catch (error) {
     if (error instanceof RangeError) throw corrupt(error.message)
     throw error
@@ -137,6 +145,8 @@ class RecordEncoder {
       case "file":
         out.f64(node.size)
         out.u32(node.block)
+        if (node.hash !== "") out.text(node.hash)
+        if (node.runs) this.#runs(node.runs)
         break
       case "char":
       case "block":
@@ -161,6 +171,11 @@ class RecordEncoder {
     }
   }
 
+  #runs(runs: readonly number[]): void {
+    this.#out.u32(runs.length)
+    for (const number of runs) this.#out.u32(number)
+  }
+
   #names(names: readonly string[]): void {
     this.#out.u32(names.length)
     for (const name of names) {
@@ -175,11 +190,13 @@ function flagsOf(node: TreeNode): number {
     (node.implicit ? FLAG_IMPLICIT : 0) |
     (node.opaque ? FLAG_OPAQUE : 0) |
     (node.xattrs ? FLAG_XATTRS : 0) |
-    (node.whiteouts ? FLAG_WHITEOUTS : 0)
+    (node.whiteouts ? FLAG_WHITEOUTS : 0) |
+    (node.hash !== "" ? FLAG_HASH : 0) |
+    (node.runs ? FLAG_RUNS : 0)
   )
 }
 
-function decodeRecords(input: ByteReader, records: number): TreeNode {
+function decodeRecords(input: ByteReader, records: number, blocks: number): TreeNode {
   const open: TreeNode[] = []
   const numbered: TreeNode[] = []
   for (let i = 0; i < records; i++) {
@@ -188,10 +205,12 @@ function decodeRecords(input: ByteReader, records: number): TreeNode {
     const flags = input.u8()
     const name = input.text(input.u8())
     const node = kind === SAME ? numbered[input.u32()] : decodeNode(input, kind, flags)
-    const parent = depth === 0 ? undefined : open[depth - 1]
-    const misplaced = depth === 0 ? i !== 0 || node?.kind !== "directory" : depth > open.length || name === ""
-    if (!node || misplaced) throw corrupt("misplaced record")
-    parent?.children?.set(name, node)
+    const parent = depth === 0 ? undefined : open[depth - 1]?.children
+    const misplaced = depth === 0 ? i !== 0 || node?.kind !== "directory" : !parent || depth > MAX_DEPTH
+    if (!node || misplaced || parent?.has(name)) throw corrupt("misplaced record")
+    if (parent) checkName(name)
+    if (kind !== SAME) checkNode(node, blocks)
+    parent?.set(name, node)
     open.length = depth
     if (node.kind === "directory") open.push(node)
     else if (kind !== SAME) numbered.push(node)
@@ -202,7 +221,7 @@ function decodeRecords(input: ByteReader, records: number): TreeNode {
 
 function decodeNode(input: ByteReader, kindNumber: number, flags: number): TreeNode {
   const kind = KINDS[kindNumber]
-  if (kind === undefined || kind === "same") throw corrupt("unknown kind of record")
+  if (kind === undefined || kind === "same" || flags > FLAGS) throw corrupt("unknown kind of record")
   const node = new TreeNode(kind)
   node.implicit = (flags & FLAG_IMPLICIT) !== 0
   node.opaque = (flags & FLAG_OPAQUE) !== 0
@@ -217,6 +236,8 @@ function decodeNode(input: ByteReader, kindNumber: number, flags: number): TreeN
     case "file":
       node.size = input.f64()
       node.block = input.u32()
+      if (flags & FLAG_HASH) node.hash = input.text(HASH_SIZE)
+      if (flags & FLAG_RUNS) node.runs = decodeRuns(input)
       break
     case "char":
     case "block":
@@ -237,12 +258,14 @@ function decodeXattrs(input: ByteReader): Map<string, Buffer> {
   return xattrs
 }
 
+function decodeRuns(input: ByteReader): number[] {
+  const runs: number[] = []
+  for (let left = input.u32(); left > 0; left--) runs.push(input.u32())
+  return runs
+}
+
 function decodeNames(input: ByteReader): Set<string> {
   const names = new Set<string>()
   for (let left = input.u32(); left > 0; left--) names.add(input.text(input.u8()))
   return names
-}
-
-function corrupt(why: string): ImageError {
-  return new ImageError("index-corrupt", `stored layer index is damaged: ${why}`)
 }

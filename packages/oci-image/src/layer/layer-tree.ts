@@ -5,10 +5,11 @@ import type { TarEntry } from "./tar-reader.js"
 import { implicitDirectory, TreeNode } from "./tree.js"
 
 /** PATH_MAX without the NUL: the longest symlink text Linux has. */
-const SYMLINK_MAX = 4095
-/** Bits of a Linux device number as file systems store it. @see linux/kdev_t.h, new_encode_dev */
-const MAJOR_MAX = 0xfff
-const MINOR_MAX = 0xfffff
+export const SYMLINK_MAX = 4095
+/** The largest major number of Linux as file systems store it. @see linux/kdev_t.h, new_encode_dev */
+export const MAJOR_MAX = 0xfff
+/** The largest minor number. */
+export const MINOR_MAX = 0xfffff
 
 /** Attribute names that the guest's file system can carry; others (macOS leaves some) are left out. */
 const KNOWN_XATTR = /^(?:(?:user|trusted|security)\..|system\.posix_acl_(?:access|default)$)/s
@@ -25,6 +26,8 @@ export class LayerTree {
   readonly #limits: ImageLimits
   /** Nodes made so far, also those replaced since. */
   #nodes = 1
+  /** Bytes of attributes of all of them. */
+  #xattrBytes = 0
 
   constructor(limits: ImageLimits) {
     this.#limits = limits
@@ -38,6 +41,7 @@ export class LayerTree {
    */
   add(entry: TarEntry): TreeNode | undefined {
     const components = splitPath(entry.path, this.#limits)
+    this.#countXattrs(entry)
     if (entry.type !== "directory" && /\/\.?$/.test(entry.path)) {
       throw new ImageError(
         "entry-name",
@@ -91,6 +95,16 @@ export class LayerTree {
 
   #count(): void {
     checkLimit("entries", ++this.#nodes, this.#limits.entries, "entries of the layer")
+  }
+
+  #countXattrs({ xattrs }: TarEntry): void {
+    for (const [name, value] of xattrs ?? []) this.#xattrBytes += name.length + value.length
+    checkLimit(
+      "layerXattrBytes",
+      this.#xattrBytes,
+      this.#limits.layerXattrBytes,
+      "extended attributes of the layer",
+    )
   }
 
   /** The directory that holds the last component; directories that no entry described are made up. */
@@ -183,9 +197,14 @@ function deviceNumber(entry: TarEntry, number: number, max: number): number {
   )
 }
 
+/** Whether a guest gets to see an attribute of this name. */
+export function isUsableXattr(name: string): boolean {
+  return KNOWN_XATTR.test(name) && !OVERLAY_XATTR.test(name)
+}
+
 function usableXattrs(entry: TarEntry): ReadonlyMap<string, Buffer> | undefined {
   if (!entry.xattrs) return undefined
-  const usable = [...entry.xattrs].filter(([name]) => KNOWN_XATTR.test(name) && !OVERLAY_XATTR.test(name))
+  const usable = [...entry.xattrs].filter(([name]) => isUsableXattr(name))
   if (usable.some(([name]) => name.includes("\0")))
     throw new ImageError("entry-xattr", "attribute name has a NUL")
   return usable.length > 0 ? new Map(usable.sort(([a], [b]) => (a < b ? -1 : 1))) : undefined

@@ -1,5 +1,6 @@
 import { ImageError, printable } from "../errors.js"
 import { checkLimit } from "../limits.js"
+import { PaxSparse } from "./pax-sparse.js"
 
 /** What one PAX extended header says about the entry after it. Text is bytes (latin1). */
 export interface PaxRecords {
@@ -10,6 +11,8 @@ export interface PaxRecords {
   gid?: number
   mtime?: PaxTime
   xattrs?: Map<string, Buffer>
+  /** What GNU's sparse records say. */
+  sparse?: PaxSparse
 }
 
 /** Seconds since the epoch, rounded down, and nanoseconds `[0, 10^9)`. */
@@ -19,7 +22,6 @@ export interface PaxTime {
 }
 
 const XATTR = "SCHILY.xattr."
-const SPARSE = "GNU.sparse."
 const SPACE = 0x20
 const EQUALS = 0x3d
 const NEWLINE = 0x0a
@@ -92,8 +94,11 @@ function applyRecord(records: PaxRecords, key: string, value: Buffer): void {
       records.mtime = time(value)
       return
   }
-  if (key.startsWith(SPARSE))
-    throw new ImageError("tar-sparse", "sparse files in GNU's PAX format are not supported")
+  if (key.startsWith(PaxSparse.PREFIX)) {
+    records.sparse ??= new PaxSparse()
+    records.sparse.add(key.slice(PaxSparse.PREFIX.length), value.toString("latin1"))
+    return
+  }
   if (key.startsWith(XATTR)) addXattr(records, key.slice(XATTR.length), value)
 }
 

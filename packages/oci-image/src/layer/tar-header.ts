@@ -109,7 +109,7 @@ function text(block: Buffer, offset: number, size: number): string {
  *
  * @throws ImageError `tar-number`
  */
-function tarNumber(block: Buffer, offset: number, size: number, at: number): number {
+export function tarNumber(block: Buffer, offset: number, size: number, at: number): number {
   if ((block[offset] as number) & 0x80) return base256(block, offset, size, at)
   const end = offset + size
   let i = offset

@@ -1,28 +1,11 @@
-import { ImageError, printable } from "../errors.js"
+import { ImageError } from "../errors.js"
 import { checkLimit, type ImageLimits } from "../limits.js"
-import { checkGlobalPax, type PaxRecords, type PaxTime, parsePax } from "./pax.js"
+import { checkGlobalPax, type PaxRecords, parsePax } from "./pax.js"
+import { badSparse, checkSparse, OldSparseMap, type SparseMap } from "./sparse-map.js"
+import { combineEntry, type TarEntry } from "./tar-entry.js"
 import { decodeHeader, isZeroBlock, type RawHeader, TAR_BLOCK, TYPEFLAG } from "./tar-header.js"
 
-/** What a tar entry is. */
-export type TarEntryType = "file" | "link" | "symlink" | "char" | "block" | "directory" | "fifo"
-
-/** One entry in its only interpretation. Names are bytes (latin1 text), not yet checked as paths. */
-export interface TarEntry {
-  readonly type: TarEntryType
-  readonly path: string
-  /** Symlink text, or the path that a hard link names. */
-  readonly linkPath: string
-  /** Permission bits with setuid, setgid and sticky: 12 bits. */
-  readonly mode: number
-  readonly uid: number
-  readonly gid: number
-  /** Bytes of content that follow; 0 for everything but files. */
-  readonly size: number
-  readonly mtime: PaxTime
-  readonly devmajor: number
-  readonly devminor: number
-  readonly xattrs: ReadonlyMap<string, Buffer> | undefined
-}
+export type { TarEntry, TarEntryType } from "./tar-entry.js"
 
 /** Receives the stream's parts in order. `bytes` is only valid during the call. */
 export interface TarHandler {
@@ -31,12 +14,13 @@ export interface TarHandler {
   entryEnd(): void
 }
 
-type State = "header" | "meta" | "data" | "padding" | "end"
+/** How a {@link TarReader} reads. */
+export interface TarReaderOptions {
+  /** Whether sparse files are handed out; otherwise they are refused, for callers that take content as it stands. */
+  readonly sparse?: boolean
+}
 
-/** Highest uid or gid; 2^32 - 1 means "no change" to chown and is no owner. */
-const MAX_ID = 0xfffffffe
-/** Largest size that an octal field holds. */
-const MAX_OCTAL_SIZE = 0o77777777777
+type State = "header" | "meta" | "map" | "data" | "padding" | "end"
 
 /**
  * Decodes a tar stream chunk by chunk, synchronously, without copying content. ustar, PAX, GNU long names and
@@ -45,6 +29,7 @@ const MAX_OCTAL_SIZE = 0o77777777777
  * ```
  * header --meta entry--> meta --> padding --> header      (x, g, K, L: at most one of each before an entry)
  *    |---entry with content---> data --> padding --> header
+ *    |---sparse entry---> map --> data --> padding --> header
  *    '---two zero blocks---> end                          (then only a bounded number of zero bytes)
  * ```
  *
@@ -73,10 +58,16 @@ export class TarReader {
   #pax: PaxRecords | undefined
   #longName: string | undefined
   #longLink: string | undefined
+  /** A sparse entry that waits for the rest of its map. */
+  #sparse: { readonly entry: TarEntry; readonly map: SparseMap } | undefined
+  #regions = 0
+  #holes = 0
+  readonly #readsSparse: boolean
 
-  constructor(handler: TarHandler, limits: ImageLimits) {
+  constructor(handler: TarHandler, limits: ImageLimits, options: TarReaderOptions = {}) {
     this.#handler = handler
     this.#limits = limits
+    this.#readsSparse = options.sparse ?? false
   }
 
   /**
@@ -124,7 +115,8 @@ export class TarReader {
     const size = chunk.length - at
     switch (this.#state) {
       case "header":
-        return this.#takeHeader(chunk, at, Math.min(size, TAR_BLOCK - this.#filled))
+      case "map":
+        return this.#takeBlock(chunk, at, Math.min(size, TAR_BLOCK - this.#filled))
       case "data":
         return this.#takeData(chunk.subarray(at, at + Math.min(size, this.#left)))
       case "meta":
@@ -136,18 +128,23 @@ export class TarReader {
     }
   }
 
-  #takeHeader(chunk: Buffer, at: number, size: number): number {
+  #takeBlock(chunk: Buffer, at: number, size: number): number {
     if (size === TAR_BLOCK) {
-      this.#header(chunk.subarray(at, at + TAR_BLOCK), this.#offset)
+      this.#whole(chunk.subarray(at, at + TAR_BLOCK), this.#offset)
       return size
     }
     chunk.copy(this.#block, this.#filled, at, at + size)
     this.#filled += size
     if (this.#filled === TAR_BLOCK) {
       this.#filled = 0
-      this.#header(this.#block, this.#offset + size - TAR_BLOCK)
+      this.#whole(this.#block, this.#offset + size - TAR_BLOCK)
     }
     return size
+  }
+
+  #whole(block: Buffer, at: number): void {
+    if (this.#state === "header") this.#header(block, at)
+    else this.#takeMap(block)
   }
 
   #header(block: Buffer, at: number): void {
@@ -170,7 +167,7 @@ export class TarReader {
         this.#startMeta(raw, at)
         return
     }
-    this.#startEntry(raw, at)
+    this.#startEntry(raw, block, at)
   }
 
   #finish(at: number): void {
@@ -203,41 +200,59 @@ export class TarReader {
     if (raw.size === 0) this.#endMeta()
   }
 
-  #startEntry(raw: RawHeader, at: number): void {
-    const entry = this.#combine(raw, at)
+  #startEntry(raw: RawHeader, block: Buffer, at: number): void {
+    const extensions = { pax: this.#pax, longName: this.#longName, longLink: this.#longLink }
+    const entry = combineEntry(raw, extensions, at)
+    const map = this.#sparseMap(raw, block, at)
     this.#pax = this.#longName = this.#longLink = undefined
     checkLimit("entries", ++this.#entries, 2 * this.#limits.entries, "headers of the tar stream")
-    this.#handler.entry(entry)
-    this.#begin("data", entry.size)
-    if (entry.size === 0) this.#endData()
+    if (!map) {
+      this.#startContent(entry, entry.size)
+      return
+    }
+    if (entry.type !== "file") throw badSparse(`is a ${entry.type}`)
+    this.#sparse = { entry, map }
+    this.#state = "map"
+    this.#left = entry.size
+    if (!map.wantsBlock) this.#endMap()
   }
 
-  #combine(raw: RawHeader, at: number): TarEntry {
-    const pax = this.#pax
-    const path = pax?.path ?? this.#longName ?? raw.name
-    const linkPath = pax?.linkpath ?? this.#longLink ?? raw.linkname
-    const size = agreedSize(raw, pax, at)
-    const type = entryType(raw.typeflag, path, at)
-    if (size !== 0 && type !== "file") {
-      throw new ImageError("tar-size", `${type} ${printable(path)} has ${size} bytes of content`, {
-        at,
-        size,
-      })
+  #sparseMap(raw: RawHeader, block: Buffer, at: number): SparseMap | undefined {
+    const pax = this.#pax?.sparse
+    const old = raw.typeflag === TYPEFLAG.gnuSparse
+    if (!pax && !old) return undefined
+    if (!this.#readsSparse) throw new ImageError("tar-sparse", `sparse file at offset ${at}`, { at })
+    if (pax && old) throw badSparse("is described in two formats")
+    const max = this.#limits.sparseRegions - this.#regions
+    return pax ? pax.map(max) : new OldSparseMap(block, at, max)
+  }
+
+  #takeMap(block: Buffer): void {
+    const { map } = this.#sparse as { map: SparseMap }
+    if (map.inContent) {
+      this.#left -= TAR_BLOCK
+      if (this.#left < 0) throw badSparse("map is longer than the entry")
     }
-    const { devmajor, devminor } = raw
-    return {
-      type,
-      path,
-      linkPath: type === "link" || type === "symlink" ? linkPath : "",
-      mode: raw.mode & 0o7777,
-      uid: owner(pax?.uid ?? raw.uid, at),
-      gid: owner(pax?.gid ?? raw.gid, at),
-      size,
-      mtime: pax?.mtime ?? { seconds: raw.mtime, nanoseconds: 0 },
-      devmajor,
-      devminor,
-      xattrs: pax?.xattrs,
-    }
+    map.take(block)
+    if (!map.wantsBlock) this.#endMap()
+  }
+
+  #endMap(): void {
+    const { entry, map } = this.#sparse as { entry: TarEntry; map: SparseMap }
+    const { regions, realSize, name } = map
+    checkSparse(map, this.#left, this.#limits)
+    this.#sparse = undefined
+    this.#regions += regions.count
+    this.#holes += realSize - regions.stored
+    checkLimit("holeBytes", this.#holes, this.#limits.holeBytes, "holes in sparse files")
+    const path = name ?? entry.path
+    this.#startContent({ ...entry, path, size: realSize, sparse: regions.list }, this.#left)
+  }
+
+  #startContent(entry: TarEntry, stored: number): void {
+    this.#handler.entry(entry)
+    this.#begin("data", stored)
+    if (stored === 0) this.#endData()
   }
 
   #begin(state: "data" | "meta", size: number): void {
@@ -306,60 +321,6 @@ export class TarReader {
     )
     return bytes.length
   }
-}
-
-/** PAX wins, as POSIX says, but a writer that could have written the same size into the header must have. */
-function agreedSize(raw: RawHeader, pax: PaxRecords | undefined, at: number): number {
-  if (pax?.size === undefined || pax.size === raw.size) return raw.size
-  if (pax.size <= MAX_OCTAL_SIZE) {
-    throw new ImageError(
-      "tar-disagrees",
-      `tar header says ${raw.size} bytes, its PAX header ${pax.size}, at offset ${at}`,
-      {
-        at,
-        header: raw.size,
-        pax: pax.size,
-      },
-    )
-  }
-  return pax.size
-}
-
-function entryType(typeflag: number, path: string, at: number): TarEntryType {
-  switch (typeflag) {
-    case TYPEFLAG.oldFile:
-      return path.endsWith("/") ? "directory" : "file"
-    case TYPEFLAG.file:
-    case TYPEFLAG.contiguous:
-      return "file"
-    case TYPEFLAG.link:
-      return "link"
-    case TYPEFLAG.symlink:
-      return "symlink"
-    case TYPEFLAG.char:
-      return "char"
-    case TYPEFLAG.block:
-      return "block"
-    case TYPEFLAG.directory:
-      return "directory"
-    case TYPEFLAG.fifo:
-      return "fifo"
-    case TYPEFLAG.gnuSparse:
-      throw new ImageError(
-        "tar-sparse",
-        `sparse file ${printable(path)} in GNU's old format is not supported`,
-        { at },
-      )
-  }
-  throw new ImageError("tar-type", `unknown tar entry type 0x${typeflag.toString(16)} at offset ${at}`, {
-    at,
-    typeflag,
-  })
-}
-
-function owner(id: number, at: number): number {
-  if (id >= 0 && id <= MAX_ID) return id
-  throw new ImageError("tar-number", `owner ${id} is out of range at offset ${at}`, { at, id })
 }
 
 /** GNU long names end in one NUL; a NUL before that would cut the name short for some readers. */

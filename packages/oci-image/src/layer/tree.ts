@@ -31,6 +31,13 @@ export class TreeNode {
   size = 0
   /** Files: first 4 KiB block inside the data part. */
   block = 0
+  /**
+   * Sparse files: first block in the file and number of blocks of each run that has content, sorted, pair after
+   * pair. The runs' content stands from `block` on without gaps; all else is zero.
+   */
+  runs: readonly number[] | undefined = undefined
+  /** Files: SHA-256 of the content, 32 bytes as latin1 text, where equal content is looked for; else empty. */
+  hash = ""
   /** Files: which data part. */
   part = -1
   /** Symlinks: the text. Links: the path of the file that is meant. */

@@ -6,6 +6,7 @@ import {
   CONFIG_TYPES,
   type Compression,
   INDEX_TYPES,
+  isForeignLayer,
   LAYER_COMPRESSION,
   MANIFEST_TYPES,
 } from "./media-types.js"
@@ -77,6 +78,13 @@ export function readManifest(json: JsonObject, mediaType: string, limits: ImageL
 
 function readLayer(value: unknown, position: number, limits: ImageLimits): LayerDescriptor {
   const descriptor = readDescriptor(value, `layer ${position}`)
+  if (isForeignLayer(descriptor.mediaType)) {
+    throw new ImageError(
+      "layer-foreign",
+      `layer ${position} is foreign (${printable(descriptor.mediaType)}): its content is not part of the image`,
+      { mediaType: descriptor.mediaType, position },
+    )
+  }
   const compression = LAYER_COMPRESSION.get(descriptor.mediaType)
   if (!compression) {
     throw new ImageError("media-type", `layer ${position}: cannot read ${printable(descriptor.mediaType)}`, {

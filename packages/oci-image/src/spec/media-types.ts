@@ -23,12 +23,20 @@ export const LAYER_COMPRESSION: ReadonlyMap<string, Compression> = new Map<strin
   [OCI_LAYER_TAR, "none"],
   [OCI_LAYER_GZIP, "gzip"],
   [OCI_LAYER_ZSTD, "zstd"],
-  ["application/vnd.oci.image.layer.nondistributable.v1.tar", "none"],
-  ["application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "gzip"],
-  ["application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", "zstd"],
   ["application/vnd.docker.image.rootfs.diff.tar", "none"],
   ["application/vnd.docker.image.rootfs.diff.tar.gzip", "gzip"],
   ["application/vnd.docker.image.rootfs.diff.tar.zstd", "zstd"],
-  ["application/vnd.docker.image.rootfs.foreign.diff.tar", "none"],
-  ["application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "gzip"],
 ])
+
+const FOREIGN_LAYER =
+  /^application\/vnd\.(?:oci\.image\.layer\.nondistributable\.|docker\.image\.rootfs\.foreign\.)/
+
+/**
+ * Whether a layer is one that registries do not hand out: it would have to be fetched from addresses that the
+ * image names. That is never done.
+ *
+ * @see OCI image spec 1.1, layer.md, "Non-Distributable Layers"
+ */
+export function isForeignLayer(mediaType: string): boolean {
+  return FOREIGN_LAYER.test(mediaType)
+}

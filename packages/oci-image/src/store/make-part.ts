@@ -1,20 +1,18 @@
-import { mkdir, open, rename, rm, stat } from "node:fs/promises"
+import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { checkDigest, type Digest } from "../digest.js"
 import { ImageError, ioError } from "../errors.js"
 import {
   decodeLayerIndex,
-  encodeLayerIndex,
   LAYER_INDEX_HEADER_SIZE,
   type LayerIndex,
   layerDataSize,
 } from "../layer/layer-index.js"
-import { PartWriter } from "../layer/part-writer.js"
-import { readLayer } from "../layer/read-layer.js"
+import { readLayerApart } from "../layer/read-layer-apart.js"
 import { checkLimit, type ImageLimits } from "../limits.js"
 import { type BlobSource, VerifiedBlob } from "../sources/blob.js"
 import type { LayerDescriptor } from "../spec/manifest.js"
-import { type StoreFolder, writeSynced } from "./folder.js"
+import type { StoreFolder } from "./folder.js"
 
 /** What making one layer's part needs. */
 export interface MakePartOptions {
@@ -29,6 +27,8 @@ export interface MakePartOptions {
   readonly signal?: AbortSignal | undefined
   /** Sees compressed bytes read so far. */
   readonly onBytes?: (done: number) => void
+  /** Sees how many bytes of memory the process that read the layer had at most, unless it died. */
+  readonly onPeakMemory?: (bytes: number) => void
 }
 
 /** Largest index that is read back: what `entries` records of the longest names can need stays far below. */
@@ -36,7 +36,7 @@ const INDEX_MAX = 1024 * 1024 * 1024
 
 /**
  * Turns one layer into its data part and index, and publishes both under the layer's digest, in one step and
- * only after everything was proven.
+ * only after everything was proven. The layer is decoded in a process of its own.
  */
 export async function makePart(options: MakePartOptions): Promise<void> {
   const { folder, layer } = options
@@ -58,23 +58,57 @@ async function writePart(
   temporary: string,
   blobFile: string | undefined,
 ): Promise<void> {
-  const { layer, limits, signal } = options
-  const data = await open(join(temporary, "data"), "wx", 0o600)
-  const copy = blobFile ? await open(blobFile, "wx", 0o600) : undefined
+  const files: FileHandle[] = []
+  const create = async (path: string) => {
+    const file = await open(path, "wx+", 0o600)
+    files.push(file)
+    return file
+  }
   try {
-    const part = new PartWriter(data)
-    const blob = new VerifiedBlob(options.blobs, layer, "layer", signal)
-    const tee = async (chunk: Buffer) => {
-      options.onBytes?.(blob.bytesRead)
-      await copy?.writeFile(chunk)
-    }
-    const { diffId, root } = await readLayer({ blob, compression: layer.compression, part, limits, tee })
-    checkDigest(`unpacked layer ${layer.digest}`, options.diffId, diffId)
-    const index = encodeLayerIndex({ diffId, dataSize: part.size, root })
-    await Promise.all([writeSynced(join(temporary, "index"), index), data.sync(), copy?.sync()])
+    const data = await create(join(temporary, "data"))
+    const index = await create(join(temporary, "index"))
+    const copy = blobFile ? await create(blobFile) : undefined
+    await fillPart(options, data, index, copy)
+    await checkPart(options, data, index)
+    await Promise.all(files.map(file => file.sync()))
   } finally {
-    await data.close()
-    await copy?.close()
+    for (const file of files) await file.close()
+  }
+}
+
+async function fillPart(
+  options: MakePartOptions,
+  data: FileHandle,
+  index: FileHandle,
+  copy: FileHandle | undefined,
+): Promise<void> {
+  const { blobs, layer, limits, signal, onPeakMemory } = options
+  const blob = new VerifiedBlob(blobs, layer, "layer", signal)
+  const tee = async (chunk: Buffer) => {
+    options.onBytes?.(blob.bytesRead)
+    await copy?.writeFile(chunk)
+  }
+  const task = { compression: layer.compression, limits }
+  await readLayerApart({ blob, size: layer.size, task, data, index, signal, tee, onPeakMemory })
+}
+
+/** The files come from a process that read hostile content: nothing about them is taken for granted. */
+async function checkPart(
+  { layer, diffId }: MakePartOptions,
+  data: FileHandle,
+  index: FileHandle,
+): Promise<void> {
+  const claimed = await readIndex(index, layer.digest, diffId)
+  const { size } = await data.stat()
+  if (size !== claimed.dataSize) {
+    throw new ImageError(
+      "layer-process",
+      `data of layer ${layer.digest} has another size than its index says`,
+      {
+        size,
+        expected: claimed.dataSize,
+      },
+    )
   }
 }
 
@@ -111,11 +145,18 @@ export async function readPartIndex(
     throw new ImageError("store-corrupt", `data part of layer ${digest} is gone`, { digest }, { cause })
   })
   try {
-    checkLimit("layerBytes", (await file.stat()).size, INDEX_MAX, "size of a layer index")
-    const index = decodeLayerIndex(await file.readFile())
-    checkDigest(`unpacked layer ${digest}`, diffId, index.diffId)
-    return index
+    return await readIndex(file, digest, diffId)
   } finally {
     await file.close()
   }
+}
+
+async function readIndex(file: FileHandle, digest: Digest, diffId: Digest): Promise<LayerIndex> {
+  const { size } = await file.stat()
+  checkLimit("layerBytes", size, INDEX_MAX, "size of a layer index")
+  const bytes = Buffer.allocUnsafe(size)
+  const { bytesRead } = await file.read(bytes, 0, size, 0)
+  const index = decodeLayerIndex(bytes.subarray(0, bytesRead))
+  checkDigest(`unpacked layer ${digest}`, diffId, index.diffId)
+  return index
 }

@@ -79,7 +79,9 @@ class ErofsReader {
       nlink: inode.readUInt32LE(44),
       rdev: hasContent ? 0 : inode.readUInt32LE(16),
       content: hasContent
-        ? this.#content(format, inode.readUInt32LE(16), size, at + 64 + xattrSize)
+        ? format >> 1 === 4
+          ? this.#chunks(inode.readUInt32LE(16), size, at + 64 + xattrSize)
+          : this.#content(format, inode.readUInt32LE(16), size, at + 64 + xattrSize)
         : Buffer.alloc(0),
       xattrs: this.#xattrs(at + 64, xattrSize),
     }
@@ -92,6 +94,21 @@ class ErofsReader {
     const blocks = this.#disk.subarray(block * 4096, block * 4096 + outside)
     if (blocks.length !== outside) throw new Error("content beyond the disk")
     return Buffer.concat([blocks, this.#disk.subarray(tailAt, tailAt + (size - outside))])
+  }
+
+  #chunks(format: number, size: number, mapAt: number): Buffer {
+    if (format > 31) throw new Error("unknown chunk format")
+    if ((this.#disk.readUInt32LE(1024 + 80) & 4) === 0) throw new Error("chunks without the feature flag")
+    const content = Buffer.alloc(size)
+    const chunk = 4096 * 2 ** format
+    for (let i = 0; i * chunk < size; i++) {
+      const block = this.#disk.readUInt32LE(mapAt + 4 * i)
+      if (block === 0xffffffff) continue
+      const length = Math.min(chunk, size - i * chunk)
+      if (block * 4096 + length > this.#disk.length) throw new Error("content beyond the disk")
+      this.#disk.copy(content, i * chunk, block * 4096, block * 4096 + length)
+    }
+    return content
   }
 
   *#directory(content: Buffer): Generator<[string, number]> {

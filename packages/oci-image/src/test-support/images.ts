@@ -7,7 +7,7 @@ import { afterEach, vi } from "vitest"
 import type { ImageErrorCode } from "../errors.js"
 import { isImageError } from "../errors.js"
 import { LayerTree } from "../layer/layer-tree.js"
-import { type TarEntry, type TarHandler, TarReader } from "../layer/tar-reader.js"
+import { type TarEntry, type TarHandler, TarReader, type TarReaderOptions } from "../layer/tar-reader.js"
 import { DEFAULT_LIMITS, type ImageLimits } from "../limits.js"
 import { type PackFile, packFileItem } from "../pack/items.js"
 import { encodeTarHeader, tarEnd, tarPadding } from "../pack/tar-writer.js"
@@ -53,6 +53,7 @@ export function readTar(
   stream: Buffer,
   chunkSize = stream.length,
   limits: ImageLimits = DEFAULT_LIMITS,
+  options: TarReaderOptions = {},
 ): [TarEntry, string][] {
   const entries: [TarEntry, string][] = []
   const handler: TarHandler = {
@@ -63,7 +64,7 @@ export function readTar(
     },
     entryEnd: () => undefined,
   }
-  const reader = new TarReader(handler, limits)
+  const reader = new TarReader(handler, limits, options)
   for (let at = 0; at < stream.length; at += chunkSize) reader.push(stream.subarray(at, at + chunkSize))
   reader.end()
   return entries

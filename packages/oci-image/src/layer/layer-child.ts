@@ -1,0 +1,189 @@
+import { type ChildProcess, spawn } from "node:child_process"
+import { createRequire } from "node:module"
+import { basename, dirname } from "node:path"
+import type { Readable, Writable } from "node:stream"
+import { ImageError, printable } from "../errors.js"
+import { type LayerResult, parseResult, RESULT_MAX } from "./layer-result.js"
+import { type LayerPatience, type LayerTask, MEMORY_FILE } from "./layer-task.js"
+
+const STDERR_MAX = 2048
+/** Young objects of the reader die at once: more room for them only costs memory. */
+const SEMI_SPACE_MIB = 8
+const PERMISSION = process.allowedNodeEnvironmentFlags.has("--permission")
+  ? "--permission"
+  : "--experimental-permission"
+
+/** How a {@link LayerChild} is started. */
+export interface LayerChildOptions {
+  readonly task: LayerTask
+  /** Descriptors of the empty files that become the data part and the index. */
+  readonly files: readonly [data: number, index: number]
+  /** MiB of JavaScript heap. */
+  readonly heap: number
+  readonly patience: LayerPatience
+  readonly signal: AbortSignal | undefined
+  /** The script to run; default is this package's. */
+  readonly entry?: string | undefined
+}
+
+/**
+ * One process that reads one layer, seen from outside. It has no environment, and by Node's permission model no
+ * files but its own code, no children and no workers; what it needs it inherits open. It is killed when it
+ * makes others wait for too long, and at disposal.
+ */
+export class LayerChild implements AsyncDisposable {
+  readonly #process: ChildProcess
+  readonly #patience: LayerPatience
+  readonly #signal: AbortSignal | undefined
+  readonly #closed: Promise<void>
+  readonly #abort = () => this.#kill()
+  #isClosed = false
+  #waited = 0
+  #result: Buffer = Buffer.alloc(0)
+  #stderr = ""
+  #failure: ImageError | undefined
+
+  /** @throws ImageError `layer-process` when it cannot be started */
+  constructor(options: LayerChildOptions) {
+    this.#patience = options.patience
+    this.#signal = options.signal
+    options.signal?.throwIfAborted()
+    this.#process = start(options)
+    this.#closed = new Promise(resolve => {
+      this.#process.once("close", () => resolve())
+      this.#process.once("error", error => {
+        this.#failure = processError(`cannot start the process that reads layers: ${error.message}`)
+        resolve()
+      })
+    })
+    this.#closed.then(() => {
+      this.#isClosed = true
+    })
+    this.#listen()
+    options.signal?.addEventListener("abort", this.#abort)
+  }
+
+  #listen(): void {
+    // A process that ended early does not take the rest; its result says why.
+    this.#stdin.on("error", () => undefined)
+    this.#process.stderr?.on("data", (bytes: Buffer) => {
+      if (this.#stderr.length < STDERR_MAX) this.#stderr += bytes.toString("latin1", 0, STDERR_MAX)
+    })
+    const result = (this.#process.stdio as unknown[])[5] as Readable
+    result.on("error", () => undefined)
+    result.on("data", (bytes: Buffer) => {
+      if (this.#result.length <= RESULT_MAX) this.#result = Buffer.concat([this.#result, bytes])
+      else this.#fail("its result is too long")
+    })
+  }
+
+  get #stdin(): Writable {
+    return this.#process.stdin as Writable
+  }
+
+  /**
+   * Hands over a piece of the compressed layer.
+   *
+   * @returns false when the process does not want more
+   * @throws ImageError `layer-process` when it takes too long; the signal's reason
+   */
+  async write(bytes: Buffer): Promise<boolean> {
+    if (this.#isClosed || !this.#stdin.writable) return false
+    // Called back with an error, too, when the process is gone.
+    await this.#wait(new Promise(resolve => this.#stdin.write(bytes, () => resolve())))
+    return this.#stdin.writable && !this.#isClosed
+  }
+
+  /**
+   * Says that the layer is complete, and waits for what the process makes of it.
+   *
+   * @throws ImageError `layer-process` when it dies, takes too long, or talks nonsense; the signal's reason
+   */
+  async finish(): Promise<LayerResult> {
+    this.#stdin.end()
+    await this.#wait(this.#closed)
+    if (this.#failure) throw this.#failure
+    const { exitCode, signalCode } = this.#process
+    if (exitCode !== 0 || this.#result.length > RESULT_MAX) throw this.#died(exitCode, signalCode)
+    return parseResult(this.#result)
+  }
+
+  #died(exitCode: number | null, signal: NodeJS.Signals | null): ImageError {
+    const how = /heap out of memory|allocation failed/i.test(this.#stderr)
+      ? "ran out of memory"
+      : signal
+        ? `was killed by ${signal}`
+        : `ended with code ${exitCode}`
+    const said = printable(this.#stderr.trim())
+    return processError(`process that reads layers ${how}`, { exitCode: exitCode ?? -1, stderr: said })
+  }
+
+  /** Waits, but not longer than the process may take. */
+  async #wait(event: Promise<void>): Promise<void> {
+    const since = performance.now()
+    const { stall, total } = this.#patience
+    const timer = setTimeout(
+      () => this.#fail("takes too long"),
+      Math.max(0, Math.min(stall, total - this.#waited)),
+    )
+    await event
+    clearTimeout(timer)
+    this.#waited += performance.now() - since
+    this.#signal?.throwIfAborted()
+  }
+
+  #fail(why: string): void {
+    this.#failure ??= processError(`process that reads layers ${why}`)
+    this.#kill()
+  }
+
+  #kill(): void {
+    this.#process.kill("SIGKILL")
+  }
+
+  /** Ends the process, if it has not, and waits until it is gone. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#signal?.removeEventListener("abort", this.#abort)
+    if (!this.#isClosed) this.#kill()
+    await this.#closed
+  }
+}
+
+function start(options: LayerChildOptions): ChildProcess {
+  const { task, files, heap, entry = layerProcessEntry() } = options
+  if (!/^node/.test(basename(process.execPath))) {
+    throw processError("layers are read in a process of their own, which needs Node", {
+      execPath: process.execPath,
+    })
+  }
+  const flags = [
+    PERMISSION,
+    `--allow-fs-read=${dirname(entry)}/`,
+    `--allow-fs-read=${MEMORY_FILE}`,
+    `--max-old-space-size=${heap}`,
+    `--max-semi-space-size=${SEMI_SPACE_MIB}`,
+    "--no-warnings",
+  ]
+  try {
+    return spawn(process.execPath, [...flags, entry, JSON.stringify(task)], {
+      cwd: "/",
+      env: {},
+      stdio: ["pipe", "ignore", "pipe", ...files, "pipe"],
+    })
+  } catch (error) {
+    throw processError(`cannot start the process that reads layers: ${(error as Error).message}`)
+  }
+}
+
+/** The built script, beside this code or, for code that runs from its sources, in the package's dist folder. */
+function layerProcessEntry(): string {
+  try {
+    return createRequire(import.meta.url).resolve("@ts-vmm/oci-image/layer-process")
+  } catch {
+    throw processError("the script that reads layers is missing: the package is not built")
+  }
+}
+
+function processError(message: string, fields: Record<string, number | string> = {}): ImageError {
+  return new ImageError("layer-process", message, fields)
+}

@@ -1,0 +1,71 @@
+/**
+ * The process that reads one layer: what is hostile is decoded here, where there is nothing to reach. It is
+ * started by `LayerChild` with Node's permission model on, without environment, in `/`.
+ *
+ * | descriptor | |
+ * | --- | --- |
+ * | 0 | the compressed layer comes in |
+ * | 3, 4 | files for the data part and the index |
+ * | 5 | one line of JSON goes out |
+ *
+ * @packageDocumentation
+ */
+
+import { readFileSync, writeSync } from "node:fs"
+import type { Readable } from "node:stream"
+import { encodeLayerIndex } from "./layer-index.js"
+import { encodeResult } from "./layer-result.js"
+import { type LayerTask, MEMORY_FILE } from "./layer-task.js"
+import { DescriptorFile } from "./part-file.js"
+import { PartWriter } from "./part-writer.js"
+import { type LayerInput, readLayer } from "./read-layer.js"
+
+const DATA_FD = 3
+const INDEX_FD = 4
+const RESULT_FD = 5
+
+class StreamInput implements LayerInput {
+  readonly #stream: Readable
+  readonly #chunks: AsyncIterator<Buffer>
+  bytesRead = 0
+
+  constructor(stream: Readable) {
+    this.#stream = stream
+    this.#chunks = stream[Symbol.asyncIterator]()
+  }
+
+  async next(): Promise<Buffer | undefined> {
+    const { done, value } = await this.#chunks.next()
+    if (done) return undefined
+    this.bytesRead += value.length
+    return value
+  }
+
+  async drain(): Promise<void> {
+    while (await this.next());
+  }
+
+  async close(): Promise<void> {
+    this.#stream.destroy()
+  }
+}
+
+async function run({ compression, limits }: LayerTask): Promise<void> {
+  const part = new PartWriter(new DescriptorFile(DATA_FD))
+  const blob = new StreamInput(process.stdin)
+  const { diffId, root } = await readLayer({ blob, compression, part, limits })
+  await new DescriptorFile(INDEX_FD).writeAll(encodeLayerIndex({ diffId, dataSize: part.size, root }))
+}
+
+/** The kernel's high-water mark; that of `getrusage` begins with the memory of the process that started this one. */
+function peakMemory(): number {
+  const [, kib = 0] = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(MEMORY_FILE, "latin1")) ?? []
+  return Number(kib) * 1024
+}
+
+function report(error?: unknown): void {
+  writeSync(RESULT_FD, encodeResult(peakMemory(), error))
+  process.exit()
+}
+
+run(JSON.parse(process.argv[2] as string) as LayerTask).then(() => report(), report)

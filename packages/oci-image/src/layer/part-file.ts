@@ -1,0 +1,34 @@
+import { ftruncate, write } from "node:fs"
+import { promisify } from "node:util"
+
+/** The file behind a data part: a `FileHandle`, or a bare descriptor in {@link DescriptorFile}. */
+export interface PartFile {
+  write(bytes: Buffer, at: number, size: number, position: number): Promise<{ bytesWritten: number }>
+  truncate(size: number): Promise<void>
+}
+
+const writeFd = promisify(write)
+const truncateFd = promisify(ftruncate)
+
+/** A file that was inherited open: the process may not open any itself. */
+export class DescriptorFile implements PartFile {
+  readonly #fd: number
+
+  constructor(fd: number) {
+    this.#fd = fd
+  }
+
+  write(bytes: Buffer, at: number, size: number, position: number): Promise<{ bytesWritten: number }> {
+    return writeFd(this.#fd, bytes, at, size, position)
+  }
+
+  truncate(size: number): Promise<void> {
+    return truncateFd(this.#fd, size)
+  }
+
+  /** Writes all of `bytes` from the start of the file on. */
+  async writeAll(bytes: Buffer): Promise<void> {
+    for (let at = 0; at < bytes.length; )
+      at += (await this.write(bytes, at, bytes.length - at, at)).bytesWritten
+  }
+}

@@ -1,0 +1,65 @@
+import { readFileSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import { digestOf } from "../digest.js"
+import { decodeLayerIndex, type LayerIndex } from "../layer/layer-index.js"
+import { DEFAULT_LIMITS, type ImageLimits } from "../limits.js"
+import type { Compression } from "../spec/media-types.js"
+import { StoreFolder } from "../store/folder.js"
+import { makePart } from "../store/make-part.js"
+
+/** A blob, how it is packed, and the tar stream that is in it. */
+export interface LayerBlob {
+  readonly blob: Buffer
+  readonly tar?: Buffer
+  readonly compression?: Compression
+}
+
+/** A part as the store has it. */
+export interface MadePart extends LayerIndex {
+  readonly data: Buffer
+  /** Bytes of memory that the process that read the layer had at most. */
+  readonly peak: number
+}
+
+/** Makes parts of layers in a store, through the process that reads layers. */
+export class PartMaker {
+  readonly folder: StoreFolder
+  /** Memory of the last process that lived long enough to tell. */
+  peak = 0
+
+  private constructor(path: string) {
+    this.folder = new StoreFolder(path)
+  }
+
+  static async open(path: string): Promise<PartMaker> {
+    const maker = new PartMaker(path)
+    await maker.folder.prepare()
+    return maker
+  }
+
+  async make(layer: LayerBlob, limits: Partial<ImageLimits> = {}, signal?: AbortSignal): Promise<MadePart> {
+    const { blob, tar = blob, compression = "none" } = layer
+    const digest = digestOf(blob)
+    const source = {
+      async *open() {
+        for (let at = 0; at < blob.length; at += 65536) yield blob.subarray(at, at + 65536)
+      },
+    }
+    await makePart({
+      folder: this.folder,
+      blobs: source,
+      layer: { mediaType: "test", digest, size: blob.length, compression },
+      diffId: digestOf(tar),
+      limits: { ...DEFAULT_LIMITS, ...limits },
+      keepBlob: false,
+      signal,
+      onPeakMemory: bytes => {
+        this.peak = bytes
+      },
+    })
+    const part = this.folder.part(digest)
+    const [index, data] = ["index", "data"].map(name => readFileSync(join(part, name)))
+    rmSync(part, { recursive: true })
+    return { ...decodeLayerIndex(index as Buffer), data: data as Buffer, peak: this.peak }
+  }
+}
