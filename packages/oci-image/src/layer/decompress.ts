@@ -9,8 +9,6 @@ import { ZstdFrames, type ZstdPiece } from "./zstd-frames.js"
 const OUTPUT_CHUNK = 256 * 1024
 /** Unpacked ahead while the last chunk is looked at: the decoder has a thread of its own. */
 const OUTPUT_AHEAD = 4 * OUTPUT_CHUNK
-/** Chunks read ahead for the decoder. */
-const INPUT_AHEAD = 8
 const MAGIC_SIZE = 4
 const GZIP_MAGIC = 0x1f8b
 const ZSTD_MAGIC = 0x28b52ffd
@@ -175,7 +173,8 @@ async function* through(
       throw error
     }
   }
-  pipeline(Readable.from(source(), { highWaterMark: INPUT_AHEAD }), stream, () => undefined)
+  // Nothing is read ahead: the ratio is that of what was read.
+  pipeline(Readable.from(source(), { highWaterMark: 1 }), stream, () => undefined)
   try {
     for await (const chunk of stream) yield chunk as Buffer
   } catch (cause) {

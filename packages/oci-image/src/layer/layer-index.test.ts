@@ -48,17 +48,16 @@ test("I14: refuses every damaged index with its code", async () => {
   )
 })
 
-test("keeps where the content of sparse files is, and what it is", () => {
+test("keeps where the content of sparse files is", () => {
   const root = implicitDirectory()
   const node = new TreeNode("file")
-  Object.assign(node, { size: 40_000, block: 1, runs: [0, 1, 5, 2], hash: "h".repeat(32) })
+  Object.assign(node, { size: 40_000, block: 1, runs: [0, 1, 5, 2] })
   root.children?.set("f", node)
   const again = decodeLayerIndex(encodeLayerIndex({ diffId: digestOf("x"), dataSize: 4 * 4096, root }))
   expect(again.root.children?.get("f")).toMatchObject({
     size: 40_000,
     block: 1,
     runs: [0, 1, 5, 2],
-    hash: node.hash,
   })
 })
 

@@ -13,8 +13,7 @@ import { type NodeKind, sortedNames, TreeNode } from "./tree.js"
  * record   depth:u16 kind:u8 flags:u8 nameLength:u8 name  then by kind:
  *            sameAs      number:u32 (of an earlier record that is no directory)
  *            others      mode:u16 uid:u32 gid:u32 mtime:f64 nsec:u32 [xattrs] and
- *              directory [whiteouts]    file  size:f64 block:u32 [hash[32]] [runs]    device  major:u32 minor:u32
- *              symlink, link  length:u16 text
+ *              directory [whiteouts]    file  size:f64 block:u32 [runs]    device  major:u32 minor:u32    symlink, link  length:u16 text
  * trailer  sha256[32] of everything before
  * ```
  */
@@ -38,10 +37,8 @@ const FLAG_IMPLICIT = 1
 const FLAG_OPAQUE = 2
 const FLAG_XATTRS = 4
 const FLAG_WHITEOUTS = 8
-const FLAG_HASH = 16
-const FLAG_RUNS = 32
-const FLAGS = 63
-const HASH_SIZE = 32
+const FLAG_RUNS = 16
+const FLAGS = 31
 
 /** A layer as it is stored: its tree, and what the tree's blocks point into. */
 export interface LayerIndex {
@@ -145,7 +142,6 @@ class RecordEncoder {
       case "file":
         out.f64(node.size)
         out.u32(node.block)
-        if (node.hash !== "") out.text(node.hash)
         if (node.runs) this.#runs(node.runs)
         break
       case "char":
@@ -191,7 +187,6 @@ function flagsOf(node: TreeNode): number {
     (node.opaque ? FLAG_OPAQUE : 0) |
     (node.xattrs ? FLAG_XATTRS : 0) |
     (node.whiteouts ? FLAG_WHITEOUTS : 0) |
-    (node.hash !== "" ? FLAG_HASH : 0) |
     (node.runs ? FLAG_RUNS : 0)
   )
 }
@@ -236,7 +231,6 @@ function decodeNode(input: ByteReader, kindNumber: number, flags: number): TreeN
     case "file":
       node.size = input.f64()
       node.block = input.u32()
-      if (flags & FLAG_HASH) node.hash = input.text(HASH_SIZE)
       if (flags & FLAG_RUNS) node.runs = decodeRuns(input)
       break
     case "char":

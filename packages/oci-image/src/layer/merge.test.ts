@@ -125,37 +125,3 @@ describe("many layers", () => {
     for (let i = 1; i < 60; i++) expect(findNode(root, ["linked", `${i}`])).toMatchObject({ part: i - 1 })
   })
 })
-
-describe("equal content of two layers", () => {
-  const withHash = (files: readonly PackFile[], hash: string) => {
-    const { root } = layerOf(files)
-    for (const node of root.children?.values() ?? []) node.hash = hash
-    return root
-  }
-
-  test("is read from the lower one; owner and mode stay apart", () => {
-    const lower = withHash([{ path: "a", content: "x", uid: 1 }], "h")
-    const upper = withHash([{ path: "b", content: "x", uid: 2 }], "h")
-    const root = mergeLayers(
-      [
-        { root: lower, part: 0 },
-        { root: upper, part: 1 },
-      ],
-      DEFAULT_LIMITS,
-    )
-    expect(findNode(root, ["b"])).toMatchObject({ part: 0, uid: 2 })
-  })
-
-  test("is not believed when the sizes differ", () => {
-    const lower = withHash([{ path: "a", content: "x" }], "h")
-    const upper = withHash([{ path: "b", content: "xy" }], "h")
-    const root = mergeLayers(
-      [
-        { root: lower, part: 0 },
-        { root: upper, part: 1 },
-      ],
-      DEFAULT_LIMITS,
-    )
-    expect(findNode(root, ["b"])).toMatchObject({ part: 1 })
-  })
-})

@@ -21,9 +21,8 @@ export interface MergeLayer {
 export function mergeLayers(layers: Iterable<MergeLayer>, limits: ImageLimits): TreeNode {
   const root = implicitDirectory()
   let entries = 0
-  const contents = new Map<string, TreeNode>()
   for (const layer of layers) {
-    const step = new LayerMerge(root, layer.part, contents)
+    const step = new LayerMerge(root, layer.part)
     entries += step.prepare(layer.root)
     checkLimit("entries", entries, limits.entries, "entries of all layers")
     step.merge(root, layer.root)
@@ -34,14 +33,11 @@ export function mergeLayers(layers: Iterable<MergeLayer>, limits: ImageLimits): 
 class LayerMerge {
   readonly #lower: TreeNode
   readonly #part: number
-  readonly #contents: Map<string, TreeNode>
   readonly #links = new Map<TreeNode, TreeNode>()
 
-  /** @param contents - the lowest file of every content so far */
-  constructor(lower: TreeNode, part: number, contents: Map<string, TreeNode>) {
+  constructor(lower: TreeNode, part: number) {
     this.#lower = lower
     this.#part = part
-    this.#contents = contents
   }
 
   /**
@@ -54,22 +50,9 @@ class LayerMerge {
     for (const node of directory.children?.values() ?? []) {
       if (node.kind === "directory") names += this.prepare(node)
       else if (node.kind === "link" && !this.#links.has(node)) this.#links.set(node, this.#resolve(node))
-      else if (node.kind === "file") this.#place(node)
+      else if (node.kind === "file") node.part = this.#part
     }
     return names
-  }
-
-  /** Equal content of two layers is read from the lower one: the guest keeps it in memory once. */
-  #place(node: TreeNode): void {
-    if (node.part >= 0) return
-    node.part = this.#part
-    if (node.hash === "") return
-    const known = this.#contents.get(node.hash)
-    if (!known) this.#contents.set(node.hash, node)
-    else if (known.size === node.size) {
-      node.part = known.part
-      node.block = known.block
-    }
   }
 
   #resolve(link: TreeNode): TreeNode {

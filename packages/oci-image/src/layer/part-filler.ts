@@ -50,7 +50,6 @@ export class PartFiller implements TarHandler {
   }
 
   #share(node: TreeNode, hash: string): void {
-    node.hash = hash
     const first = this.#known.get(hash)
     if (first === undefined) {
       this.#known.set(hash, node.block)

@@ -1,5 +1,14 @@
-import { execFileSync } from "node:child_process"
-import { closeSync, ftruncateSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs"
+import { execFileSync, spawnSync } from "node:child_process"
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs"
 import { join } from "node:path"
 import { describe, expect, test } from "vitest"
 import { DEFAULT_LIMITS } from "../limits.js"
@@ -66,7 +75,37 @@ describe("sparse files as GNU tar writes them", () => {
     writeFileSync(join(folder, "disk"), await diskOf(tar))
     expect(() => execFileSync("fsck.erofs", [join(folder, "disk")], { stdio: "pipe" })).not.toThrow()
   })
+
+  const noMount = mountObstacle()
+  test.skipIf(noMount)(`are read by this kernel${noMount ? ` (skipped: ${noMount})` : ""}`, async () => {
+    const folder = temporaryFolder()
+    const content = sparseFile(join(folder, "sparse"))
+    // Large chunks: the only content begins at 32 MiB.
+    writeFileSync(join(folder, "late"), "")
+    execFileSync("truncate", ["-s", "32M", join(folder, "late")])
+    appendFileSync(join(folder, "late"), "late")
+    execFileSync("truncate", ["-s", "50M", join(folder, "late")])
+    writeFileSync(join(folder, "plain"), content)
+    const tar = join(folder, "tar")
+    execFileSync("tar", ["--format=gnu", "-S", "-C", folder, "-cf", tar, "sparse", "late", "plain"])
+    writeFileSync(join(folder, "disk"), await diskOf(readFileSync(tar)))
+
+    const script = `mount -t erofs -o ro,loop disk . && cd . && sha256sum sparse late plain`
+    const seen = execFileSync("unshare", ["--mount", "sh", "-c", script], { cwd: folder, encoding: "utf8" })
+
+    expect(seen).toBe(
+      execFileSync("sha256sum", ["sparse", "late", "plain"], { cwd: folder, encoding: "utf8" }),
+    )
+  })
 })
+
+/** Why this machine cannot mount an image in a mount namespace of its own; false when it can. */
+function mountObstacle(): string | false {
+  if (!/\berofs$/m.test(readFileSync("/proc/filesystems", "latin1"))) return "the kernel has no EROFS"
+  if (!existsSync("/dev/loop-control")) return "the kernel has no loop devices"
+  const { status } = spawnSync("unshare", ["--mount", "true"], { stdio: "ignore" })
+  return status === 0 ? false : "mounting is not allowed"
+}
 
 /** A full list of regions without a byte. */
 const nothing = [0, 1, 2, 3].map(offset => [offset, 0] as const)
@@ -144,6 +183,7 @@ describe("hostile sparse files", () => {
     ],
     ["real size below the content", "tar-sparse", concat(oldHeader([[0, 8]], 7), padded("xxxxxxxx"))],
     ["negative real size", "tar-sparse", concat(oldHeader([], -1))],
+    ["old map where a POSIX header has its prefix", "tar-sparse", rawEntry({ type: "S" })],
     [
       "negative region",
       "tar-sparse",

@@ -1,6 +1,7 @@
 import { ImageError, printable } from "../errors.js"
 import type { PaxRecords, PaxTime } from "./pax.js"
 import type { SparseRegion } from "./sparse-map.js"
+import type { EntryExtensions } from "./tar-extensions.js"
 import { type RawHeader, TYPEFLAG } from "./tar-header.js"
 
 /** What a tar entry is. */
@@ -24,13 +25,6 @@ export interface TarEntry {
   readonly xattrs: ReadonlyMap<string, Buffer> | undefined
   /** Sparse files: which parts of the content follow, in order, none of them empty. */
   readonly sparse: readonly SparseRegion[] | undefined
-}
-
-/** What extension headers said about the entry after them. */
-export interface EntryExtensions {
-  readonly pax: PaxRecords | undefined
-  readonly longName: string | undefined
-  readonly longLink: string | undefined
 }
 
 /** Highest uid or gid; 2^32 - 1 means "no change" to chown and is no owner. */

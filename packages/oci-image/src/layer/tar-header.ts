@@ -28,6 +28,8 @@ const CHECKSUM_OFFSET = 148
 const CHECKSUM_SIZE = 8
 const MAGIC_OFFSET = 257
 const USTAR_MAGIC = "ustar\x0000"
+const GNU_MAGIC = "ustar  \0"
+const MAGIC_SIZE = 8
 
 /** The fields of one header block as they stand there; names are bytes (latin1 text). */
 export interface RawHeader {
@@ -41,6 +43,15 @@ export interface RawHeader {
   readonly mtime: number
   readonly devmajor: number
   readonly devminor: number
+}
+
+/** Whether a header is in GNU's format, which has fields of its own where the ustar format has a prefix. */
+export function isGnuHeader(block: Buffer): boolean {
+  return magic(block) === GNU_MAGIC
+}
+
+function magic(block: Buffer): string {
+  return block.toString("latin1", MAGIC_OFFSET, MAGIC_OFFSET + MAGIC_SIZE)
 }
 
 /** Whether a block is all zero: half of the end mark. */
@@ -60,7 +71,7 @@ export function decodeHeader(block: Buffer, at: number): RawHeader {
   checkChecksum(block, at)
   const typeflag = block[156] as number
   const device = typeflag === TYPEFLAG.char || typeflag === TYPEFLAG.block
-  const ustar = block.toString("latin1", MAGIC_OFFSET, MAGIC_OFFSET + 8) === USTAR_MAGIC
+  const ustar = magic(block) === USTAR_MAGIC
   const prefix = ustar ? text(block, PREFIX_OFFSET, PREFIX_SIZE) : ""
   const name = text(block, 0, NAME_SIZE)
   return {

@@ -1,9 +1,10 @@
 import { ImageError } from "../errors.js"
 import { checkLimit, type ImageLimits } from "../limits.js"
-import { checkGlobalPax, type PaxRecords, parsePax } from "./pax.js"
-import { badSparse, checkSparse, OldSparseMap, type SparseMap } from "./sparse-map.js"
+import { SparseEntries } from "./sparse-entries.js"
+import { badSparse, type SparseMap } from "./sparse-map.js"
 import { combineEntry, type TarEntry } from "./tar-entry.js"
-import { decodeHeader, isZeroBlock, type RawHeader, TAR_BLOCK, TYPEFLAG } from "./tar-header.js"
+import { isExtension, TarExtensions } from "./tar-extensions.js"
+import { decodeHeader, isZeroBlock, type RawHeader, TAR_BLOCK } from "./tar-header.js"
 
 export type { TarEntry, TarEntryType } from "./tar-entry.js"
 
@@ -55,19 +56,16 @@ export class TarReader {
   #offset = 0
   #metaType = 0
   #meta: Buffer[] = []
-  #pax: PaxRecords | undefined
-  #longName: string | undefined
-  #longLink: string | undefined
+  readonly #extensions: TarExtensions
+  readonly #sparse: SparseEntries
   /** A sparse entry that waits for the rest of its map. */
-  #sparse: { readonly entry: TarEntry; readonly map: SparseMap } | undefined
-  #regions = 0
-  #holes = 0
-  readonly #readsSparse: boolean
+  #mapped: { readonly entry: TarEntry; readonly map: SparseMap } | undefined
 
   constructor(handler: TarHandler, limits: ImageLimits, options: TarReaderOptions = {}) {
     this.#handler = handler
     this.#limits = limits
-    this.#readsSparse = options.sparse ?? false
+    this.#extensions = new TarExtensions(limits)
+    this.#sparse = new SparseEntries(limits, options.sparse ?? false)
   }
 
   /**
@@ -104,8 +102,8 @@ export class TarReader {
 
   /** Says that the stream has ended. A missing end mark is fine, a torn entry is not. @throws ImageError `tar-truncated` */
   end(): void {
-    const pending = this.#pax || this.#longName !== undefined || this.#longLink !== undefined
-    if (this.#state === "end" || (this.#state === "header" && this.#filled === 0 && !pending)) return
+    const isBetween = this.#state === "header" && this.#filled === 0 && !this.#extensions.isPending
+    if (this.#state === "end" || isBetween) return
     throw new ImageError("tar-truncated", `tar stream ends inside an entry at offset ${this.#offset}`, {
       at: this.#offset,
     })
@@ -159,19 +157,12 @@ export class TarReader {
         at,
         size: raw.size,
       })
-    switch (raw.typeflag) {
-      case TYPEFLAG.pax:
-      case TYPEFLAG.paxGlobal:
-      case TYPEFLAG.gnuLongName:
-      case TYPEFLAG.gnuLongLink:
-        this.#startMeta(raw, at)
-        return
-    }
-    this.#startEntry(raw, block, at)
+    if (isExtension(raw.typeflag)) this.#startMeta(raw, at)
+    else this.#startEntry(raw, block, at)
   }
 
   #finish(at: number): void {
-    if (this.#pax || this.#longName !== undefined || this.#longLink !== undefined) {
+    if (this.#extensions.isPending) {
       throw new ImageError(
         "tar-truncated",
         `tar stream ends after a header without its entry at offset ${at}`,
@@ -184,51 +175,31 @@ export class TarReader {
   /** A meta entry's own size is always the one in its header: a PAX size never applies to it (CVE-2025-62518). */
   #startMeta(raw: RawHeader, at: number): void {
     checkLimit("paxBytes", raw.size, this.#limits.paxBytes, "size of a tar extension header")
-    const { typeflag } = raw
-    const repeated =
-      (typeflag === TYPEFLAG.pax &&
-        (this.#pax || this.#longName !== undefined || this.#longLink !== undefined)) ||
-      (typeflag === TYPEFLAG.gnuLongName && (this.#pax || this.#longName !== undefined)) ||
-      (typeflag === TYPEFLAG.gnuLongLink && (this.#pax || this.#longLink !== undefined)) ||
-      (typeflag === TYPEFLAG.paxGlobal &&
-        (this.#pax || this.#longName !== undefined || this.#longLink !== undefined))
-    if (repeated)
-      throw new ImageError("tar-pax", `two extension headers for one entry at offset ${at}`, { at })
+    this.#extensions.expect(raw.typeflag, at)
     checkLimit("entries", ++this.#entries, 2 * this.#limits.entries, "headers of the tar stream")
-    this.#metaType = typeflag
+    this.#metaType = raw.typeflag
     this.#begin("meta", raw.size)
     if (raw.size === 0) this.#endMeta()
   }
 
   #startEntry(raw: RawHeader, block: Buffer, at: number): void {
-    const extensions = { pax: this.#pax, longName: this.#longName, longLink: this.#longLink }
+    const extensions = this.#extensions.take()
     const entry = combineEntry(raw, extensions, at)
-    const map = this.#sparseMap(raw, block, at)
-    this.#pax = this.#longName = this.#longLink = undefined
+    const map = this.#sparse.mapOf(raw, block, extensions.pax, at)
     checkLimit("entries", ++this.#entries, 2 * this.#limits.entries, "headers of the tar stream")
     if (!map) {
       this.#startContent(entry, entry.size)
       return
     }
     if (entry.type !== "file") throw badSparse(`is a ${entry.type}`)
-    this.#sparse = { entry, map }
+    this.#mapped = { entry, map }
     this.#state = "map"
     this.#left = entry.size
     if (!map.wantsBlock) this.#endMap()
   }
 
-  #sparseMap(raw: RawHeader, block: Buffer, at: number): SparseMap | undefined {
-    const pax = this.#pax?.sparse
-    const old = raw.typeflag === TYPEFLAG.gnuSparse
-    if (!pax && !old) return undefined
-    if (!this.#readsSparse) throw new ImageError("tar-sparse", `sparse file at offset ${at}`, { at })
-    if (pax && old) throw badSparse("is described in two formats")
-    const max = this.#limits.sparseRegions - this.#regions
-    return pax ? pax.map(max) : new OldSparseMap(block, at, max)
-  }
-
   #takeMap(block: Buffer): void {
-    const { map } = this.#sparse as { map: SparseMap }
+    const { map } = this.#mapped as { map: SparseMap }
     if (map.inContent) {
       this.#left -= TAR_BLOCK
       if (this.#left < 0) throw badSparse("map is longer than the entry")
@@ -238,15 +209,9 @@ export class TarReader {
   }
 
   #endMap(): void {
-    const { entry, map } = this.#sparse as { entry: TarEntry; map: SparseMap }
-    const { regions, realSize, name } = map
-    checkSparse(map, this.#left, this.#limits)
-    this.#sparse = undefined
-    this.#regions += regions.count
-    this.#holes += realSize - regions.stored
-    checkLimit("holeBytes", this.#holes, this.#limits.holeBytes, "holes in sparse files")
-    const path = name ?? entry.path
-    this.#startContent({ ...entry, path, size: realSize, sparse: regions.list }, this.#left)
+    const { entry, map } = this.#mapped as { entry: TarEntry; map: SparseMap }
+    this.#mapped = undefined
+    this.#startContent(this.#sparse.finish(entry, map, this.#left), this.#left)
   }
 
   #startContent(entry: TarEntry, stored: number): void {
@@ -281,21 +246,8 @@ export class TarReader {
   }
 
   #endMeta(): void {
-    const body = Buffer.concat(this.#meta)
+    this.#extensions.add(this.#metaType, Buffer.concat(this.#meta))
     this.#meta = []
-    switch (this.#metaType) {
-      case TYPEFLAG.pax:
-        this.#pax = parsePax(body, this.#limits.xattrBytes)
-        break
-      case TYPEFLAG.paxGlobal:
-        checkGlobalPax(body)
-        break
-      case TYPEFLAG.gnuLongName:
-        this.#longName = longText(body)
-        break
-      default:
-        this.#longLink = longText(body)
-    }
     this.#pad()
   }
 
@@ -321,14 +273,6 @@ export class TarReader {
     )
     return bytes.length
   }
-}
-
-/** GNU long names end in one NUL; a NUL before that would cut the name short for some readers. */
-function longText(body: Buffer): string {
-  const end = body.length > 0 && body[body.length - 1] === 0 ? body.length - 1 : body.length
-  const text = body.toString("latin1", 0, end)
-  if (text === "" || text.includes("\0")) throw new ImageError("tar-pax", "long name is empty or has a NUL")
-  return text
 }
 
 function trailingData(at: number): ImageError {

@@ -36,8 +36,6 @@ export class TreeNode {
    * pair. The runs' content stands from `block` on without gaps; all else is zero.
    */
   runs: readonly number[] | undefined = undefined
-  /** Files: SHA-256 of the content, 32 bytes as latin1 text, where equal content is looked for; else empty. */
-  hash = ""
   /** Files: which data part. */
   part = -1
   /** Symlinks: the text. Links: the path of the file that is meant. */
