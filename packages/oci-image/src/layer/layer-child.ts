@@ -1,10 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process"
+import { existsSync } from "node:fs"
 import { createRequire } from "node:module"
-import { basename, dirname } from "node:path"
+import { basename } from "node:path"
 import type { Readable, Writable } from "node:stream"
+import { fileURLToPath } from "node:url"
 import { ImageError, printable } from "../errors.js"
 import { type LayerResult, parseResult, RESULT_MAX } from "./layer-result.js"
-import { type LayerPatience, type LayerTask, MEMORY_FILE } from "./layer-task.js"
+import { type LayerPatience, type LayerTask, MEMORY_FILE, RESULT_FD } from "./layer-task.js"
 
 const STDERR_MAX = 2048
 /** Young objects of the reader die at once: more room for them only costs memory. */
@@ -26,6 +28,12 @@ export interface LayerChildOptions {
   readonly entry?: string | undefined
 }
 
+interface Pipes {
+  readonly stdin: Writable | null | undefined
+  readonly stderr: Readable | null | undefined
+  readonly result: Readable | undefined
+}
+
 /**
  * One process that reads one layer, seen from outside. It has no environment, and by Node's permission model no
  * files but its own code, no children and no workers; what it needs it inherits open. It is killed when it
@@ -43,7 +51,7 @@ export class LayerChild implements AsyncDisposable {
   #stderr = ""
   #failure: ImageError | undefined
 
-  /** @throws ImageError `layer-process` when it cannot be started */
+  /** @throws ImageError `layer-process` when it cannot be started; the signal's reason */
   constructor(options: LayerChildOptions) {
     this.#patience = options.patience
     this.#signal = options.signal
@@ -52,7 +60,7 @@ export class LayerChild implements AsyncDisposable {
     this.#closed = new Promise(resolve => {
       this.#process.once("close", () => resolve())
       this.#process.once("error", error => {
-        this.#failure = processError(`cannot start the process that reads layers: ${error.message}`)
+        this.#failure ??= cannotStart(error)
         resolve()
       })
     })
@@ -63,22 +71,24 @@ export class LayerChild implements AsyncDisposable {
     options.signal?.addEventListener("abort", this.#abort)
   }
 
-  #listen(): void {
-    // A process that ended early does not take the rest; its result says why.
-    this.#stdin.on("error", () => undefined)
-    this.#process.stderr?.on("data", (bytes: Buffer) => {
-      if (this.#stderr.length < STDERR_MAX) this.#stderr += bytes.toString("latin1", 0, STDERR_MAX)
-    })
-    const result = (this.#process.stdio as unknown[])[5] as Readable
-    result.on("error", () => undefined)
-    result.on("data", (bytes: Buffer) => {
-      if (this.#result.length <= RESULT_MAX) this.#result = Buffer.concat([this.#result, bytes])
-      else this.#fail("its result is too long")
-    })
+  /** The process's ends of pipes; there are none when it could not be started. */
+  get #pipes(): Pipes {
+    const { stdin, stderr } = this.#process
+    const stdio = this.#process.stdio as unknown[] | undefined
+    return { stdin, stderr, result: stdio?.[RESULT_FD] as Readable | undefined }
   }
 
-  get #stdin(): Writable {
-    return this.#process.stdin as Writable
+  #listen(): void {
+    const { stdin, stderr, result } = this.#pipes
+    // A process that ended early does not take the rest; its result says why.
+    for (const pipe of [stdin, stderr, result]) pipe?.on("error", () => undefined)
+    stderr?.on("data", (bytes: Buffer) => {
+      if (this.#stderr.length < STDERR_MAX) this.#stderr += bytes.toString("latin1", 0, STDERR_MAX)
+    })
+    result?.on("data", (bytes: Buffer) => {
+      if (this.#result.length <= RESULT_MAX) this.#result = Buffer.concat([this.#result, bytes])
+      else this.#fail("gave a result that is too long")
+    })
   }
 
   /**
@@ -88,10 +98,11 @@ export class LayerChild implements AsyncDisposable {
    * @throws ImageError `layer-process` when it takes too long; the signal's reason
    */
   async write(bytes: Buffer): Promise<boolean> {
-    if (this.#isClosed || !this.#stdin.writable) return false
+    const { stdin } = this.#pipes
+    if (this.#isClosed || !stdin?.writable) return false
     // Called back with an error, too, when the process is gone.
-    await this.#wait(new Promise(resolve => this.#stdin.write(bytes, () => resolve())))
-    return this.#stdin.writable && !this.#isClosed
+    await this.#wait(new Promise(resolve => stdin.write(bytes, () => resolve())))
+    return stdin.writable && !this.#isClosed
   }
 
   /**
@@ -100,11 +111,11 @@ export class LayerChild implements AsyncDisposable {
    * @throws ImageError `layer-process` when it dies, takes too long, or talks nonsense; the signal's reason
    */
   async finish(): Promise<LayerResult> {
-    this.#stdin.end()
+    this.#pipes.stdin?.end()
     await this.#wait(this.#closed)
     if (this.#failure) throw this.#failure
     const { exitCode, signalCode } = this.#process
-    if (exitCode !== 0 || this.#result.length > RESULT_MAX) throw this.#died(exitCode, signalCode)
+    if (exitCode !== 0) throw this.#died(exitCode, signalCode)
     return parseResult(this.#result)
   }
 
@@ -137,8 +148,10 @@ export class LayerChild implements AsyncDisposable {
     this.#kill()
   }
 
+  /** Whoever else may hold the pipes' other ends does not keep this one from closing. */
   #kill(): void {
     this.#process.kill("SIGKILL")
+    for (const pipe of Object.values(this.#pipes)) pipe?.destroy()
   }
 
   /** Ends the process, if it has not, and waits until it is gone. */
@@ -158,7 +171,7 @@ function start(options: LayerChildOptions): ChildProcess {
   }
   const flags = [
     PERMISSION,
-    `--allow-fs-read=${dirname(entry)}/`,
+    `--allow-fs-read=${entry}`,
     `--allow-fs-read=${MEMORY_FILE}`,
     `--max-old-space-size=${heap}`,
     `--max-semi-space-size=${SEMI_SPACE_MIB}`,
@@ -168,20 +181,33 @@ function start(options: LayerChildOptions): ChildProcess {
     return spawn(process.execPath, [...flags, entry, JSON.stringify(task)], {
       cwd: "/",
       env: {},
+      // Not in the terminal's group: the key that interrupts reaches it through its caller only.
+      detached: true,
       stdio: ["pipe", "ignore", "pipe", ...files, "pipe"],
     })
   } catch (error) {
-    throw processError(`cannot start the process that reads layers: ${(error as Error).message}`)
+    throw cannotStart(error as Error)
   }
 }
 
-/** The built script, beside this code or, for code that runs from its sources, in the package's dist folder. */
+/** The built script: beside this code where that was built too, or bundled with it; else where the package is. */
 function layerProcessEntry(): string {
+  const beside = fileURLToPath(new URL("layer-process.cjs", import.meta.url))
+  if (existsSync(beside)) return beside
   try {
     return createRequire(import.meta.url).resolve("@ts-vmm/oci-image/layer-process")
   } catch {
     throw processError("the script that reads layers is missing: the package is not built")
   }
+}
+
+function cannotStart(cause: Error): ImageError {
+  return new ImageError(
+    "layer-process",
+    `cannot start the process that reads layers: ${cause.message}`,
+    {},
+    { cause },
+  )
 }
 
 function processError(message: string, fields: Record<string, number | string> = {}): ImageError {

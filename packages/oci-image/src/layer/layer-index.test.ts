@@ -97,6 +97,12 @@ describe("an index that is whole but says what no layer does", () => {
     expect(await codeOf(() => decodeLayerIndex(bytes))).toBe("index-corrupt")
   })
 
+  test("I6: more names than a layer may have", async () => {
+    const bytes = encoded()
+    expect(await codeOf(() => decodeLayerIndex(bytes, 8))).toBe("index-corrupt")
+    expect(await codeOf(() => decodeLayerIndex(bytes, 9))).toBeUndefined()
+  })
+
   test("I6: directories deeper than a path", async () => {
     const root = implicitDirectory()
     let at = root

@@ -70,9 +70,10 @@ export function layerDataSize(header: Buffer): number {
  * Decodes an index; everything is bounded by the buffer's length. What a process that reads layers could have
  * made up is checked: names, numbers, and that every file lies inside the data part.
  *
+ * @param maxRecords - how many names there may be
  * @throws ImageError `index-corrupt`
  */
-export function decodeLayerIndex(bytes: Buffer): LayerIndex {
+export function decodeLayerIndex(bytes: Buffer, maxRecords = Number.POSITIVE_INFINITY): LayerIndex {
   const end = bytes.length - CHECKSUM_SIZE
   if (end < LAYER_INDEX_HEADER_SIZE || bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
     throw corrupt("not a layer index")
@@ -84,7 +85,9 @@ export function decodeLayerIndex(bytes: Buffer): LayerIndex {
     const dataSize = input.f64()
     if (!Number.isSafeInteger(dataSize) || dataSize < 0 || dataSize % BLOCK_SIZE !== 0)
       throw corrupt("wrong size of data")
-    return { diffId, dataSize, root: decodeRecords(input, input.u32(), dataSize / BLOCK_SIZE) }
+    const records = input.u32()
+    if (records > maxRecords) throw corrupt("too many records")
+    return { diffId, dataSize, root: decodeRecords(input, records, dataSize / BLOCK_SIZE) }
   } catch (error) {
     if (error instanceof RangeError) throw corrupt(error.message)
     throw error

@@ -15,14 +15,10 @@ import { readFileSync, writeSync } from "node:fs"
 import type { Readable } from "node:stream"
 import { encodeLayerIndex } from "./layer-index.js"
 import { encodeResult } from "./layer-result.js"
-import { type LayerTask, MEMORY_FILE } from "./layer-task.js"
+import { DATA_FD, INDEX_FD, type LayerTask, MEMORY_FILE, RESULT_FD } from "./layer-task.js"
 import { DescriptorFile } from "./part-file.js"
 import { PartWriter } from "./part-writer.js"
 import { type LayerInput, readLayer } from "./read-layer.js"
-
-const DATA_FD = 3
-const INDEX_FD = 4
-const RESULT_FD = 5
 
 class StreamInput implements LayerInput {
   readonly #stream: Readable
@@ -59,8 +55,16 @@ async function run({ compression, limits }: LayerTask): Promise<void> {
 
 /** The kernel's high-water mark; that of `getrusage` begins with the memory of the process that started this one. */
 function peakMemory(): number {
-  const [, kib = 0] = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(MEMORY_FILE, "latin1")) ?? []
-  return Number(kib) * 1024
+  const [, kib] = /^VmHWM:\s*(\d+) kB$/m.exec(memoryStatus()) ?? []
+  return 1024 * (kib === undefined ? process.resourceUsage().maxRSS : Number(kib))
+}
+
+function memoryStatus(): string {
+  try {
+    return readFileSync(MEMORY_FILE, "latin1")
+  } catch {
+    return "" // Not every system has it.
+  }
 }
 
 function report(error?: unknown): void {

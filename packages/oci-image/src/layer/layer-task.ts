@@ -7,6 +7,11 @@ export interface LayerTask {
   readonly limits: ImageLimits
 }
 
+/** Descriptors of the process: files for the data part and the index, and where its result goes. */
+export const DATA_FD = 3
+export const INDEX_FD = 4
+export const RESULT_FD = 5
+
 /** The one file besides its code that the process may open. @see proc(5), /proc/pid/status */
 export const MEMORY_FILE = "/proc/self/status"
 

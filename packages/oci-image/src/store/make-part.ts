@@ -31,8 +31,8 @@ export interface MakePartOptions {
   readonly onPeakMemory?: (bytes: number) => void
 }
 
-/** Largest index that is read back: what `entries` records of the longest names can need stays far below. */
-const INDEX_MAX = 1024 * 1024 * 1024
+/** Largest index that is read back: what a million records of the longest names need stays below. */
+const INDEX_MAX = 512 * 1024 * 1024
 
 /**
  * Turns one layer into its data part and index, and publishes both under the layer's digest, in one step and
@@ -94,21 +94,16 @@ async function fillPart(
 
 /** The files come from a process that read hostile content: nothing about them is taken for granted. */
 async function checkPart(
-  { layer, diffId }: MakePartOptions,
+  { layer, diffId, limits }: MakePartOptions,
   data: FileHandle,
   index: FileHandle,
 ): Promise<void> {
-  const claimed = await readIndex(index, layer.digest, diffId)
+  // The tree has as many files as it may have entries, the stream twice as many headers that may be hard links.
+  const claimed = await readIndex(index, layer.digest, diffId, 3 * limits.entries)
   const { size } = await data.stat()
   if (size !== claimed.dataSize) {
-    throw new ImageError(
-      "layer-process",
-      `data of layer ${layer.digest} has another size than its index says`,
-      {
-        size,
-        expected: claimed.dataSize,
-      },
-    )
+    const what = `data of layer ${layer.digest} has another size than its index says`
+    throw new ImageError("layer-process", what, { size, expected: claimed.dataSize })
   }
 }
 
@@ -151,12 +146,17 @@ export async function readPartIndex(
   }
 }
 
-async function readIndex(file: FileHandle, digest: Digest, diffId: Digest): Promise<LayerIndex> {
+async function readIndex(
+  file: FileHandle,
+  digest: Digest,
+  diffId: Digest,
+  maxRecords?: number,
+): Promise<LayerIndex> {
   const { size } = await file.stat()
   checkLimit("layerBytes", size, INDEX_MAX, "size of a layer index")
   const bytes = Buffer.allocUnsafe(size)
   const { bytesRead } = await file.read(bytes, 0, size, 0)
-  const index = decodeLayerIndex(bytes.subarray(0, bytesRead))
+  const index = decodeLayerIndex(bytes.subarray(0, bytesRead), maxRecords)
   checkDigest(`unpacked layer ${digest}`, diffId, index.diffId)
   return index
 }
