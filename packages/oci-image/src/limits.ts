@@ -28,6 +28,10 @@ export interface ImageLimits {
   readonly zstdWindow: number
   /** Entries of one layer, and of one image. */
   readonly entries: number
+  /** Entries that every layer may have. Beyond, it needs {@link entryBytes} for each: names cost memory. */
+  readonly entriesFloor: number
+  /** Compressed bytes of a layer for one entry; in practice there are more than 40, and the content. */
+  readonly entryBytes: number
   /** Path components of one name. */
   readonly depth: number
   /** Bytes of one whole path. */
@@ -36,8 +40,8 @@ export interface ImageLimits {
   readonly paxBytes: number
   /** Bytes of all extended attributes of one entry. */
   readonly xattrBytes: number
-  /** Bytes of all extended attributes of one layer. */
-  readonly layerXattrBytes: number
+  /** Bytes of all extended attributes and texts of symlinks of one layer. */
+  readonly layerTextBytes: number
   /** Stored regions of all sparse files of one layer. */
   readonly sparseRegions: number
   /** Bytes of all holes in sparse files of one layer: they take no space, but up to 1/1024 of it to describe. */
@@ -59,11 +63,13 @@ export const DEFAULT_LIMITS: ImageLimits = {
   paddingBytes: MIB,
   zstdWindow: 32 * MIB,
   entries: 1_000_000,
+  entriesFloor: 65_536,
+  entryBytes: 32,
   depth: 512,
   pathBytes: 4096,
   paxBytes: MIB,
   xattrBytes: 64 * KIB,
-  layerXattrBytes: 32 * MIB,
+  layerTextBytes: 16 * MIB,
   sparseRegions: 100_000,
   holeBytes: 16 * GIB,
   archiveEntries: 10_000,

@@ -1,10 +1,21 @@
-/** Writes little-endian values and text into a buffer that grows. Text is bytes (latin1). */
-export class ByteWriter {
-  #buffer = Buffer.allocUnsafe(64 * 1024)
-  #size = 0
+/** More than any single value has. */
+const BUFFER_SIZE = 256 * 1024
 
-  view(): Buffer {
-    return this.#buffer.subarray(0, this.#size)
+/** Writes little-endian values and text, piece by piece, to wherever they go. Text is bytes (latin1). */
+export class ByteWriter {
+  readonly #buffer = Buffer.allocUnsafe(BUFFER_SIZE)
+  readonly #sink: (bytes: Buffer) => void
+  #used = 0
+
+  /** @param sink - takes the next bytes, which are only valid during the call */
+  constructor(sink: (bytes: Buffer) => void) {
+    this.#sink = sink
+  }
+
+  /** Hands over what there is. */
+  flush(): void {
+    this.#sink(this.#buffer.subarray(0, this.#used))
+    this.#used = 0
   }
 
   u8(value: number): void {
@@ -37,18 +48,10 @@ export class ByteWriter {
     value.copy(this.#buffer, at)
   }
 
-  patchU32(at: number, value: number): void {
-    this.#buffer.writeUInt32LE(value, at)
-  }
-
   #grow(size: number): number {
-    const at = this.#size
-    this.#size += size
-    if (this.#size > this.#buffer.length) {
-      const larger = Buffer.allocUnsafe(Math.max(this.#size, 2 * this.#buffer.length))
-      this.#buffer.copy(larger, 0, 0, at)
-      this.#buffer = larger
-    }
+    if (this.#used + size > BUFFER_SIZE) this.flush()
+    const at = this.#used
+    this.#used += size
     return at
   }
 }

@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest"
 import { DEFAULT_LIMITS, type ImageLimits } from "../limits.js"
 import type { Compression } from "../spec/media-types.js"
 import { codeOf, hasProgram } from "../test-support/images.js"
+import { rleFrame } from "../test-support/layers.js"
 import { decompress } from "./decompress.js"
 
 function input(bytes: Buffer, chunkSize: number) {
@@ -140,15 +141,6 @@ describe.skipIf(noZstd)(`zstd${noZstd ? ` (skipped: ${noZstd})` : ""}`, () => {
     expect(await codeOf(() => unpack(packed, "zstd", { zstdWindow: 1024 * 1024 }))).toBe("limit")
   })
 })
-
-/** A zstd frame of RLE blocks: 4 bytes each that stand for `size` zeros. */
-function rleFrame(blocks: number, size: number): Buffer {
-  const header = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58]) // window of 2 MiB
-  const body = Buffer.alloc(blocks * 4)
-  for (let i = 0; i < blocks; i++)
-    body.writeUInt32LE((i === blocks - 1 ? 1 : 0) | (1 << 1) | (size << 3), i * 4)
-  return Buffer.concat([header, body])
-}
 
 describe("hostile zstd frames", () => {
   test("I5: a bomb of RLE blocks ends at the ratio, early and with flat memory", async () => {

@@ -9,19 +9,20 @@ import { type NodeKind, sortedNames, TreeNode } from "./tree.js"
  * The index of a data part: the layer's tree, as compact binary. Little endian.
  *
  * ```
- * header   magic[8] diffId[32] dataSize:f64 records:u32
+ * header   magic[8] diffId[32] dataSize:f64
  * record   depth:u16 kind:u8 flags:u8 nameLength:u8 name  then by kind:
  *            sameAs      number:u32 (of an earlier record that is no directory)
  *            others      mode:u16 uid:u32 gid:u32 mtime:f64 nsec:u32 [xattrs] and
  *              directory [whiteouts]    file  size:f64 block:u32 [runs]    device  major:u32 minor:u32    symlink, link  length:u16 text
- * trailer  sha256[32] of everything before
+ * trailer  records:u32 sha256[32] of everything before
  * ```
  */
 const MAGIC = "TSVMLYR2"
 const DATA_SIZE_OFFSET = 8 + 32
 /** Bytes at the start of an index that {@link layerDataSize} needs. */
-export const LAYER_INDEX_HEADER_SIZE = DATA_SIZE_OFFSET + 8 + 4
+export const LAYER_INDEX_HEADER_SIZE = DATA_SIZE_OFFSET + 8
 const CHECKSUM_SIZE = 32
+const COUNT_SIZE = 4
 const KINDS: readonly (NodeKind | "same")[] = [
   "directory",
   "file",
@@ -48,17 +49,30 @@ export interface LayerIndex {
   readonly root: TreeNode
 }
 
-/** Encodes an index. Equal layers give equal bytes. Uses the nodes' `slot`. */
-export function encodeLayerIndex(index: LayerIndex): Buffer {
-  const out = new ByteWriter()
+/**
+ * Encodes an index, piece by piece. Equal layers give equal bytes. Uses the nodes' `slot`.
+ *
+ * @param sink - takes the next bytes, which are only valid during the call
+ */
+export function writeLayerIndex(index: LayerIndex, sink: (bytes: Buffer) => void): void {
+  const hash = createHash("sha256")
+  const out = new ByteWriter(bytes => {
+    hash.update(bytes)
+    sink(bytes)
+  })
   out.text(MAGIC)
   out.bytes(Buffer.from(digestHex(index.diffId), "hex"))
   out.f64(index.dataSize)
-  out.u32(0)
-  const count = new RecordEncoder(out).encode(index.root)
-  out.patchU32(LAYER_INDEX_HEADER_SIZE - 4, count)
-  out.bytes(createHash("sha256").update(out.view()).digest())
-  return out.view()
+  out.u32(new RecordEncoder(out).encode(index.root))
+  out.flush()
+  sink(hash.digest())
+}
+
+/** Encodes an index in memory. */
+export function encodeLayerIndex(index: LayerIndex): Buffer {
+  const pieces: Buffer[] = []
+  writeLayerIndex(index, bytes => pieces.push(Buffer.from(bytes)))
+  return Buffer.concat(pieces)
 }
 
 /** The size of the data part, out of the first bytes of its index; -1 when they are not an index. */
@@ -75,18 +89,19 @@ export function layerDataSize(header: Buffer): number {
  */
 export function decodeLayerIndex(bytes: Buffer, maxRecords = Number.POSITIVE_INFINITY): LayerIndex {
   const end = bytes.length - CHECKSUM_SIZE
-  if (end < LAYER_INDEX_HEADER_SIZE || bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
+  const recordsEnd = end - COUNT_SIZE
+  if (recordsEnd < LAYER_INDEX_HEADER_SIZE || bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
     throw corrupt("not a layer index")
   const checksum = createHash("sha256").update(bytes.subarray(0, end)).digest()
   if (!checksum.equals(bytes.subarray(end))) throw corrupt("wrong checksum")
-  const input = new ByteReader(bytes.subarray(0, end), MAGIC.length)
+  const records = bytes.readUInt32LE(recordsEnd)
+  if (records > maxRecords) throw corrupt("too many records")
+  const input = new ByteReader(bytes.subarray(0, recordsEnd), MAGIC.length)
   try {
     const diffId: Digest = `sha256:${input.bytes(32).toString("hex")}`
     const dataSize = input.f64()
     if (!Number.isSafeInteger(dataSize) || dataSize < 0 || dataSize % BLOCK_SIZE !== 0)
       throw corrupt("wrong size of data")
-    const records = input.u32()
-    if (records > maxRecords) throw corrupt("too many records")
     return { diffId, dataSize, root: decodeRecords(input, records, dataSize / BLOCK_SIZE) }
   } catch (error) {
     if (error instanceof RangeError) throw corrupt(error.message)

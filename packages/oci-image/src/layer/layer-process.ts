@@ -13,7 +13,8 @@
 
 import { readFileSync, writeSync } from "node:fs"
 import type { Readable } from "node:stream"
-import { encodeLayerIndex } from "./layer-index.js"
+import { ioError } from "../errors.js"
+import { type LayerIndex, writeLayerIndex } from "./layer-index.js"
 import { encodeResult } from "./layer-result.js"
 import { DATA_FD, INDEX_FD, type LayerTask, MEMORY_FILE, RESULT_FD } from "./layer-task.js"
 import { DescriptorFile } from "./part-file.js"
@@ -50,7 +51,20 @@ async function run({ compression, limits }: LayerTask): Promise<void> {
   const part = new PartWriter(new DescriptorFile(DATA_FD))
   const blob = new StreamInput(process.stdin)
   const { diffId, root } = await readLayer({ blob, compression, part, limits })
-  await new DescriptorFile(INDEX_FD).writeAll(encodeLayerIndex({ diffId, dataSize: part.size, root }))
+  writeIndex({ diffId, dataSize: part.size, root })
+}
+
+function writeIndex(index: LayerIndex): void {
+  const file = new DescriptorFile(INDEX_FD)
+  let position = 0
+  try {
+    writeLayerIndex(index, bytes => {
+      file.writeAllSync(bytes, position)
+      position += bytes.length
+    })
+  } catch (error) {
+    throw ioError(error, "cannot write a layer's index")
+  }
 }
 
 /** The kernel's high-water mark; that of `getrusage` begins with the memory of the process that started this one. */

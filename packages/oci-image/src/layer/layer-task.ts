@@ -16,19 +16,28 @@ export const RESULT_FD = 5
 export const MEMORY_FILE = "/proc/self/status"
 
 const MIB = 1024 * 1024
-const HEAP_BASE_MIB = 64
-const HEAP_MAX_MIB = 2048
-/** A file costs some 500 bytes of memory, and seldom less than 100 in a compressed layer. */
-const HEAP_PER_BLOB = 6
+const HEAP_BASE_MIB = 48
+/** A file or directory costs up to 450 bytes, and there is one for {@link ImageLimits.entryBytes} at most. */
+const HEAP_PER_ENTRY = 512
 
 /**
- * JavaScript heap that reading a layer may take, in MiB. A small blob that unpacks to a million names runs out
- * of it: such layers are made to hurt.
+ * JavaScript heap that reading a layer may take, in MiB: what {@link limitsFor} lets through fits.
  *
  * @param size - bytes of the compressed layer
  */
-export function heapFor(size: number): number {
-  return Math.min(HEAP_MAX_MIB, HEAP_BASE_MIB + Math.ceil((HEAP_PER_BLOB * size) / MIB))
+export function heapFor(limits: ImageLimits, size: number): number {
+  const entries = limitsFor(limits, size).entries - limits.entriesFloor
+  return HEAP_BASE_MIB + Math.ceil((HEAP_PER_ENTRY * Math.max(0, entries)) / MIB)
+}
+
+/**
+ * The limits of one layer: one of few bytes may not have as many names as a large one.
+ *
+ * @param size - bytes of the compressed layer
+ */
+export function limitsFor(limits: ImageLimits, size: number): ImageLimits {
+  const entries = limits.entriesFloor + Math.floor(size / limits.entryBytes)
+  return { ...limits, entries: Math.min(limits.entries, entries) }
 }
 
 /** How long a process may let others wait. */

@@ -26,8 +26,8 @@ export class LayerTree {
   readonly #limits: ImageLimits
   /** Nodes made so far, also those replaced since. */
   #nodes = 1
-  /** Bytes of attributes of all of them. */
-  #xattrBytes = 0
+  /** Bytes of attributes and texts of all of them. */
+  #textBytes = 0
 
   constructor(limits: ImageLimits) {
     this.#limits = limits
@@ -41,7 +41,7 @@ export class LayerTree {
    */
   add(entry: TarEntry): TreeNode | undefined {
     const components = splitPath(entry.path, this.#limits)
-    this.#countXattrs(entry)
+    this.#countText(entry)
     if (entry.type !== "directory" && /\/\.?$/.test(entry.path)) {
       throw new ImageError(
         "entry-name",
@@ -97,14 +97,11 @@ export class LayerTree {
     checkLimit("entries", ++this.#nodes, this.#limits.entries, "entries of the layer")
   }
 
-  #countXattrs({ xattrs }: TarEntry): void {
-    for (const [name, value] of xattrs ?? []) this.#xattrBytes += name.length + value.length
-    checkLimit(
-      "layerXattrBytes",
-      this.#xattrBytes,
-      this.#limits.layerXattrBytes,
-      "extended attributes of the layer",
-    )
+  #countText({ xattrs, type, linkPath }: TarEntry): void {
+    for (const [name, value] of xattrs ?? []) this.#textBytes += name.length + value.length
+    if (type === "symlink") this.#textBytes += linkPath.length
+    const what = "extended attributes and symlinks of the layer"
+    checkLimit("layerTextBytes", this.#textBytes, this.#limits.layerTextBytes, what)
   }
 
   /** The directory that holds the last component; directories that no entry described are made up. */

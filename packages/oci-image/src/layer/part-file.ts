@@ -1,4 +1,4 @@
-import { ftruncate, write } from "node:fs"
+import { ftruncate, write, writeSync } from "node:fs"
 import { promisify } from "node:util"
 
 /** The file behind a data part: a `FileHandle`, or a bare descriptor in {@link DescriptorFile}. */
@@ -26,9 +26,9 @@ export class DescriptorFile implements PartFile {
     return truncateFd(this.#fd, size)
   }
 
-  /** Writes all of `bytes` from the start of the file on. */
-  async writeAll(bytes: Buffer): Promise<void> {
+  /** Writes all of `bytes`, waiting for it. */
+  writeAllSync(bytes: Buffer, position: number): void {
     for (let at = 0; at < bytes.length; )
-      at += (await this.write(bytes, at, bytes.length - at, at)).bytesWritten
+      at += writeSync(this.#fd, bytes, at, bytes.length - at, position + at)
   }
 }

@@ -2,7 +2,7 @@ import type { FileHandle } from "node:fs/promises"
 import { ImageError, isImageError } from "../errors.js"
 import type { VerifiedBlob } from "../sources/blob.js"
 import { LayerChild } from "./layer-child.js"
-import { heapFor, type LayerPatience, type LayerTask, patienceFor } from "./layer-task.js"
+import { heapFor, type LayerPatience, type LayerTask, limitsFor, patienceFor } from "./layer-task.js"
 
 /** What reading a layer in a process of its own needs. */
 export interface ReadLayerApartOptions {
@@ -34,9 +34,9 @@ export async function readLayerApart(options: ReadLayerApartOptions): Promise<vo
   const { blob, size, task, data, index, signal, entry, patience = patienceFor(size) } = options
   try {
     await using child = new LayerChild({
-      task,
+      task: { ...task, limits: limitsFor(task.limits, size) },
       files: [data.fd, index.fd],
-      heap: heapFor(size),
+      heap: heapFor(task.limits, size),
       patience,
       signal,
       entry,

@@ -14,6 +14,15 @@ export interface LayerBlob {
   readonly compression?: Compression
 }
 
+/** A zstd frame of RLE blocks: 4 bytes each that stand for `size` zeros. */
+export function rleFrame(blocks: number, size: number): Buffer {
+  const header = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58]) // window of 2 MiB
+  const body = Buffer.alloc(blocks * 4)
+  for (let i = 0; i < blocks; i++)
+    body.writeUInt32LE((i === blocks - 1 ? 1 : 0) | (1 << 1) | (size << 3), i * 4)
+  return Buffer.concat([header, body])
+}
+
 /** A part as the store has it. */
 export interface MadePart extends LayerIndex {
   readonly data: Buffer
@@ -24,7 +33,7 @@ export interface MadePart extends LayerIndex {
 /** Makes parts of layers in a store, through the process that reads layers. */
 export class PartMaker {
   readonly folder: StoreFolder
-  /** Memory of the last process that lived long enough to tell. */
+  /** Memory that the last process had at most; 0 when it did not live to tell. */
   peak = 0
 
   private constructor(path: string) {
@@ -39,6 +48,7 @@ export class PartMaker {
 
   async make(layer: LayerBlob, limits: Partial<ImageLimits> = {}, signal?: AbortSignal): Promise<MadePart> {
     const { blob, tar = blob, compression = "none" } = layer
+    this.peak = 0
     const digest = digestOf(blob)
     const source = {
       async *open() {
