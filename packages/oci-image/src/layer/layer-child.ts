@@ -10,7 +10,7 @@ import { type LayerPatience, type LayerTask, MEMORY_FILE, RESULT_FD } from "./la
 
 const STDERR_MAX = 2048
 /** Young objects of the reader die at once: more room for them only costs memory. */
-const SEMI_SPACE_MIB = 8
+const SEMI_SPACE_MIB = 4
 const PERMISSION = process.allowedNodeEnvironmentFlags.has("--permission")
   ? "--permission"
   : "--experimental-permission"
