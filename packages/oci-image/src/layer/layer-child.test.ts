@@ -1,13 +1,14 @@
+import { execFileSync } from "node:child_process"
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { open } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
-import { describe, expect, test } from "vitest"
+import { afterEach, describe, expect, test } from "vitest"
 import { digestOf } from "../digest.js"
 import { isImageError } from "../errors.js"
 import { DEFAULT_LIMITS } from "../limits.js"
 import { VerifiedBlob } from "../sources/blob.js"
-import { codeOf, tarOf, temporaryFolder } from "../test-support/images.js"
+import { codeOf, plainLayer, TestLayout, tarOf, temporaryFolder } from "../test-support/images.js"
 import { PartMaker } from "../test-support/layers.js"
 import { readLayerApart } from "./read-layer-apart.js"
 
@@ -155,6 +156,38 @@ describe("a process that makes others wait", () => {
     const signal = AbortSignal.abort(new Error("enough"))
     expect(await withScript("process.exit()", { signal })).toMatchObject({ message: "enough" })
   })
+})
+
+describe("a process that cannot be started", () => {
+  const execPath = process.execPath
+  afterEach(() => {
+    process.execPath = execPath
+  })
+
+  test.each([
+    ["/nonexistent/node", /cannot start .* ENOENT/],
+    ["/usr/bin/an-app", /needs Node/],
+  ])("is an error of its own, not a fall-back: %s", async (path, message) => {
+    process.execPath = path
+    expect(await withScript("")).toMatchObject({
+      code: "layer-process",
+      message: expect.stringMatching(message),
+    })
+  })
+})
+
+test("the built package finds the script beside it", async () => {
+  const folder = temporaryFolder()
+  const layout = new TestLayout(join(folder, "image"))
+  layout.image([plainLayer([{ path: "a", content: "x" }])])
+  const built = new URL("../../dist/index.js", import.meta.url)
+  const script = `
+    const { ImageStore } = await import(${JSON.stringify(built.href)})
+    const store = await ImageStore.open("store")
+    console.log((await store.load("oci:image")).disk().size)`
+  const options = { cwd: folder, encoding: "utf8" } as const
+  const args = ["--input-type=module", "-e", script]
+  expect(execFileSync(process.execPath, args, options)).toBe("8192\n")
 })
 
 describe("what the process may do", () => {
