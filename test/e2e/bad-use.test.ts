@@ -48,9 +48,16 @@ async function expectLine(
 describe("bad use ends in one clear line and leaves nothing", () => {
   test("missing image", () =>
     expectLine(
-      ["run", "--rm", "no/such:image"],
+      ["run", "--rm", "--pull", "never", "no/such:image"],
       125,
       /^example-runtime: no such image: no\/such:image .*\n$/,
+    ))
+
+  test("missing image of a registry that is not there", () =>
+    expectLine(
+      ["run", "--rm", "127.0.0.1:1/no/such:image"],
+      125,
+      /^example-runtime: cannot pull 127\.0\.0\.1:1\/no\/such:image: cannot reach .*\n$/,
     ))
 
   test("missing image folder", () =>

@@ -56,3 +56,23 @@ export function parseEnvironment(text: string, before: Record<string, string>): 
   const inherited = process.env[text]
   return inherited === undefined ? before : { ...before, [text]: inherited }
 }
+
+/** Collects an option that may be given several times. */
+export function collect(text: string, before: readonly string[]): readonly string[] {
+  return [...before, text]
+}
+
+/** `UID:GID`, or one number for both. */
+export function parseOwner(text: string): { uid: number; gid: number } {
+  const match = /^(\d{1,10})(?::(\d{1,10}))?$/.exec(text)
+  const [uid, gid] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])]
+  if (!match || uid >= 2 ** 32 || gid >= 2 ** 32)
+    throw new CliError(`invalid --owner "${text}": give UID:GID in numbers`)
+  return { uid, gid }
+}
+
+/** Seconds since 1970. */
+export function parseTime(text: string): number {
+  if (!/^\d{1,12}$/.test(text)) throw new CliError(`invalid --latest-time "${text}": give seconds since 1970`)
+  return Number(text)
+}

@@ -1,3 +1,6 @@
+import type { LoadProgress } from "@ts-vmm/oci-image"
+import { size } from "./table.js"
+
 /** Work that takes less is not worth a spinner. */
 const QUIET_MS = 300
 
@@ -28,5 +31,20 @@ export function startProgress(text: string): Progress {
       clearTimeout(timer)
       spinner?.stop()
     },
+  }
+}
+
+/** Adds up layers that arrive several at once. */
+export class LayerSums {
+  readonly #layers = new Map<number, LoadProgress>()
+
+  /** @returns what there is to say of all of them */
+  add(progress: LoadProgress): string {
+    this.#layers.set(progress.position, progress)
+    const all = [...this.#layers.values()]
+    const there = all.filter(({ state }) => state === "done" || state === "exists").length
+    const coming = all.filter(({ state }) => state !== "exists")
+    const sum = (of: "done" | "total") => size(coming.reduce((bytes, layer) => bytes + layer[of], 0))
+    return `loading the image: ${there} of ${progress.layers} layers, ${sum("done")} of ${sum("total")}`
   }
 }

@@ -37,3 +37,11 @@ export function size(bytes: number): string {
   const power = Math.min(units.length - 1, bytes > 0 ? Math.floor(Math.log10(bytes) / 3) : 0)
   return `${(bytes / 1000 ** power).toPrecision(3)}${units[power]}`
 }
+
+/** Prints a value as JSON that is safe to show: the characters that steer a terminal are escaped, C1 too. */
+export function printJson(value: unknown): void {
+  const text = JSON.stringify(value, undefined, 4)
+  console.log(
+    text.replace(/[\u007f-\u009f]/g, char => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`),
+  )
+}

@@ -57,6 +57,7 @@ export type ImageErrorCode =
   | "limit"
   | "index-corrupt"
   | "store-corrupt"
+  | "store-no-blob"
   | "io"
 
 /** Numbers and names that belong to one error; which keys there are depends on the code. */

@@ -127,7 +127,16 @@ export function familiarName(name: string): string {
   return short.includes("/") ? path : short
 }
 
-/** Whether two texts are the same, or spell the same image's name: `debian` and `docker.io/library/debian:latest`. */
+/**
+ * Whether two texts are the same, or spell the same image's name.
+ *
+ * @example
+ * ```ts
+ * import { isSameName } from "@ts-vmm/oci-image"
+ *
+ * isSameName("debian", "docker.io/library/debian:latest") // true
+ * ```
+ */
 export function isSameName(a: string, b: string): boolean {
   const [first, second] = [tryNormalize(a), tryNormalize(b)]
   return a === b || (first !== undefined && first === second)

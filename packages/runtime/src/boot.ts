@@ -1,8 +1,9 @@
 import type { AgentClient } from "@ts-vmm/guest"
 import { guestArtifacts } from "@ts-vmm/guest/artifacts"
-import type { StoredImage } from "@ts-vmm/oci-image"
-import { type BlockBackend, BlockDevice, concatBackend } from "@ts-vmm/virtio-devices/block"
+import type { LazyDiskPart, LazyImage, StoredImage } from "@ts-vmm/oci-image"
+import { type BlockBackend, BlockDevice, concatBackend, openFileBackend } from "@ts-vmm/virtio-devices/block"
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
+import type { ArrivingImage } from "./arriving-image.js"
 import type { ConsoleLog } from "./console-log.js"
 import { sandboxStorages } from "./container/rootfs.js"
 import { volumeDevices, volumeStorages } from "./container/volumes.js"
@@ -29,7 +30,9 @@ export interface BootedGuest {
 export interface BootRequest {
   readonly hypervisor: Hypervisor
   readonly directory: string
-  readonly image: StoredImage
+  readonly image: StoredImage | LazyImage
+  /** Where the image is not all there yet. */
+  readonly arriving: ArrivingImage | undefined
   readonly config: Pick<
     SandboxConfig,
     "memoryMiB" | "cpus" | "initramfs" | "volumes" | "network" | "agentTimeoutMs"
@@ -50,10 +53,9 @@ export interface BootRequest {
  * @throws SandboxError `boot-failed` with the end of the console when the guest ends before that
  */
 export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
-  const { image } = request
   const vsock = new VsockDevice({ guestCid: GUEST_CID })
   const connected = acceptAgent(vsock)
-  const disk = imageDisk(image)
+  const disk = imageDisk(request)
   const machine = await startMachine(request, disk, vsock)
   request.onMachine(machine)
   machine.onConsole(chunk => request.console.push(chunk))
@@ -106,8 +108,28 @@ async function startNetwork(
   return mode === "passt" ? await startPasst(ports, onEnd) : undefined
 }
 
-function imageDisk(image: StoredImage): BlockBackend {
-  return concatBackend(image.disk().parts.map(({ path, size }) => ({ source: path, size })))
+function imageDisk({ image, arriving }: BootRequest): BlockBackend {
+  const parts: readonly LazyDiskPart[] = image.disk().parts
+  return concatBackend(
+    parts.map(({ path, size, prepare }) => ({
+      source: arriving && prepare ? waitingBackend(path, prepare, arriving) : path,
+      size,
+    })),
+  )
+}
+
+/** A file whose content is on its way. */
+function waitingBackend(
+  path: string,
+  prepare: NonNullable<LazyDiskPart["prepare"]>,
+  arriving: ArrivingImage,
+): BlockBackend {
+  const file = openFileBackend(path, { readOnly: true })
+  file.prepare = (offset, length) => {
+    const coming = prepare(offset, length)
+    return coming && arriving.watch(coming)
+  }
+  return file
 }
 
 /** The first connection is the agent's; it comes before any container can exist. */

@@ -3,6 +3,7 @@
  *
  * - `invalid-argument`: the caller's options do not hold; the message names the option.
  * - `image-not-found`, `image-invalid`: the image cannot be found, or is refused.
+ * - `image-unavailable`: the registry that may have the image cannot be reached, or does not give it to us.
  * - `hypervisor-unavailable`: this host cannot run the hypervisor asked for; the message says why.
  * - `no-space`: the host lacks disk or shared memory for the sandbox.
  * - `name-in-use`, `not-found`: names of sandboxes.
@@ -19,6 +20,7 @@ export type SandboxErrorCode =
   | "invalid-argument"
   | "image-not-found"
   | "image-invalid"
+  | "image-unavailable"
   | "hypervisor-unavailable"
   | "no-space"
   | "name-in-use"

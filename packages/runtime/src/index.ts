@@ -30,6 +30,7 @@ export type {
 export { KvmHypervisor, type KvmOptions } from "./hypervisor/kvm/kvm-hypervisor.js"
 export { type KvmProbe, probeKvm } from "./hypervisor/kvm/probe.js"
 export { UmlHypervisor, type UmlOptions } from "./hypervisor/uml/uml-hypervisor.js"
+export type { PullPolicy } from "./images.js"
 export type { NetworkMode, PublishedPort } from "./network/options.js"
 export type { SandboxOptions } from "./options.js"
 export { defaultPaths, defaultRegistriesFile, type RuntimePaths } from "./paths.js"

@@ -4,6 +4,7 @@ import { checkMounts, type SandboxMount, type Volume } from "./container/volumes
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
+import type { PullPolicy } from "./images.js"
 import { checkNetwork, type NetworkConfig, type NetworkMode, type PublishedPort } from "./network/options.js"
 import type { RuntimePaths } from "./paths.js"
 
@@ -11,9 +12,19 @@ import type { RuntimePaths } from "./paths.js"
 export interface SandboxOptions extends WaitOptions {
   /**
    * The root file system of the containers: a name in the image store, a folder or archive (`oci:DIR`,
-   * `oci-archive:FILE`, `docker-archive:FILE`, `rootfs:DIR`), or an image of the store.
+   * `oci-archive:FILE`, `docker-archive:FILE`, `rootfs:DIR`), an image of the store, or a name that a registry knows.
    */
   readonly image: string | StoredImage
+  /** When a registry is asked for the image. Default `missing`: if the store does not have it. */
+  readonly pull?: PullPolicy
+  /** Per-host settings of registries. Default: `defaultRegistriesFile()`. */
+  readonly registriesFile?: string
+  /**
+   * Begin before all of a registry's image is there, if it was there before (`ImageStore.keepLazyIndex`): content is
+   * fetched as it is read, and the rest meanwhile. What cannot be fetched is an I/O error in the guest and an `error`
+   * event. Default false.
+   */
+  readonly lazy?: boolean
   /** Unique among the user's sandboxes. Default: the id. */
   readonly name?: string
   /** RAM of the guest, in MiB. Given out page by page as the guest touches it. Default 512. */
@@ -77,11 +88,13 @@ const HOSTNAME_PATTERN = /^(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$/
 
 /** @throws SandboxError `invalid-argument`, naming the option */
 export function checkOptions(options: SandboxOptions): SandboxConfig {
-  const { hypervisor = "auto", umlMode = "ptrace", hostname } = options
+  const { hypervisor = "auto", umlMode = "ptrace", hostname, pull = "missing" } = options
   if (!["auto", "kvm", "uml"].includes(hypervisor))
     throw invalid(`unknown hypervisor "${hypervisor}": use auto, kvm or uml`)
   if (!["ptrace", "seccomp"].includes(umlMode))
     throw invalid(`unknown umlMode "${umlMode}": use ptrace or seccomp`)
+  if (!["missing", "always", "never"].includes(pull))
+    throw invalid(`unknown pull policy "${pull}": use missing, always or never`)
   if (hostname !== undefined && !HOSTNAME_PATTERN.test(hostname))
     throw invalid(`invalid hostname "${hostname}"`)
   return {

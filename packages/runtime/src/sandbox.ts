@@ -1,7 +1,8 @@
 import type { Server } from "node:net"
 import type { AgentClient } from "@ts-vmm/guest"
 import type { GuestError } from "@ts-vmm/guest/artifacts"
-import type { StoredImage } from "@ts-vmm/oci-image"
+import type { LazyImage, StoredImage } from "@ts-vmm/oci-image"
+import type { ArrivingImage } from "./arriving-image.js"
 import { type BootedGuest, bootGuest } from "./boot.js"
 import { ConsoleLog } from "./console-log.js"
 import {
@@ -20,9 +21,9 @@ import { SandboxEmitter, type SandboxExitReason } from "./events.js"
 import { fromGuestError } from "./guest-errors.js"
 import { chooseHypervisor } from "./hypervisor/choose.js"
 import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
-import { openImage } from "./images.js"
+import { fromImageError, type OpenedImage, openImage } from "./images.js"
 import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
-import { defaultPaths } from "./paths.js"
+import { defaultPaths, defaultRegistriesFile } from "./paths.js"
 import { type ControlRequest, serveControl } from "./state/control.js"
 import type { SandboxRecord, SandboxStatus } from "./state/record.js"
 import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
@@ -55,7 +56,7 @@ export interface SandboxTimings {
 export class Sandbox extends SandboxEmitter {
   readonly id: string
   readonly name: string
-  readonly image: StoredImage
+  readonly image: StoredImage | LazyImage
   readonly hypervisor: HypervisorName
   /** The console's last 64 KiB. */
   readonly console = new ConsoleLog()
@@ -65,6 +66,7 @@ export class Sandbox extends SandboxEmitter {
   readonly #createdAt = Date.now()
   readonly #containers = new Map<string, Container>()
   readonly #ended = deferred<SandboxExitReason>()
+  readonly #arriving: ArrivingImage | undefined
   #volumes: readonly Volume[] = []
   #status: SandboxStatus = "creating"
   #guest: BootedGuest | undefined
@@ -78,7 +80,7 @@ export class Sandbox extends SandboxEmitter {
   private constructor(
     options: SandboxOptions,
     directory: SandboxDirectory,
-    image: StoredImage,
+    { image, arriving }: OpenedImage,
     hypervisor: HypervisorName,
   ) {
     super()
@@ -87,6 +89,8 @@ export class Sandbox extends SandboxEmitter {
     this.id = directory.id
     this.name = directory.name
     this.image = image
+    this.#arriving = arriving
+    if (arriving) arriving.onError = error => this.#report(fromImageError(error, this.#imageName()))
     this.hypervisor = hypervisor
   }
 
@@ -94,7 +98,7 @@ export class Sandbox extends SandboxEmitter {
    * Boots a sandbox. It has no container yet: `exec`, `spawn` and `shell` make one when they are first used,
    * `createContainer` makes them one by one.
    *
-   * @throws SandboxError `invalid-argument`, `image-not-found`, `image-invalid`, `name-in-use`, `no-space`,
+   * @throws SandboxError `invalid-argument`, `image-not-found`, `image-unavailable`, `image-invalid`, `name-in-use`, `no-space`,
    * `hypervisor-unavailable`, `boot-failed`, `timeout`, `aborted`
    */
   static async create(options: SandboxOptions): Promise<Sandbox> {
@@ -104,8 +108,10 @@ export class Sandbox extends SandboxEmitter {
     hypervisor.check(config)
     const paths = options.paths ?? defaultPaths()
     const image = await findImage(paths.imageDir, options)
-    const directory = SandboxDirectory.create(paths.stateDir, options.name)
-    const sandbox = new Sandbox(options, directory, image, hypervisor.name)
+    const sandbox = await makeSandbox(image, () => {
+      const directory = SandboxDirectory.create(paths.stateDir, options.name)
+      return new Sandbox(options, directory, image, hypervisor.name)
+    })
     sandbox.timings.imageMs = performance.now() - startedAt
     const booting = sandbox.#boot({ config, hypervisor, stateDir: paths.stateDir, startedAt })
     try {
@@ -197,7 +203,10 @@ export class Sandbox extends SandboxEmitter {
       this.#guest?.agent.close()
       await this.#machine.kill()
       await this.#ended.promise
-    } else this.#cleanUp(true)
+    } else {
+      this.#cleanUp(true)
+      await this.#arriving?.[Symbol.asyncDispose]()
+    }
   }
 
   /** `await using` ends the sandbox. */
@@ -213,10 +222,12 @@ export class Sandbox extends SandboxEmitter {
   async #boot({ config, hypervisor, stateDir, startedAt }: StartPlan): Promise<void> {
     this.#publish()
     this.#volumes = config.volumes
+    this.#arriving?.begin()
     this.#guest = await bootGuest({
       hypervisor,
       directory: this.#directory.path,
       image: this.image,
+      arriving: this.#arriving,
       config,
       hostname: config.hostname ?? this.id,
       sandboxId: this.id,
@@ -234,6 +245,7 @@ export class Sandbox extends SandboxEmitter {
     this.#status = "running"
     this.#publish()
     this.#watchMemory(this.#guest.agent)
+    this.#arriving?.fill()
     this.emit("ready")
   }
 
@@ -263,6 +275,11 @@ export class Sandbox extends SandboxEmitter {
       // What could not be removed is left to the next start: whoever waits for the end must not wait for ever.
       this.#report(error)
     }
+    const gone = Promise.resolve(this.#arriving?.[Symbol.asyncDispose]())
+    gone.catch(error => this.#report(error)).then(() => this.#tellEnd(reason))
+  }
+
+  #tellEnd(reason: SandboxExitReason): void {
     this.emit("exit", reason)
     this.#ended.resolve(reason)
   }
@@ -284,6 +301,7 @@ export class Sandbox extends SandboxEmitter {
     await booting.catch(() => undefined)
     await kill()
     this.#directory.remove()
+    await this.#arriving?.[Symbol.asyncDispose]()
   }
 
   /** Made once, for whoever asks first; each asker waits as long as it wants to. */
@@ -344,6 +362,7 @@ export class Sandbox extends SandboxEmitter {
       id: this.id,
       name: this.name,
       image: this.#imageName(),
+      imageDigest: this.image.digest,
       command: this.#options.command ?? [],
       hypervisor: this.hypervisor,
       status: this.#status,
@@ -363,13 +382,27 @@ interface StartPlan {
   readonly startedAt: number
 }
 
-function findImage(imageDir: string, options: SandboxOptions): Promise<StoredImage> | StoredImage {
-  const { image, signal, onImageProgress } = options
-  if (typeof image !== "string") return image
-  return openImage(imageDir, image, {
+async function findImage(imageDir: string, options: SandboxOptions): Promise<OpenedImage> {
+  const { image, pull = "missing", lazy = false, signal, onImageProgress } = options
+  if (typeof image !== "string") return { image }
+  return openImage(image, {
+    imageDir,
+    pull,
+    lazy,
+    registriesFile: options.registriesFile ?? defaultRegistriesFile(),
     ...(signal ? { signal } : {}),
     ...(onImageProgress ? { onProgress: onImageProgress } : {}),
   })
+}
+
+/** Makes a sandbox that owns its image; one that cannot be made leaves nothing of an image on its way. */
+async function makeSandbox(image: OpenedImage, make: () => Sandbox): Promise<Sandbox> {
+  try {
+    return make()
+  } catch (error) {
+    await image.arriving?.[Symbol.asyncDispose]()
+    throw error
+  }
 }
 
 function isOver(record: SandboxRecord): boolean {

@@ -1,5 +1,4 @@
 import { constants } from "node:os"
-import type { LoadProgress } from "@ts-vmm/oci-image"
 import {
   type Container,
   defaultPaths,
@@ -9,7 +8,7 @@ import {
   type SandboxProcess,
 } from "@ts-vmm/runtime"
 import { CliError } from "../exit.js"
-import { startProgress } from "../progress.js"
+import { LayerSums, startProgress } from "../progress.js"
 
 /** Options of `run` as commander parses them. */
 export interface RunOptions {
@@ -17,6 +16,8 @@ export interface RunOptions {
   readonly tty?: boolean
   readonly rm?: boolean
   readonly name?: string
+  readonly pull: string
+  readonly lazy?: boolean
   readonly env: Record<string, string>
   readonly volume: SandboxMount[]
   readonly network: string
@@ -48,10 +49,11 @@ export async function run(image: string, command: string[], options: RunOptions)
   const stopEarly = () => abort.abort()
   for (const signal of FORWARDED) process.once(signal, stopEarly)
   const progress = startProgress(`starting ${image}`)
+  const layers = new LayerSums()
   const creating = Sandbox.create({
     ...sandboxOptions(image, command, options),
     signal: abort.signal,
-    onImageProgress: layer => progress.show(describeLayer(layer)),
+    onImageProgress: layer => progress.show(layers.add(layer)),
   })
   await using sandbox = await creating.finally(() => progress.stop())
   if (options.debug) (await import("../log.js")).startDebugLog(sandbox)
@@ -78,6 +80,8 @@ function sandboxOptions(
     network: options.network as "none",
     ports: options.publish,
     // The runtime checks these names itself, and says which there are.
+    pull: options.pull as "missing",
+    lazy: options.lazy ?? false,
     hypervisor: options.hypervisor as "auto",
     umlMode: options.umlMode as "ptrace",
     ...defined({
@@ -90,10 +94,6 @@ function sandboxOptions(
       timeoutMs: options.startTimeout === undefined ? undefined : options.startTimeout * 1000,
     }),
   }
-}
-
-function describeLayer({ position, layers, done, total }: LoadProgress): string {
-  return `loading layer ${position + 1} of ${layers}: ${Math.floor((100 * done) / Math.max(1, total))} %`
 }
 
 function startContainer(

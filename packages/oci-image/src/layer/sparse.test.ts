@@ -11,6 +11,7 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 import { describe, expect, test } from "vitest"
+import { buildSpanIndex } from "../lazy/build-span-index.js"
 import { DEFAULT_LIMITS } from "../limits.js"
 import { ImageStore } from "../store/store.js"
 import { readDiskBytes, readErofs } from "../test-support/erofs-reader.js"
@@ -244,6 +245,23 @@ describe("hostile sparse files", () => {
     const { data, root } = await maker.make({ blob })
     expect(data.length).toBe(0)
     expect(root.children?.get("h")).toMatchObject({ size: DEFAULT_LIMITS.holeBytes, runs: [] })
+  })
+
+  test("a layer with one is nowhere in one piece: it is not divided for a lazy start", async () => {
+    const folder = temporaryFolder()
+    const blob = join(folder, "blob")
+    const tar = concat(pax0("8192,1", 1, 9000), rawEntry({}, "x"), rawEntry({ name: "b" }, "y"), END)
+    writeFileSync(blob, tar)
+    const { data, root } = await (await PartMaker.open(join(folder, "store"))).make({ blob: tar })
+    writeFileSync(join(folder, "data"), data)
+    const layer = {
+      blob,
+      data: join(folder, "data"),
+      root,
+      compression: "none",
+      limits: DEFAULT_LIMITS,
+    } as const
+    expect(await buildSpanIndex(layer)).toBeUndefined()
   })
 
   test("the name in the map counts, and regions of no bytes are no blocks", async () => {

@@ -1,47 +1,54 @@
-import { ImageError } from "../errors.js"
+import { ImageError, isImageError } from "../errors.js"
 import type { BlobRequest } from "../sources/blob.js"
-import { type Answer, connectionError, mayPass, type Transport } from "./transport.js"
+import { connectionError, mayPass } from "./failures.js"
+import { PacedBody } from "./paced-body.js"
+import type { Answer, Transport } from "./transport.js"
 
 /** Breaks that are put up with, and one more for each so many bytes: a large blob over a bad line comes in the end. */
 const BREAKS = 8
 const BYTES_PER_BREAK = 16 * 1024 * 1024
-const CONTENT_RANGE = /^bytes (\d{1,15})-\d{1,15}\/(?:\d{1,15}|\*)$/
+const CONTENT_RANGE = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/
+/** Errors that another answer may get around. */
+const MAY_PASS: ReadonlySet<string> = new Set(["registry-unavailable", "registry-timeout"])
 
 /**
  * A blob's bytes, from as many answers as it takes: a stream that breaks, ends early or stands still goes on from
- * where it was. Whoever reads checks size and digest.
+ * where it was. Not more bytes are handed out than were asked for; whoever reads checks the digest.
  *
- * @param open - asks for the blob from a byte on
- * @throws ImageError `registry-unavailable`, `registry-timeout`, `registry-protocol`, and what `open` throws
+ * @param ask - asks for the blob from a byte on
+ * @throws ImageError `registry-unavailable`, `registry-timeout`, `registry-protocol`, `size-mismatch`, and what `ask`
+ * throws
  */
 export async function* streamBlob(
   request: BlobRequest,
   url: URL,
   transport: Transport,
-  open: (from: number) => Promise<Answer>,
+  ask: (from: number) => Promise<Answer>,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Buffer> {
   let at = 0
-  for (let breaks = 0; ; ) {
-    const answer = await open(at)
-    const body = new PacedBody(answer, transport)
+  for (let breaks = 1; ; breaks++) {
+    const answer = await ask(at)
+    const body = new PacedBody(answer, url, transport)
     try {
-      let skip = bytesToSkip(answer, at, url)
+      let skip = bytesToSkip(answer, at, request, url)
       for (let chunk = await body.next(); chunk; chunk = await body.next()) {
         const wanted = chunk.subarray(Math.min(skip, chunk.length))
         skip -= chunk.length - wanted.length
         at += wanted.length
+        if (at > request.size) throw wrongSize(request, at, url)
         if (wanted.length > 0) yield wanted
       }
-      if (at >= request.size) return
+      if (at === request.size) return
       throw new ImageError("registry-unavailable", `${url.host} ended a blob after ${at} bytes`, {
         host: url.host,
       })
     } catch (cause) {
       signal?.throwIfAborted()
-      const error = cause instanceof ImageError ? cause : connectionError(url, cause)
-      breaks++
-      const isFinal = error.code === "registry-protocol" || !mayPass(cause)
+      // All is there: how the answer ends does not matter, the digest tells.
+      const error = isImageError(cause) ? cause : connectionError(url, cause)
+      const isFinal = !MAY_PASS.has(error.code) || !mayPass(cause)
+      if (!isFinal && at === request.size) return
       if (isFinal || breaks > BREAKS + at / BYTES_PER_BREAK) throw error
     } finally {
       body.close()
@@ -50,55 +57,38 @@ export async function* streamBlob(
   }
 }
 
-/** A server may give the whole again, which is skipped, but no other part. */
-function bytesToSkip(answer: Answer, from: number, { host }: URL): number {
-  if (answer.statusCode === 200) return from
+/**
+ * How much of an answer is known already: a server may give the whole again, but no other part than was asked for.
+ *
+ * @throws ImageError `registry-protocol`, `size-mismatch`
+ */
+function bytesToSkip(answer: Answer, from: number, request: BlobRequest, url: URL): number {
+  const isPart = answer.statusCode === 206
+  checkLength(answer, isPart ? request.size - from : request.size, request, url)
+  if (!isPart) return from
   const range = answer.headers["content-range"]
-  const start = typeof range === "string" ? CONTENT_RANGE.exec(range)?.[1] : undefined
-  if (answer.statusCode === 206 && Number(start) === from) return 0
+  const [, start, end, size] = (typeof range === "string" && CONTENT_RANGE.exec(range)) || []
+  const isRight = Number(start) === from && Number(end) === request.size - 1
+  if (isRight && (size === "*" || Number(size) === request.size)) return 0
+  const { host } = url
   throw new ImageError("registry-protocol", `${host} sends another part of a blob than was asked for`, {
     host,
   })
 }
 
-/** Reads a body, and gives up one that comes too slowly. Only waiting for the server counts, not for the reader. */
-class PacedBody {
-  readonly #answer: Answer
-  readonly #chunks: AsyncIterator<Buffer>
-  readonly #transport: Transport
-  #waitedMs = 0
-  #bytes = 0
+/** An answer that says what is wrong with it need not be read. */
+function checkLength({ headers }: Answer, expected: number, request: BlobRequest, url: URL): void {
+  const value = headers["content-length"]
+  if (value === undefined || Number(value) === expected) return
+  throw wrongSize(request, request.size - expected + Number(value), url)
+}
 
-  constructor(answer: Answer, transport: Transport) {
-    this.#answer = answer
-    this.#chunks = answer.body[Symbol.asyncIterator]()
-    this.#transport = transport
-  }
-
-  async next(): Promise<Buffer | undefined> {
-    const since = performance.now()
-    const { done, value } = await this.#chunks.next()
-    this.#waitedMs += performance.now() - since
-    if (done) return undefined
-    this.#bytes += value.length
-    this.#checkPace()
-    return value
-  }
-
-  close(): void {
-    this.#answer.body.on("error", () => undefined) // it is thrown away, and how it ends with it
-    this.#answer.body.destroy()
-  }
-
-  #checkPace(): void {
-    const { idleTimeoutMs, minBytesPerSecond } = this.#transport.options
-    if (this.#waitedMs < idleTimeoutMs) return
-    if (this.#bytes < (minBytesPerSecond * this.#waitedMs) / 1000)
-      throw new ImageError(
-        "registry-timeout",
-        `a blob comes at less than ${minBytesPerSecond} bytes a second`,
-      )
-    this.#waitedMs = 0
-    this.#bytes = 0
-  }
+function wrongSize({ digest, size }: BlobRequest, actual: number, { host }: URL): ImageError {
+  const fields = { host, digest, expected: size, actual }
+  const got = actual > size ? "more" : `${actual}`
+  return new ImageError(
+    "size-mismatch",
+    `${host} has another ${digest}: expected ${size} bytes, got ${got}`,
+    fields,
+  )
 }

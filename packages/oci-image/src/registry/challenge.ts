@@ -6,7 +6,7 @@ export interface Challenge {
   readonly parameters: ReadonlyMap<string, string>
 }
 
-/** Longest header that is looked at, in characters; what registries send has some 200. */
+/** Longest header that is looked at, in characters; what registries send has some 200. A longer one offers nothing. */
 const HEADER_MAX = 8192
 const CHALLENGES_MAX = 16
 const SCHEME = /[ \t,]*([A-Za-z][A-Za-z0-9_-]*)(?=[ \t,]|$)/y
@@ -18,7 +18,7 @@ const PARAMETER = /[ \t,]*([A-Za-z][A-Za-z0-9_-]*)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\
  * @param header - the field's value; several fields are joined by a comma
  */
 export function parseChallenges(header: string): Challenge[] {
-  const text = header.slice(0, HEADER_MAX)
+  const text = header.length > HEADER_MAX ? "" : header
   const challenges: Challenge[] = []
   let at = 0
   while (challenges.length < CHALLENGES_MAX) {
@@ -29,7 +29,9 @@ export function parseChallenges(header: string): Challenge[] {
     for (let found = matchAt(PARAMETER, text, at); found; found = matchAt(PARAMETER, text, at)) {
       at = PARAMETER.lastIndex
       const [, name = "", quoted, plain = ""] = found
-      parameters.set(name.toLowerCase(), quoted === undefined ? plain : quoted.replace(/\\(.)/g, "$1"))
+      // The first of equal names: a proxy that looked at it did so too.
+      if (!parameters.has(name.toLowerCase()))
+        parameters.set(name.toLowerCase(), quoted === undefined ? plain : quoted.replace(/\\(.)/g, "$1"))
     }
     challenges.push({ scheme: (scheme[1] as string).toLowerCase(), parameters })
   }

@@ -1,15 +1,17 @@
 /**
- * Images from registries: the pulling half of the OCI distribution protocol.
+ * Images from registries and to them: a client of the OCI distribution protocol.
  *
  * @packageDocumentation
  */
 
-export {
-  type CredentialSource,
-  type Credentials,
-  dockerConfigFile,
-  dockerCredentials,
-} from "./credentials.js"
-export { type HostSettings, loadRegistryHosts, type RegistryHosts } from "./hosts.js"
+export type { Clock } from "./clock.js"
+export { type CredentialSource, type Credentials, dockerCredentials } from "./credentials.js"
+export { dockerConfigFile } from "./docker-config.js"
+export { type LoginOptions, login, logout } from "./docker-login.js"
+export type { HostSettings, Mirror, RegistryHosts } from "./hosts.js"
+export type { PushOptions, PushResult } from "./push.js"
+export type { Referrer } from "./referrers.js"
+export { loadRegistryHosts } from "./registries-file.js"
 export { RegistryClient, type RegistryClientOptions } from "./registry-client.js"
 export type { TransportOptions } from "./transport.js"
+export type { UploadOutcome } from "./upload.js"

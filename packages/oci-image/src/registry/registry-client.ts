@@ -1,9 +1,15 @@
 import { parseReference, type Reference } from "../references.js"
+import type { BlobSource } from "../sources/blob.js"
 import type { ImageSource } from "../sources/source.js"
+import type { Descriptor } from "../spec/manifest.js"
 import { Authorizer } from "./authorizer.js"
 import { type CredentialSource, dockerCredentials } from "./credentials.js"
 import type { RegistryHosts } from "./hosts.js"
+import { Mirrors } from "./mirrors.js"
+import { type PushOptions, type PushResult, pushImage } from "./push.js"
+import { listReferrers, type Referrer } from "./referrers.js"
 import { RegistrySource } from "./registry-source.js"
+import type { RegistryAccess } from "./session.js"
 import { Transport, type TransportOptions } from "./transport.js"
 
 /** How registries are reached. */
@@ -15,8 +21,8 @@ export interface RegistryClientOptions extends TransportOptions {
 }
 
 /**
- * Reads images from registries that speak the OCI distribution protocol. It holds connections and tokens: use one for
- * many images, and close it.
+ * Reads images from registries that speak the OCI distribution protocol, and writes them. It holds connections and
+ * tokens: use one for many images, and close it.
  *
  * A registry is not trusted: whatever it sends is bounded, and checked against the digests it is reached by.
  *
@@ -32,14 +38,14 @@ export interface RegistryClientOptions extends TransportOptions {
  * ```
  */
 export class RegistryClient implements AsyncDisposable {
-  readonly #hosts: RegistryHosts
-  readonly #transport: Transport
-  readonly #authorizer: Authorizer
+  readonly #access: RegistryAccess
+  readonly #mirrors: Mirrors
 
   constructor(options: RegistryClientOptions = {}) {
-    this.#hosts = options.hosts ?? new Map()
-    this.#transport = new Transport(options)
-    this.#authorizer = new Authorizer(this.#transport, options.credentials ?? dockerCredentials())
+    const transport = new Transport(options, options.hosts ?? new Map())
+    const authorizer = new Authorizer(transport, options.credentials ?? dockerCredentials())
+    this.#access = { transport, authorizer }
+    this.#mirrors = new Mirrors(transport)
   }
 
   /**
@@ -48,16 +54,61 @@ export class RegistryClient implements AsyncDisposable {
    * @throws ImageError `reference-invalid`, `digest-invalid`; reading it throws `registry-…` codes
    */
   source(name: string | Reference): ImageSource {
-    const reference = typeof name === "string" ? parseReference(name) : name
-    return new RegistrySource(reference, {
-      transport: this.#transport,
-      authorizer: this.#authorizer,
-      hosts: this.#hosts,
-    })
+    return new RegistrySource(referenceOf(name), this.#access, this.#mirrors)
+  }
+
+  /**
+   * Sends an image, or an index with all of its images. Mirrors are left out. A push that breaks leaves the name as it
+   * was, and does not send again what is there when it is repeated.
+   *
+   * @param root - the manifest or index: what `ImageSource.locate` found
+   * @param blobs - where the content is: `ImageSource.blobs`
+   * @throws ImageError `registry-…`, `media-type`, `manifest-invalid`, `limit`, and what reading the content throws
+   * @see OCI distribution spec 1.1, "Push"
+   * @example
+   * ```ts
+   * import { DEFAULT_LIMITS, hostPlatform, openSource } from "@ts-vmm/oci-image"
+   * import { RegistryClient } from "@ts-vmm/oci-image/registry"
+   *
+   * await using client = new RegistryClient()
+   * const opened = await openSource("oci:./hello:latest", DEFAULT_LIMITS)
+   * if ("image" in opened) {
+   *   await using image = opened.image
+   *   const root = await image.locate({ platform: hostPlatform(), limits: DEFAULT_LIMITS })
+   *   await client.push(root, image.blobs, "registry.example/team/hello:1")
+   * }
+   * ```
+   */
+  push(
+    root: Descriptor,
+    blobs: BlobSource,
+    name: string | Reference,
+    options: PushOptions = {},
+  ): Promise<PushResult> {
+    return pushImage(this.#access, referenceOf(name), root, blobs, options)
+  }
+
+  /**
+   * Lists what refers to an image, its signatures for instance.
+   *
+   * @param name - with a digest
+   * @param options - `artifactType`: only those
+   * @throws ImageError `reference-invalid` without a digest, `registry-…`, `manifest-invalid`, `limit`
+   * @see OCI distribution spec 1.1, "Listing Referrers"
+   */
+  referrers(
+    name: string | Reference,
+    options: { readonly artifactType?: string; readonly signal?: AbortSignal } = {},
+  ): Promise<Referrer[]> {
+    return listReferrers(this.#access, referenceOf(name), options.artifactType, options.signal)
   }
 
   /** Ends every connection. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#transport.close()
+    await this.#access.transport.close()
   }
+}
+
+function referenceOf(name: string | Reference): Reference {
+  return typeof name === "string" ? parseReference(name) : name
 }

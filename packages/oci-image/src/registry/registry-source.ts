@@ -1,162 +1,174 @@
-import { checkDigest, digestOf, parseDigest } from "../digest.js"
+import { checkDigest, type Digest, digestOf, parseDigest } from "../digest.js"
 import { ImageError, isImageError, printable } from "../errors.js"
 import { formatReference, type Reference } from "../references.js"
 import type { BlobRequest, BlobSource } from "../sources/blob.js"
 import { type ImageSource, locateManifest, type ResolveOptions, withDocuments } from "../sources/source.js"
+import { Fields, parseJsonObject } from "../spec/json.js"
 import { type Descriptor, documentKind } from "../spec/manifest.js"
 import { INDEX_TYPES, MANIFEST_TYPES } from "../spec/media-types.js"
-import type { Authorizer } from "./authorizer.js"
-import { streamBlob } from "./blob-stream.js"
-import { type Endpoint, endpointsOf, type RegistryHosts } from "./hosts.js"
-import { readBody } from "./read-body.js"
-import type { Answer, Transport } from "./transport.js"
+import type { Endpoint } from "./hosts.js"
+import type { Mirrors } from "./mirrors.js"
+import { readRange } from "./range.js"
+import { type RegistryAccess, Session, type SessionRequest } from "./session.js"
+import type { Answer } from "./transport.js"
 
-const DOCUMENT_TYPES = [...MANIFEST_TYPES, ...INDEX_TYPES].join(", ")
-const DUMP_MAX = 64 * 1024
+const ACCEPT = { accept: [...MANIFEST_TYPES, ...INDEX_TYPES].join(", ") }
+/** What a registry says that does not look at what it has. */
+const NO_TYPE: ReadonlySet<string> = new Set([
+  "",
+  "application/json",
+  "application/octet-stream",
+  "text/plain",
+])
 
-/** What a source talks through. */
-export interface RegistryAccess {
-  readonly transport: Transport
-  readonly authorizer: Authorizer
-  readonly hosts: RegistryHosts
+/** What a HEAD may end with that a GET may not, or says more about. */
+const UNCLEAR: ReadonlySet<string> = new Set(["registry-not-found", "registry-protocol"])
+
+/** A document whose digest is known because it was computed here. */
+interface Found {
+  readonly descriptor: Descriptor
+  /** There when it had to be read to be found. */
+  readonly document?: Buffer
 }
 
 /**
- * One image in a registry. Mirrors are asked first; one that fails, however it does, is passed over.
+ * One image in a registry. Mirrors are asked first.
  *
  * @see OCI distribution spec 1.1, "Pull"
  */
 export class RegistrySource implements ImageSource {
-  readonly #access: RegistryAccess
-  readonly #reference: Reference
-  readonly #endpoints: readonly Endpoint[]
   readonly blobs: BlobSource
+  readonly #access: RegistryAccess
+  readonly #mirrors: Mirrors
+  readonly #reference: Reference
   #behind: BlobSource
 
-  constructor(reference: Reference, access: RegistryAccess) {
+  constructor(reference: Reference, access: RegistryAccess, mirrors: Mirrors) {
     this.#reference = reference
     this.#access = access
-    this.#endpoints = endpointsOf(reference.registry, access.hosts)
+    this.#mirrors = mirrors
     this.#behind = { open: (request, signal) => this.#open(request, signal) }
-    this.blobs = { open: (request, signal) => this.#behind.open(request, signal) }
+    this.blobs = {
+      open: (request, signal) => this.#behind.open(request, signal),
+      range: (request, from, to, signal) =>
+        readRange({ access, mirrors, reference }, request, [from, to], signal),
+    }
   }
 
   /**
    * Asks what the name stands for now. A digest in the name is what counts, whatever its tag says.
    *
-   * @throws ImageError `registry-…`, `digest-mismatch`, `media-type`, and what {@link locateManifest} throws
+   * @throws ImageError `registry-…`, `digest-mismatch`, `media-type`, `limit`, and what {@link locateManifest} throws
    */
   async locate(options: ResolveOptions): Promise<Descriptor> {
-    const { document, mediaType } = await this.#firstOf(
-      endpoint => this.#manifest(endpoint, options),
+    const { registry, digest } = this.#reference
+    const { descriptor, document } = await this.#mirrors.firstOf(
+      registry,
+      digest !== undefined,
       options.signal,
+      endpoint => this.#find(this.#session(endpoint, options.signal), options.limits.documentBytes),
     )
-    const start = { mediaType, digest: digestOf(document), size: document.length }
-    this.#behind = withDocuments([document], this.#behind)
-    return await locateManifest(start, this.blobs, options)
+    if (document) this.#behind = withDocuments([document], this.#behind)
+    return await locateManifest(descriptor, this.blobs, options)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     // Connections are the client's.
   }
 
-  async #manifest(
-    endpoint: Endpoint,
-    { limits, signal }: ResolveOptions,
-  ): Promise<{ document: Buffer; mediaType: string }> {
+  #session(endpoint: Endpoint, signal: AbortSignal | undefined): Session {
+    return new Session(this.#access, this.#reference, {}, signal, endpoint)
+  }
+
+  /** A HEAD is enough for an image that is in the store already; registries that count pulls do not count it. */
+  async #find(session: Session, max: number): Promise<Found> {
     const { digest, tag = "latest" } = this.#reference
-    const path = `manifests/${digest ?? tag}`
-    const answer = await this.#get(endpoint, path, { accept: DOCUMENT_TYPES }, signal)
-    const document = await readBody(answer, limits.documentBytes, new URL(endpoint.origin))
+    const what = `the question for ${formatReference(this.#reference)}`
+    const request = { to: `manifests/${digest ?? tag}`, headers: ACCEPT, what }
+    const head = await this.#head(session, request)
+    if (head) return { descriptor: head }
+    const answer = await session.ask(request, 200)
+    const document = await session.read(answer, session.url(request.to), max)
+    const actual = digestOf(document)
     const promised = digest ?? promisedDigest(answer)
-    if (promised) checkDigest(`manifest ${formatReference(this.#reference)}`, promised, digestOf(document))
-    return { document, mediaType: documentType(answer) }
+    if (promised) checkDigest(`manifest ${formatReference(this.#reference)}`, promised, actual)
+    return {
+      descriptor: { mediaType: documentType(answer, document), digest: actual, size: document.length },
+      document,
+    }
+  }
+
+  /** What the registry says without giving the document: it is proven when that is read. */
+  async #head(session: Session, request: SessionRequest): Promise<Descriptor | undefined> {
+    const wanted = this.#reference.digest
+    const answer = await session.tell({ method: "HEAD", ...request }, 200).catch(error => {
+      if (isImageError(error) && UNCLEAR.has(error.code)) return undefined
+      throw error
+    })
+    if (!answer) return undefined
+    const digest = promisedDigest(answer) ?? wanted
+    const size = Number(answer.headers["content-length"] || Number.NaN)
+    const mediaType = contentType(answer)
+    if (!digest || !Number.isSafeInteger(size) || !documentKind(mediaType)) return undefined
+    if (wanted) checkDigest(`manifest ${formatReference(this.#reference)}`, wanted, digest)
+    return { mediaType, digest, size }
   }
 
   async *#open(request: BlobRequest, signal?: AbortSignal): AsyncGenerator<Buffer> {
-    const folder = documentKind(request.mediaType ?? "") ? "manifests" : "blobs"
-    const path = `${folder}/${request.digest}`
-    const accept = folder === "manifests" ? { accept: DOCUMENT_TYPES } : {}
-    // Which endpoint has it shows with the first answer; then the stream stays with that one.
-    const first = await this.#firstOf(
-      async endpoint => ({ endpoint, answer: await this.#get(endpoint, path, accept, signal) }),
-      signal,
-    )
-    const { endpoint } = first
+    const { registry } = this.#reference
+    if (documentKind(request.mediaType ?? "")) {
+      // Read whole, so that a mirror with another document is passed over.
+      yield await this.#mirrors.firstOf(registry, true, signal, endpoint =>
+        this.#document(this.#session(endpoint, signal), request),
+      )
+      return
+    }
+    const to = `blobs/${request.digest}`
+    const what = `the question for ${request.digest}`
+    // Who has it shows with the first answer; then the stream stays there.
+    const first = await this.#mirrors.firstOf(registry, true, signal, async endpoint => {
+      const session = this.#session(endpoint, signal)
+      return { session, answer: await session.ask({ to, what }, 200) }
+    })
     let unused: Answer | undefined = first.answer
-    const open = async (from: number) => {
+    yield* first.session.stream(request, first.session.url(to), async from => {
       const answer = unused
       unused = undefined
-      const range = from > 0 ? { range: `bytes=${from}-` } : {}
-      return answer ?? (await this.#get(endpoint, path, { ...accept, ...range }, signal))
-    }
-    yield* streamBlob(request, new URL(endpoint.origin), this.#access.transport, open, signal)
+      if (answer) return answer
+      const headers = from > 0 ? { range: `bytes=${from}-${request.size - 1}` } : {}
+      return first.session.ask({ to, headers, what }, 200, 206)
+    })
   }
 
-  async #firstOf<T>(ask: (endpoint: Endpoint) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-    for (const endpoint of this.#endpoints) {
-      try {
-        return await ask(endpoint)
-      } catch (error) {
-        signal?.throwIfAborted()
-        if (!endpoint.isMirror || !isImageError(error)) throw error
-      }
-    }
-    throw new ImageError("registry-unavailable", `nobody answers for ${this.#reference.registry}`)
+  async #document(session: Session, { digest, size }: BlobRequest): Promise<Buffer> {
+    const to = `manifests/${digest}`
+    const answer = await session.ask({ to, headers: ACCEPT, what: `the question for ${digest}` }, 200)
+    const document = await session.read(answer, session.url(to), size)
+    if (session.endpoint.isMirror) checkDigest("manifest", digest, digestOf(document))
+    return document
   }
-
-  /** A GET that was let in. One 401 is answered; a second one is the end. */
-  async #get(
-    endpoint: Endpoint,
-    path: string,
-    headers: Record<string, string>,
-    signal: AbortSignal | undefined,
-  ): Promise<Answer> {
-    const { transport, authorizer } = this.#access
-    const { registry, repository } = this.#reference
-    const url = new URL(`/v2/${repository}/${path}`, endpoint.origin)
-    const ask = { url, endpoint, headers, signal }
-    const first = await transport.get({ ...ask, authorization: authorizer.known(endpoint, repository) })
-    if (first.statusCode !== 401) return this.#check(first, url)
-    await first.body.dump({ limit: DUMP_MAX })
-    authorizer.forget(endpoint, repository)
-    const authorization = await authorizer.answer(first, endpoint, registry, repository, signal)
-    return this.#check(await transport.get({ ...ask, authorization }), url)
-  }
-
-  async #check(answer: Answer, url: URL): Promise<Answer> {
-    if (answer.statusCode === 200 || answer.statusCode === 206) return answer
-    await answer.body.dump({ limit: DUMP_MAX })
-    throw refusal(answer.statusCode, url, formatReference(this.#reference))
-  }
-}
-
-function refusal(status: number, { host, pathname }: URL, name: string): ImageError {
-  const fields = { host, status, path: pathname }
-  if (status === 404) return new ImageError("registry-not-found", `${host} does not have ${name}`, fields)
-  if (status === 401)
-    return new ImageError(
-      "registry-unauthorized",
-      `${host} does not let anybody see ${name} as asked`,
-      fields,
-    )
-  if (status === 403) return new ImageError("registry-denied", `${host} denies access to ${name}`, fields)
-  return new ImageError("registry-protocol", `${host} answers ${status} for ${name}`, fields)
 }
 
 /** What the registry says the document's digest is. @throws ImageError `digest-invalid` */
-function promisedDigest({ headers }: Answer): ReturnType<typeof parseDigest> | undefined {
+function promisedDigest({ headers }: Answer): Digest | undefined {
   const value = headers["docker-content-digest"]
   // Others than sha256 are lawful; ours is computed anyway.
   return typeof value === "string" && value.startsWith("sha256:") ? parseDigest(value) : undefined
 }
 
-/** @throws ImageError `media-type` */
-function documentType({ headers }: Answer): string {
+function contentType({ headers }: Answer): string {
   const value = headers["content-type"]
-  const mediaType = (typeof value === "string" ? value : "").split(";", 1)[0]?.trim() ?? ""
-  if (documentKind(mediaType)) return mediaType
-  throw new ImageError("media-type", `the registry answers with ${printable(mediaType)}, no image manifest`, {
-    mediaType: printable(mediaType),
+  return (typeof value === "string" ? value : "").split(";", 1)[0]?.trim().toLowerCase() ?? ""
+}
+
+/** A document speaks for itself only where the registry does not. @throws ImageError `media-type`, `json-invalid` */
+function documentType(answer: Answer, document: Buffer): string {
+  const said = contentType(answer)
+  const json = NO_TYPE.has(said) ? parseJsonObject(document, "manifest") : undefined
+  const mediaType = json ? new Fields(json, "manifest", "manifest-invalid").string("mediaType", 256) : said
+  if (mediaType !== undefined && documentKind(mediaType)) return mediaType
+  const shown = printable(mediaType ?? said)
+  throw new ImageError("media-type", `the registry answers with ${shown}, which is no image manifest`, {
+    mediaType: shown,
   })
 }

@@ -1,7 +1,9 @@
-import { setTimeout as sleep } from "node:timers/promises"
+import type { Readable } from "node:stream"
 import { Agent, type Dispatcher, request } from "undici"
 import { ImageError } from "../errors.js"
-import type { Endpoint } from "./hosts.js"
+import { type Clock, SYSTEM_CLOCK } from "./clock.js"
+import { connectionError, mayPass, retryAfter, troubleError } from "./failures.js"
+import { type Endpoint, endpointFor, type HostSettings, maySendOn, type RegistryHosts } from "./hosts.js"
 
 /** Times and counts of the transport. Times in milliseconds. */
 export interface TransportOptions {
@@ -9,7 +11,7 @@ export interface TransportOptions {
   readonly connectTimeoutMs?: number
   /** For an answer to begin, and for more of it to come. Default 60,000. */
   readonly idleTimeoutMs?: number
-  /** How often one request is tried. Default 5. */
+  /** How often one request is tried. Default 5; a mirror gets two at most. */
   readonly attempts?: number
   /** Wait before the second try; it doubles with each, and a random half of it is left out. Default 500. */
   readonly backoffMs?: number
@@ -17,6 +19,10 @@ export interface TransportOptions {
   readonly maxBackoffMs?: number
   /** Answer slower than this for a whole `idleTimeoutMs` and it is given up, in bytes per second. Default 1024. */
   readonly minBytesPerSecond?: number
+  /** Requests that one host has at once; more wait. At least 6 when images are copied on one host. Default 8. */
+  readonly connectionsPerHost?: number
+  /** Default: the machine's own. */
+  readonly clock?: Clock
 }
 
 /** One answer whose body is still to be read. */
@@ -24,6 +30,12 @@ export type Answer = Dispatcher.ResponseData
 
 /** What to ask. */
 export interface Ask {
+  /** Default GET. Only GET and HEAD follow redirects. */
+  readonly method?: "GET" | "HEAD" | "POST" | "PUT" | "PATCH"
+  /** What to send, made anew for each try. */
+  readonly body?: (() => Buffer | Readable) | undefined
+  /** How often at most, where that is less than the transport's own. */
+  readonly attempts?: number | undefined
   readonly url: URL
   readonly endpoint: Endpoint
   readonly headers: Readonly<Record<string, string>>
@@ -39,58 +51,53 @@ const DEFAULTS: Required<TransportOptions> = {
   backoffMs: 500,
   maxBackoffMs: 60_000,
   minBytesPerSecond: 1024,
+  connectionsPerHost: 8,
+  clock: SYSTEM_CLOCK,
 }
 const REDIRECTS_MAX = 5
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
-const CONNECTIONS_PER_ORIGIN = 8
-/** Bytes of an unwanted body that are read to keep a connection; above this it is closed. */
-const DUMP_MAX = 64 * 1024
-/** Errors of Node's TLS that say "not whom you wanted to talk to". */
-const TLS_ERROR = /^(CERT_|ERR_TLS_|ERR_SSL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|EPROTO$|HOSTNAME_MISMATCH)/
-/** A host that does not exist does not begin to when it is asked again. */
-const FINAL_ERROR = /^(ENOTFOUND|ERR_INVALID_URL|HPE_)/
+const MIRROR_ATTEMPTS = 2
+/** Bytes of an unwanted body that are read to keep a connection; above this, or later, it is closed. */
+const DISCARD_MAX = 16 * 1024
+const DISCARD_MS = 5000
 
 /**
- * GET with redirects, time-outs and retries, over HTTPS unless plain HTTP was allowed. It knows nothing of registries
- * but that their credentials stay with them.
+ * Requests with redirects, time-outs and retries, over HTTPS unless plain HTTP was allowed. It knows nothing of
+ * registries but that their credentials stay with them.
  */
 export class Transport {
   readonly options: Required<TransportOptions>
+  readonly hosts: RegistryHosts
   readonly #agents = new Map<string, Agent>()
 
-  constructor(options: TransportOptions = {}) {
+  constructor(options: TransportOptions, hosts: RegistryHosts) {
     this.options = { ...DEFAULTS, ...options }
+    this.hosts = hosts
   }
 
   /**
-   * One GET, tried again while the trouble may pass: no connection, 429, 5xx.
+   * One request, tried again while the trouble may pass: no connection, 429, 5xx.
    *
-   * @returns any other answer, whatever its status; its body has to be read or dumped
-   * @throws ImageError `registry-unavailable`, `registry-rate-limited`, `registry-tls`, `registry-redirect`,
-   * `registry-insecure`, `registry-protocol`; the signal's reason
+   * @returns any other answer, whatever its status; its body has to be read or discarded
+   * @throws ImageError `registry-unavailable`, `registry-timeout`, `registry-rate-limited`, `registry-tls`,
+   * `registry-redirect`, `registry-insecure`, `registry-protocol`; the signal's reason
    */
-  async get(ask: Ask): Promise<Answer> {
+  async send(ask: Ask): Promise<Answer> {
+    const { attempts } = this.options
+    const allowed = Math.min(ask.attempts ?? attempts, ask.endpoint.isMirror ? MIRROR_ATTEMPTS : attempts)
     for (let attempt = 1; ; attempt++) {
       const result = await this.#try(ask)
-      const isLast = attempt >= this.options.attempts
-      if ("answer" in result) {
-        const { answer } = result
-        if (answer.statusCode !== 429 && answer.statusCode < 500) return answer
-        await answer.body.dump({ limit: DUMP_MAX })
-        if (isLast) throw unavailable(ask.url, answer.statusCode)
-        await this.wait(attempt, retryAfter(answer), ask.signal)
-      } else {
-        if (isLast || !result.mayPass) throw result.error
-        await this.wait(attempt, 0, ask.signal)
-      }
+      if ("answer" in result) return result.answer
+      if (attempt >= allowed || !result.mayPass) throw result.error
+      await this.wait(attempt, result.waitMs, ask.signal)
     }
   }
 
   /** Waits before try `attempt` + 1. @param atLeastMs what the server asked for */
   async wait(attempt: number, atLeastMs: number, signal: AbortSignal | undefined): Promise<void> {
-    const { backoffMs, maxBackoffMs } = this.options
-    const backoff = backoffMs * 2 ** (attempt - 1) * (0.5 + Math.random() / 2)
-    await sleep(Math.min(Math.max(backoff, atLeastMs), maxBackoffMs), undefined, signal ? { signal } : {})
+    const { backoffMs, maxBackoffMs, clock } = this.options
+    const backoff = backoffMs * 2 ** (attempt - 1) * (0.5 + clock.random() / 2)
+    await clock.sleep(Math.min(Math.max(backoff, atLeastMs), maxBackoffMs), signal)
   }
 
   /** Closes every connection. */
@@ -99,35 +106,47 @@ export class Transport {
     this.#agents.clear()
   }
 
-  async #try(ask: Ask): Promise<{ answer: Answer } | { error: Error; mayPass: boolean }> {
+  async #try(ask: Ask): Promise<{ answer: Answer } | Failure> {
     try {
-      return { answer: await this.#follow(ask) }
+      const answer = await this.#follow(ask)
+      if (answer.statusCode !== 429 && answer.statusCode < 500) return { answer }
+      const isForGood = answer.statusCode === 501 || answer.statusCode === 505
+      await discard(answer)
+      const error = troubleError(ask.url, answer.statusCode)
+      return { error, mayPass: !isForGood, waitMs: retryAfter(answer) }
     } catch (cause) {
       ask.signal?.throwIfAborted()
-      if (cause instanceof ImageError) return { error: cause, mayPass: false }
-      return { error: connectionError(ask.url, cause), mayPass: mayPass(cause) }
+      if (cause instanceof ImageError) return { error: cause, mayPass: false, waitMs: 0 }
+      return { error: connectionError(ask.url, cause), mayPass: mayPass(cause), waitMs: 0 }
     }
   }
 
   async #follow(ask: Ask): Promise<Answer> {
     let url = ask.url
+    // Once away, credentials stay away: whoever sent us back chose where to.
+    let isOwn = true
     for (let hops = 0; hops <= REDIRECTS_MAX; hops++) {
-      const answer = await this.#send(ask, url)
+      const answer = await this.#send(ask, url, isOwn)
+      if (!isOwn && answer.statusCode === 401) throw await strangerAsks(answer, ask.url, url)
       const { location } = answer.headers
       if (!REDIRECTS.has(answer.statusCode) || typeof location !== "string") return answer
-      await answer.body.dump({ limit: DUMP_MAX })
-      url = redirectTarget(location, url, ask.endpoint)
+      await discard(answer)
+      checkMethod(ask, url)
+      url = redirectTarget(location, url, this.hosts)
+      isOwn &&= url.origin === ask.url.origin
     }
-    throw new ImageError("registry-redirect", `${ask.url.host} redirects more than ${REDIRECTS_MAX} times`, {
-      host: ask.url.host,
-    })
+    const { host } = ask.url
+    throw new ImageError("registry-redirect", `${host} redirects more than ${REDIRECTS_MAX} times`, { host })
   }
 
-  #send(ask: Ask, url: URL): Promise<Answer> {
-    const isOwn = url.origin === ask.url.origin
+  #send(ask: Ask, url: URL, isOwn: boolean): Promise<Answer> {
+    const { settings } = endpointFor(url, ask.endpoint, this.hosts)
     return request(url, {
-      dispatcher: this.#agent(isOwn ? ask.endpoint.ca : undefined),
+      dispatcher: this.#agent(settings),
+      method: ask.method ?? "GET",
+      body: ask.body?.() ?? null,
       headers: {
+        ...(isOwn ? settings.headers : {}),
         ...ask.headers,
         "accept-encoding": "identity",
         "user-agent": "ts-vmm",
@@ -139,68 +158,62 @@ export class Transport {
     })
   }
 
-  #agent(ca: string | undefined): Agent {
-    const key = ca ?? ""
+  /** One for each way to be trusted: connections of one must not serve another. */
+  #agent({ ca, skipVerify = false }: HostSettings): Agent {
+    const key = `${skipVerify} ${ca}`
     const known = this.#agents.get(key)
     if (known) return known
-    const agent = new Agent({
-      connections: CONNECTIONS_PER_ORIGIN,
-      connect: { timeout: this.options.connectTimeoutMs, ...(ca === undefined ? {} : { ca }) },
-    })
+    const { connectTimeoutMs: timeout, connectionsPerHost: connections } = this.options
+    const trust = { rejectUnauthorized: !skipVerify, ...(ca === undefined ? {} : { ca }) }
+    const agent = new Agent({ connections, connect: { timeout, ...trust } })
     this.#agents.set(key, agent)
     return agent
   }
 }
 
-/** @throws ImageError `registry-redirect`, `registry-insecure` */
-function redirectTarget(location: string, from: URL, endpoint: Endpoint): URL {
-  if (!URL.canParse(location, from.href))
-    throw new ImageError("registry-redirect", `${from.host} redirects to no address`, { host: from.host })
-  const to = new URL(location, from)
-  if (to.protocol === "https:" || (to.protocol === "http:" && endpoint.plainHttp)) return to
-  throw new ImageError(
-    "registry-insecure",
-    `${from.host} redirects to ${to.protocol}//${to.host}: only https is followed, unless plainHttp is set for the host`,
-    { host: from.host, to: to.host },
+interface Failure {
+  readonly error: Error
+  readonly mayPass: boolean
+  /** What the server asked for. */
+  readonly waitMs: number
+}
+
+/** Reads what is left of an answer if that is little, and else ends the connection. */
+export async function discard({ body }: Answer): Promise<void> {
+  body.on("error", () => undefined) // it is thrown away, and how it ends with it
+  try {
+    await body.dump({ limit: DISCARD_MAX, signal: AbortSignal.timeout(DISCARD_MS) })
+  } catch {
+    body.destroy()
+  }
+}
+
+/** @throws ImageError `registry-redirect` */
+function checkMethod({ method = "GET" }: Ask, { host }: URL): void {
+  if (method === "GET" || method === "HEAD") return
+  throw new ImageError("registry-redirect", `${host} redirects a ${method}, which is not followed`, { host })
+}
+
+/** The host that was redirected to has no claim to the registry's credentials (CVE-2020-15157). */
+async function strangerAsks(answer: Answer, { host }: URL, to: URL): Promise<ImageError> {
+  await discard(answer)
+  return new ImageError(
+    "registry-redirect",
+    `${host} redirects to ${to.host}, which wants credentials: it does not get those for ${host}`,
+    { host, to: to.host },
   )
 }
 
-function unavailable(url: URL, status: number): ImageError {
-  const code = status === 429 ? "registry-rate-limited" : "registry-unavailable"
-  const what = status === 429 ? "takes no more requests for now" : "is in trouble"
-  return new ImageError(code, `${url.host} ${what} (HTTP ${status}): try again later`, {
-    host: url.host,
-    status,
-  })
-}
-
-/** What a server asks to be left alone for, in milliseconds. @see RFC 9110, 10.2.3 */
-export function retryAfter({ headers }: Pick<Answer, "headers">, now = Date.now()): number {
-  const value = headers["retry-after"]
-  if (typeof value !== "string") return 0
-  if (/^\d{1,9}$/.test(value)) return Number(value) * 1000
-  const date = Date.parse(value)
-  return Number.isNaN(date) ? 0 : Math.max(0, date - now)
-}
-
-/** Whether trying again may help. */
-export function mayPass(error: unknown): boolean {
-  const { code = "" } = error as NodeJS.ErrnoException
-  return !TLS_ERROR.test(code) && !FINAL_ERROR.test(code)
-}
-
-/** The error for a connection that failed, by Node's and undici's codes. */
-export function connectionError(url: URL, cause: unknown): ImageError {
-  const { code = "", message = "" } = cause as NodeJS.ErrnoException
-  const fields = { host: url.host, errno: code }
-  if (TLS_ERROR.test(code)) {
-    const hint = "set ca for the host, or plainHttp if it speaks no TLS"
-    return new ImageError("registry-tls", `${url.host} is not trusted (${code}): ${hint}`, fields, { cause })
-  }
-  if (code.startsWith("HPE_") || code.includes("CONTENT_LENGTH"))
-    return new ImageError("registry-protocol", `${url.host} does not speak HTTP well: ${code}`, fields, {
-      cause,
-    })
-  const kind = code.endsWith("_TIMEOUT") ? "registry-timeout" : "registry-unavailable"
-  return new ImageError(kind, `cannot reach ${url.host}: ${code || message}`, fields, { cause })
+/** @throws ImageError `registry-redirect`, `registry-insecure` */
+function redirectTarget(location: string, from: URL, hosts: RegistryHosts): URL {
+  const { host } = from
+  if (!URL.canParse(location, from.href))
+    throw new ImageError("registry-redirect", `${host} redirects to no address`, { host })
+  const to = new URL(location, from)
+  if (maySendOn(from, to, hosts)) return to
+  throw new ImageError(
+    "registry-insecure",
+    `${host} redirects to ${to.protocol}//${to.host}: only https is followed, or what plainHttp is set for`,
+    { host, to: to.host },
+  )
 }

@@ -22,6 +22,15 @@ export interface BlobSource {
    * @throws ImageError `blob-missing` (at the first read at the latest), `io`
    */
   open(request: BlobRequest, signal?: AbortSignal): AsyncIterable<Buffer>
+  /**
+   * Reads a part of the content, which cannot be proven by its digest; absent where there is no way to.
+   *
+   * @param from - first byte
+   * @param to - byte after the last; at most 64 MiB after the first
+   * @returns exactly that many bytes
+   * @throws ImageError `blob-missing`, `io`, `registry-…`
+   */
+  range?(request: BlobRequest, from: number, to: number, signal?: AbortSignal): Promise<Buffer>
 }
 
 /**

@@ -29,7 +29,7 @@ const LAYER_TYPE: Readonly<Record<Compression, string>> = {
 const DIGEST_NAME = /^(?:blobs\/sha256\/)?([0-9a-f]{64})(?:\.json)?$/
 
 /** One image as `manifest.json` describes it. */
-interface DockerImage {
+export interface DockerImage {
   readonly config: string
   readonly layers: readonly string[]
   readonly tags: readonly string[]
@@ -43,12 +43,16 @@ interface DockerImage {
  */
 export class DockerArchiveSource implements ImageSource {
   readonly #archive: Archive
-  readonly #tag: string | undefined
+  readonly #wanted: string | number | undefined
   #blobs: BlobSource
 
-  constructor(archive: Archive, tag?: string) {
+  /**
+   * @param archive - the archive
+   * @param wanted - which of its images: a name, or a position in its list; without it there must be only one
+   */
+  constructor(archive: Archive, wanted?: string | number) {
     this.#archive = archive
-    this.#tag = tag
+    this.#wanted = wanted
     this.#blobs = archive
   }
 
@@ -58,7 +62,7 @@ export class DockerArchiveSource implements ImageSource {
 
   /** @throws ImageError `archive-invalid`, `not-found`, `ambiguous`, `config-invalid`, `digest-mismatch`, `limit` */
   async locate({ limits }: ResolveOptions): Promise<Descriptor> {
-    const image = this.#choose(await this.#images(limits))
+    const image = this.#choose(await readDockerImages(this.#archive, limits))
     const config = await this.#config(image.config, limits)
     const { diffIds } = readConfig(parseJsonObject(config, "image config"))
     if (diffIds.length !== image.layers.length)
@@ -76,26 +80,8 @@ export class DockerArchiveSource implements ImageSource {
     return { mediaType: OCI_MANIFEST, digest: digestOf(manifest), size: manifest.length }
   }
 
-  async #images(limits: ImageLimits): Promise<DockerImage[]> {
-    const bytes = await this.#archive.readTop("manifest.json", limits.documentBytes)
-    const images = bytes && parseJson(bytes, "manifest.json")
-    if (!Array.isArray(images)) throw invalid("manifest.json is not a list")
-    checkLimit("manifests", images.length, limits.manifests, "images of the archive")
-    return images.map(value => {
-      const fields = new Fields(value, "manifest.json", "archive-invalid")
-      const layers = fields.strings("Layers", limits.layers, limits.pathBytes) ?? []
-      return {
-        config: fields.string("Config") ?? "",
-        layers,
-        tags: fields.strings("RepoTags", 1024, 1024) ?? [],
-      }
-    })
-  }
-
   #choose(images: readonly DockerImage[]): DockerImage {
-    const wanted = this.#tag === undefined ? undefined : normalizeName(this.#tag)
-    const matching =
-      wanted === undefined ? images : images.filter(image => image.tags.some(tag => isNamed(tag, wanted)))
+    const matching = matchingImages(images, this.#wanted)
     const tags = images
       .flatMap(image => image.tags)
       .slice(0, 20)
@@ -146,6 +132,33 @@ export class DockerArchiveSource implements ImageSource {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#archive[Symbol.asyncDispose]()
   }
+}
+
+/** Reads an archive's list of images. @throws ImageError `archive-invalid`, `json-invalid`, `limit` */
+export async function readDockerImages(archive: Archive, limits: ImageLimits): Promise<DockerImage[]> {
+  const bytes = await archive.readTop("manifest.json", limits.documentBytes)
+  const images = bytes && parseJson(bytes, "manifest.json")
+  if (!Array.isArray(images)) throw invalid("manifest.json is not a list")
+  checkLimit("manifests", images.length, limits.manifests, "images of the archive")
+  return images.map(value => {
+    const fields = new Fields(value, "manifest.json", "archive-invalid")
+    const layers = fields.strings("Layers", limits.layers, limits.pathBytes) ?? []
+    return {
+      config: fields.string("Config") ?? "",
+      layers,
+      tags: fields.strings("RepoTags", 1024, 1024) ?? [],
+    }
+  })
+}
+
+function matchingImages(
+  images: readonly DockerImage[],
+  wanted: string | number | undefined,
+): readonly DockerImage[] {
+  if (wanted === undefined) return images
+  if (typeof wanted === "number") return images.slice(wanted, wanted + 1)
+  const name = normalizeName(wanted)
+  return images.filter(image => image.tags.some(tag => isNamed(tag, name)))
 }
 
 /** Whether a full name in an archive is the wanted one; a registry and a folder that were left out do not matter. */

@@ -1,65 +1,89 @@
-import { cpSync, readdirSync, renameSync } from "node:fs"
-import { join } from "node:path"
-import { setImmediate as turn } from "node:timers/promises"
-import { expect, test } from "vitest"
-import { packImage } from "../pack/pack-image.js"
-import { readDiskBytes, readErofs } from "../test-support/erofs-reader.js"
-import { sha256, temporaryFolder } from "../test-support/images.js"
-import { ImageStore } from "./store.js"
+import { spawn } from "node:child_process"
+import { rmSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { text } from "node:stream/consumers"
+import { fileURLToPath } from "node:url"
+import { build } from "tsup"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import {
+  complaintsAfter,
+  copyBegin,
+  prepareScenario,
+  SCENARIOS,
+  type ScenarioName,
+} from "../test-support/crash-scenarios.js"
+import { temporaryFolder } from "../test-support/images.js"
 
-const DEAD = "999999999-1-"
+/** Processes at once: what they do most is wait for the disk. */
+const PARALLEL = 4
+const CHILD = fileURLToPath(new URL("../test-support/crash-child.ts", import.meta.url))
+let child: string
 
-/** Copies a store as it is between two steps of a load, as if its process had been killed there. */
-function copyAsIfKilled(store: string, to: string): void {
-  cpSync(store, to, { recursive: true })
-  for (const folder of ["tmp", "leases"]) {
-    for (const name of readdirSync(join(to, folder))) {
-      renameSync(join(to, folder, name), join(to, folder, name.replace(/\d+-\d+-/, DEAD)))
-    }
-  }
+// A process of its own cannot read sources as tests do; a bundle also starts faster.
+beforeAll(async () => {
+  const outDir = join(dirname(CHILD), `../../node_modules/.crash-${process.pid}`)
+  await build({
+    ...{ entry: [CHILD], outDir, format: "esm", noExternal: [/./], outExtension: () => ({ js: ".mjs" }) },
+    ...{ config: false, dts: false, silent: true, sourcemap: false, splitting: false },
+  })
+  child = join(outDir, "crash-child.mjs")
+})
+afterAll(() => rmSync(dirname(child), { recursive: true }))
+
+interface Ended {
+  readonly signal: NodeJS.Signals | null
+  readonly output: string
 }
 
-test("I14: a load killed at any point leaves a store that opens, cleans itself and loads", async () => {
-  const folder = temporaryFolder()
-  const source = `oci:${join(folder, "image")}`
-  await packImage(join(folder, "image"), {
-    compression: "gzip",
-    layers: [
-      {
-        files: [
-          { path: "a", content: Buffer.alloc(700_000, "a") },
-          { path: "b", content: "b" },
-        ],
-      },
-      { files: [{ path: ".wh.b" }, { path: "c", content: Buffer.alloc(300_000, "c") }] },
-    ],
-  })
-  const copies: string[] = []
-  const store = await ImageStore.open(join(folder, "store"))
-  let done = false
-  const load = store.load(source, { name: "app" }).finally(() => (done = true))
-  for (let step = 0; !done; step++) {
-    // Steps are short where files are renamed and long where the disk is waited for: look often, keep some.
-    if (step % 7 === 0 && copies.length < 24) {
-      const copy = join(folder, `copy-${copies.length}`)
-      copyAsIfKilled(join(folder, "store"), copy)
-      copies.push(copy)
-    }
-    await turn()
-  }
-  const expected = sha256(readDiskBytes((await load).disk()))
-  expect(copies.length).toBeGreaterThan(10)
+/** Runs the child to its end. It has nothing to complain of, files left open above all. */
+async function run(...args: string[]): Promise<Ended> {
+  const running = spawn(process.execPath, [child, ...args], { stdio: ["ignore", "pipe", "pipe"] })
+  const ended = new Promise<NodeJS.Signals | null>(resolve =>
+    running.on("exit", (_, signal) => resolve(signal)),
+  )
+  const [output, complaints, signal] = await Promise.all([text(running.stdout), text(running.stderr), ended])
+  expect(complaints).toBe("")
+  return { output, signal }
+}
 
-  for (const copy of copies) {
-    const reopened = await ImageStore.open(copy)
-    expect(readdirSync(join(copy, "tmp"))).toEqual([])
-    expect(readdirSync(join(copy, "leases"))).toEqual([])
-    const found = await reopened.get("app")
-    if (found) expect(sha256(readDiskBytes(found.disk()))).toBe(expected)
-    const image = await reopened.load(source, { name: "app" })
-    expect(sha256(readDiskBytes(image.disk()))).toBe(expected)
-    expect(readErofs(readDiskBytes(image.disk())).has("b")).toBe(false)
-    await reopened.remove("app")
-    expect(readdirSync(join(copy, "parts"))).toEqual([])
+const names = Object.keys(SCENARIOS) as ScenarioName[]
+
+describe("I14: killed at every step that changes a file", () => {
+  /** @returns whether there was such a step */
+  async function killAt(name: ScenarioName, folder: string, step: number): Promise<boolean> {
+    const at = `kill-${step}`
+    copyBegin(folder, at)
+    const { signal, output } = await run(name, folder, `${step}`)
+    if (signal === null) {
+      expect(Number(output)).toBeLessThan(step)
+      return false
+    }
+    expect(signal).toBe("SIGKILL")
+    expect([step, await complaintsAfter(name, folder, at)]).toEqual([step, []])
+    rmSync(join(folder, at), { recursive: true })
+    return true
   }
+
+  test.each(names)("%s", async name => {
+    const folder = temporaryFolder()
+    await prepareScenario(name, folder)
+    let [step, killed] = [0, 0]
+    const work = async () => {
+      while (await killAt(name, folder, ++step)) killed++
+    }
+    await Promise.all(Array.from({ length: PARALLEL }, work))
+    expect(killed).toBeGreaterThan(4)
+    console.log(name, killed)
+  })
+})
+
+describe("I14: the disk full from every step on", () => {
+  test.each(names)("%s", async name => {
+    const folder = temporaryFolder()
+    await prepareScenario(name, folder)
+    const { output } = await run(name, folder)
+    const { steps, complaints } = JSON.parse(output) as { steps: number; complaints: string[] }
+    expect(complaints).toEqual([])
+    expect(steps).toBeGreaterThan(4)
+  })
 })

@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto"
-import { readFile, realpath } from "node:fs/promises"
+import { readdir, readFile, realpath, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { type Digest, parseDigest } from "../digest.js"
-import { ImageError, ioError, printable } from "../errors.js"
+import { ImageError, ioError, isImageError, printable } from "../errors.js"
 import { type FolderFingerprint, fingerprintFolder } from "../pack/fingerprint.js"
 import { formatPlatform, type Platform } from "../spec/platform.js"
 import type { StoreFolder } from "./folder.js"
@@ -38,15 +38,40 @@ export class FolderCache {
 
   /** The manifest digest of the image made of the folder as it is now, if there was one. */
   async get(): Promise<Digest | undefined> {
-    const bytes = await readFile(this.#file).catch(() => undefined)
-    if (!bytes) return undefined
-    const [fingerprint, digest] = bytes.toString().split(" ")
-    return fingerprint === this.#now.digest ? parseDigest(digest) : undefined
+    const entry = await readEntry(this.#file)
+    return entry?.fingerprint === this.#now.digest ? entry.digest : undefined
   }
 
   /** Remembers what the folder, as it was looked at, was packed into. */
   async set(digest: Digest): Promise<void> {
     if (!this.#now.settled) return
     await this.#folder.replaceFile(this.#file, `${this.#now.digest} ${digest}`, false)
+  }
+}
+
+/**
+ * Forgets folders whose images are gone, and what cannot be read.
+ *
+ * @param isThere - whether an image is still there
+ */
+export async function forgetFolders(
+  folder: StoreFolder,
+  isThere: (digest: Digest) => Promise<boolean>,
+): Promise<void> {
+  for (const name of await readdir(folder.top("folders"))) {
+    const file = join(folder.top("folders"), name)
+    const entry = await readEntry(file)
+    if (!entry || !(await isThere(entry.digest))) await rm(file, { force: true })
+  }
+}
+
+/** A damaged entry counts as not there. */
+async function readEntry(file: string): Promise<{ fingerprint: string; digest: Digest } | undefined> {
+  const [fingerprint = "", digest] = (await readFile(file, "utf8").catch(() => "")).split(" ")
+  try {
+    return { fingerprint, digest: parseDigest(digest) }
+  } catch (error) {
+    if (isImageError(error)) return undefined
+    throw error
   }
 }

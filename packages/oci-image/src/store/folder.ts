@@ -5,7 +5,7 @@ import { ioError } from "../errors.js"
 import { isOwnerAlive, ownedName } from "./owner.js"
 
 /** The folders of a store. */
-const FOLDERS = ["blobs/sha256", "parts", "images", "refs", "folders", "tmp", "leases"]
+const FOLDERS = ["blobs/sha256", "parts", "images", "lazy", "refs", "folders", "tmp", "leases"]
 
 /**
  * The files of a store and how they come to be. Everything but temporary files is content-addressed or
@@ -16,6 +16,8 @@ const FOLDERS = ["blobs/sha256", "parts", "images", "refs", "folders", "tmp", "l
  * blobs/sha256/HEX                manifests, configs, and layers if they are kept
  * parts/HEX/{data,index}          one layer as EROFS data part, by the digest of its blob
  * images/HEX/{metadata,image.json} one image, by the digest of its manifest
+ * lazy/HEX/{index,spans,start}    what it takes to begin with a layer that is not there: its tree, where its content
+ *                                 lies in its blob, and what was needed first the last time
  * refs/HEX                        one name, by its hash: {"name","digest"}
  * folders/HEX                     which image a root folder was packed into
  * tmp/OWNER-*  leases/*-OWNER-*   of running processes
@@ -40,6 +42,10 @@ export class StoreFolder {
     return join(this.path, "images", digestHex(digest), file)
   }
 
+  lazy(digest: Digest, file: "index" | "spans" | "start" | "" = ""): string {
+    return join(this.path, "lazy", digestHex(digest), file)
+  }
+
   top(name: string): string {
     return join(this.path, name)
   }
@@ -47,15 +53,12 @@ export class StoreFolder {
   /** Makes missing folders and removes what dead processes left behind. */
   async prepare(): Promise<void> {
     for (const folder of FOLDERS) await mkdir(this.top(folder), { recursive: true, mode: 0o700 })
-    for (const folder of ["tmp", "leases"]) await this.#removeStale(folder)
+    await this.removeStale()
   }
 
-  async #removeStale(folder: string): Promise<void> {
-    for (const name of await readdir(this.top(folder))) {
-      const path = join(this.top(folder), name)
-      const found = await stat(path).catch(() => undefined)
-      if (found && !isOwnerAlive(name, found.mtimeMs)) await rm(path, { recursive: true, force: true })
-    }
+  /** Removes what dead processes left behind. */
+  async removeStale(): Promise<void> {
+    for (const folder of ["tmp", "leases"]) await removeStale(this.top(folder))
   }
 
   /** A new name under `tmp/`. */
@@ -94,8 +97,13 @@ export class StoreFolder {
     }
   }
 
-  /** Takes a folder out of its place in one step, then deletes it. */
-  async removeFolder(target: string): Promise<void> {
+  /**
+   * Takes a folder out of its place in one step, then deletes it.
+   *
+   * @param isWanted - asked when it is out of its place: whether somebody came to need it meanwhile. Then it goes back.
+   * @returns whether it is gone
+   */
+  async removeFolder(target: string, isWanted?: () => Promise<boolean>): Promise<boolean> {
     const grave = this.temporary()
     const gone = await rename(target, grave).then(
       () => true,
@@ -104,7 +112,27 @@ export class StoreFolder {
         throw ioError(error, "cannot remove from the image store")
       },
     )
-    if (gone) await rm(grave, { recursive: true, force: true })
+    if (!gone) return false
+    if (await isWanted?.()) {
+      await this.publishFolder(grave, target)
+      return false
+    }
+    await rm(grave, { recursive: true, force: true })
+    return true
+  }
+}
+
+/**
+ * Removes files and folders whose names say that they belong to a process which is dead.
+ *
+ * @param prefix - only names that begin with it
+ */
+export async function removeStale(folder: string, prefix = ""): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (!name.startsWith(prefix)) continue
+    const path = join(folder, name)
+    const found = await stat(path).catch(() => undefined)
+    if (found && !isOwnerAlive(name, found.mtimeMs)) await rm(path, { recursive: true, force: true })
   }
 }
 

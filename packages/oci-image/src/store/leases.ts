@@ -1,6 +1,7 @@
 import { open, readdir, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
+import { ioError } from "../errors.js"
 import { isOwnerAlive, ownedName } from "./owner.js"
 
 const POLL_MS = 10
@@ -73,7 +74,9 @@ export class Leases {
   async #announce(kind: string): Promise<Lease> {
     const name = `${kind}-${ownedName()}`
     const path = join(this.#folder, name)
-    const file = await open(path, "wx", 0o600)
+    const file = await open(path, "wx", 0o600).catch(error => {
+      throw ioError(error, "cannot announce work on the image store")
+    })
     try {
       const { mtimeNs } = await file.stat({ bigint: true })
       return { name, since: mtimeNs, [Symbol.asyncDispose]: () => rm(path, { force: true }) }

@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { type Digest, digestHex } from "../digest.js"
 import { writeMetadata } from "../erofs/write.js"
 import { ioError } from "../errors.js"
+import type { LayerIndex } from "../layer/layer-index.js"
 import { type MergeLayer, mergeLayers } from "../layer/merge.js"
 import type { ImageLimits } from "../limits.js"
 import type { FoundImage } from "../sources/source.js"
@@ -21,18 +22,12 @@ export async function makeImage(
   document: ConfigDocument,
   limits: ImageLimits,
 ): Promise<ImageRecord> {
-  const { layers, parts } = await readLayers(folder, image, document)
-  const root = mergeLayers(layers, limits)
+  const readIndex: ReadIndex = (digest, diffId) => readPartIndex(folder, digest, diffId)
+  const { parts, pieces } = await mergeImage(image, document, limits, readIndex)
   const temporary = folder.temporary()
   try {
     await mkdir(temporary, { mode: 0o700 })
-    const counted = new CountedPieces(
-      writeMetadata({
-        root,
-        partSizes: parts.map(part => part.size),
-        uuid: Buffer.from(digestHex(image.digest).slice(0, 32), "hex"),
-      }),
-    )
+    const counted = new CountedPieces(pieces)
     await writeSynced(join(temporary, "metadata"), counted)
     const record = recordOf(image, document, parts, counted.size)
     await writeSynced(join(temporary, "image.json"), JSON.stringify(record))
@@ -48,21 +43,36 @@ export async function makeImage(
 
 type Part = ImageRecord["parts"][number]
 
-/** Reads every layer's tree; a layer that occurs twice has one part. */
-async function readLayers(
-  folder: StoreFolder,
+/** Gives a layer's tree, proven to be the layer that the image means. */
+export type ReadIndex = (digest: Digest, diffId: Digest) => Promise<LayerIndex>
+
+/** An image's disk before it is stored: the data parts behind the metadata part, and that part in pieces. */
+export interface MergedImage {
+  readonly parts: readonly Part[]
+  readonly pieces: Iterable<Buffer>
+}
+
+/** Merges the trees of an image's layers. A layer that occurs twice has one part. */
+export async function mergeImage(
   image: FoundImage,
   document: ConfigDocument,
-): Promise<{ layers: MergeLayer[]; parts: Part[] }> {
+  limits: ImageLimits,
+  readIndex: ReadIndex,
+): Promise<MergedImage> {
   const parts: Part[] = []
   const layers: MergeLayer[] = []
   for (const [i, { digest }] of image.manifest.layers.entries()) {
-    const index = await readPartIndex(folder, digest, document.diffIds[i] as Digest)
+    const index = await readIndex(digest, document.diffIds[i] as Digest)
     const known = parts.findIndex(part => part.digest === digest)
     if (known < 0 && index.dataSize > 0) parts.push({ digest, size: index.dataSize })
     layers.push({ root: index.root, part: known < 0 ? parts.length - 1 : known })
   }
-  return { layers, parts }
+  const pieces = writeMetadata({
+    root: mergeLayers(layers, limits),
+    partSizes: parts.map(part => part.size),
+    uuid: Buffer.from(digestHex(image.digest).slice(0, 32), "hex"),
+  })
+  return { parts, pieces }
 }
 
 function recordOf(

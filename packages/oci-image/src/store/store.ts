@@ -1,56 +1,44 @@
-import { access, readdir, rm } from "node:fs/promises"
 import { resolve } from "node:path"
-import { type Digest, digestHex, parseDigest } from "../digest.js"
-import { ImageError, ioError, printable } from "../errors.js"
+import type { Writable } from "node:stream"
+import type { Digest } from "../digest.js"
+import { ImageError, ioError } from "../errors.js"
+import type { LazyImage } from "../lazy/lazy-image.js"
+import { keepLazyIndex, type OpenLazyOptions, openLazy } from "../lazy/verbs.js"
 import { DEFAULT_LIMITS, type ImageLimits } from "../limits.js"
 import { normalizeName } from "../references.js"
-import { openSource } from "../sources/open.js"
-import {
-  type FoundImage,
-  type ImageSource,
-  type ResolveOptions,
-  readFoundConfig,
-  readFoundImage,
-} from "../sources/source.js"
-import { hostPlatform, type Platform } from "../spec/platform.js"
+import type { ImageSource } from "../sources/source.js"
+import { type StoredContent, withContent } from "./content.js"
+import { exists, type StoreContext } from "./context.js"
+import { type ImageDetails, imageDetails } from "./details.js"
 import { StoreFolder } from "./folder.js"
-import { FolderCache } from "./folder-cache.js"
+import { collectGarbage, type PruneOptions, type PruneResult, prune } from "./gc.js"
+import { type HistoryEntry, imageHistory } from "./history.js"
+import { type BuildOptions, buildRootfs, type ImportOptions, importTar } from "./import.js"
 import { Leases } from "./leases.js"
-import { makeImage } from "./make-image.js"
-import { isPartWhole, makePart } from "./make-part.js"
+import { type LoadArchiveOptions, loadArchive } from "./load-archive.js"
+import type { LoadOptions } from "./load-options.js"
+import { ImageLoader } from "./loader.js"
 import { ImageNames, readRecords, refreshIndex } from "./names.js"
-import { packToLayout } from "./pack-source.js"
+import { newName, type RemovedImage, removeReference, setName } from "./removal.js"
+import { noSuchImage, resolveReference } from "./resolve.js"
+import { type SaveOptions, saveImages } from "./save.js"
 import { type ImageRecord, readRecord, StoredImage } from "./stored-image.js"
+import { type DiskUsage, diskUsage } from "./usage.js"
 
 /** How a store is opened. */
 export interface StoreOptions {
   /** Overrides of {@link DEFAULT_LIMITS}. */
   readonly limits?: Partial<ImageLimits>
-  /** Whether layers' blobs are stored besides their parts, so that other tools can read the store. Default true. */
+  /**
+   * Whether layers' blobs are stored besides their parts, so that other tools can read the store and images can be
+   * saved. Default true.
+   */
   readonly keepBlobs?: boolean
+  /** Layers of one image that are made at once, at least 1. Default 3. */
+  readonly parallelLayers?: number
 }
 
-/** How far a load is. */
-export interface LoadProgress {
-  /** Digest of the layer being read. */
-  readonly layer: Digest
-  /** Its position, from 0, and how many there are. */
-  readonly position: number
-  readonly layers: number
-  /** Bytes of its blob read, and in all. */
-  readonly done: number
-  readonly total: number
-}
-
-/** How an image is loaded. */
-export interface LoadOptions {
-  /** Name to give the image, `latest` unless it has a tag. Names inside the content are never used. */
-  readonly name?: string
-  /** Which image of an index. Default: Linux on this processor. */
-  readonly platform?: Platform
-  readonly signal?: AbortSignal
-  readonly onProgress?: (progress: LoadProgress) => void
-}
+const DEFAULT_PARALLEL_LAYERS = 3
 
 /** An image in a list. */
 export interface ImageEntry {
@@ -63,6 +51,9 @@ export interface ImageEntry {
  * A folder of images, shared by any number of processes. Every file in it is content-addressed or replaced
  * whole, so a process may be killed at any point.
  *
+ * A *reference* is a name; a manifest's digest; an image's id, which is its config's digest; at least four digits that
+ * one of the two begins with; or `NAME@sha256:…`.
+ *
  * @example
  * ```ts
  * const store = await ImageStore.open("/var/lib/images")
@@ -71,23 +62,25 @@ export interface ImageEntry {
  * ```
  */
 export class ImageStore {
-  readonly #folder: StoreFolder
-  readonly #leases: Leases
-  readonly #names: ImageNames
-  readonly #limits: ImageLimits
-  readonly #keepBlobs: boolean
+  readonly #context: StoreContext
+  readonly #loader: ImageLoader
 
   private constructor(path: string, options: StoreOptions) {
-    this.#folder = new StoreFolder(path)
-    this.#leases = new Leases(this.#folder.top("leases"))
-    this.#names = new ImageNames(this.#folder)
-    this.#limits = { ...DEFAULT_LIMITS, ...options.limits }
-    this.#keepBlobs = options.keepBlobs ?? true
+    const folder = new StoreFolder(path)
+    this.#context = {
+      folder,
+      leases: new Leases(folder.top("leases")),
+      names: new ImageNames(folder),
+      limits: { ...DEFAULT_LIMITS, ...options.limits },
+      keepBlobs: options.keepBlobs ?? true,
+      parallelLayers: Math.max(1, options.parallelLayers ?? DEFAULT_PARALLEL_LAYERS),
+    }
+    this.#loader = new ImageLoader(this.#context)
   }
 
   /** Bounds this store applies. */
   get limits(): ImageLimits {
-    return this.#limits
+    return this.#context.limits
   }
 
   /**
@@ -102,14 +95,13 @@ export class ImageStore {
   }
 
   async #prepare(): Promise<void> {
+    const { folder, names } = this.#context
     try {
-      await this.#folder.prepare()
-      if (await exists(this.#folder.top("oci-layout"))) return
-      await refreshIndex(this.#folder, this.#names)
-      await this.#folder.replaceFile(
-        this.#folder.top("oci-layout"),
-        JSON.stringify({ imageLayoutVersion: "1.0.0" }),
-      )
+      await folder.prepare()
+      if (await exists(folder.top("oci-layout"))) return
+      await refreshIndex(folder, names)
+      const marker = JSON.stringify({ imageLayoutVersion: "1.0.0" })
+      await folder.replaceFile(folder.top("oci-layout"), marker)
     } catch (error) {
       throw ioError(error, "cannot open the image store")
     }
@@ -123,176 +115,264 @@ export class ImageStore {
    * @throws ImageError every code there is, except `not-found` for a name; the signal's reason
    */
   async load(source: string | ImageSource, options: LoadOptions = {}): Promise<StoredImage> {
-    const name = options.name === undefined ? undefined : normalizeName(options.name)
-    const lease = await this.#leases.load(options.signal)
+    return this.#bring(options, () =>
+      typeof source === "string"
+        ? this.#loader.loadText(source, options)
+        : this.#loader.load(source, options),
+    )
+  }
+
+  /**
+   * Loads every image of an `oci-archive` or `docker-archive` file, one after the other. Names are set at the end.
+   *
+   * @throws ImageError as {@link load}; `reference-invalid` for a name that is none, when names are taken
+   * @example
+   * ```ts
+   * const loaded = await store.loadArchive("images.tar", { names: "take" })
+   * for (const { image, names } of loaded) console.log(image.digest, names)
+   * ```
+   */
+  async loadArchive(path: string, options: LoadArchiveOptions = {}): Promise<ImageEntry[]> {
+    const loaded = await this.#use(
+      () => loadArchive(this.#context, this.#loader, path, options),
+      options.signal,
+    )
+    return loaded.map(({ record, names }) => ({ image: this.#image(record), names }))
+  }
+
+  /**
+   * Makes an image with one layer of a tar stream, plain or packed with gzip or zstd. Equal files, names and `config`
+   * give an equal image, however they were packed.
+   *
+   * @param source - a file's path, or a stream
+   * @throws ImageError as {@link load}; `source-missing`, `source-invalid`
+   * @example
+   * ```ts
+   * await store.importTar("rootfs.tar.gz", { name: "mine", config: { cmd: ["/bin/sh"] } })
+   * ```
+   */
+  async importTar(
+    source: string | AsyncIterable<Uint8Array>,
+    options: ImportOptions = {},
+  ): Promise<StoredImage> {
+    return this.#bring(options, () => importTar(this.#context, this.#loader, source, options))
+  }
+
+  /**
+   * Makes an image with one layer of a folder's files. Equal content, names, modes, owners, times and options give an
+   * equal image: files are taken in the order of their names, and nothing else about them matters. Extended attributes
+   * are not read, since Node has no call for them; sockets are left out. Device nodes and the like are kept.
+   *
+   * @throws ImageError as {@link load}; `source-missing`, `source-invalid` for a file that changes meanwhile
+   * @example
+   * ```ts
+   * await store.buildRootfs("./rootfs", { name: "mine", latestTime: 0, owner: { uid: 0, gid: 0 } })
+   * ```
+   */
+  async buildRootfs(path: string, options: BuildOptions = {}): Promise<StoredImage> {
+    return this.#bring(options, () => buildRootfs(this.#context, this.#loader, path, options))
+  }
+
+  /** Brings an image in and gives it its name. */
+  async #bring({ name, signal }: LoadOptions, make: () => Promise<ImageRecord>): Promise<StoredImage> {
+    const stored = name === undefined ? undefined : normalizeName(name)
+    return this.#use(async () => {
+      const record = await make()
+      if (stored === undefined || (await setName(this.#context, stored, record.digest)))
+        return this.#image(record)
+      throw new ImageError("not-found", `image ${record.digest} was removed while it was loaded`, {
+        reference: record.digest,
+      })
+    }, signal)
+  }
+
+  /** Does something during which nothing is collected. */
+  async #use<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const lease = await this.#context.leases.load(signal)
     try {
-      const record =
-        typeof source === "string" ? await this.#loadText(source, options) : await this.#load(source, options)
-      if (name !== undefined) await this.#name(name, record.digest)
-      return new StoredImage(this.#folder, record)
+      return await work()
     } finally {
       await lease[Symbol.asyncDispose]()
     }
   }
 
-  async #loadText(text: string, options: LoadOptions): Promise<ImageRecord> {
-    const opened = await openSource(text, this.#limits)
-    if ("rootfs" in opened) return this.#loadFolder(opened.rootfs, options)
-    try {
-      return await this.#load(opened.image, options)
-    } finally {
-      await opened.image[Symbol.asyncDispose]()
-    }
-  }
-
-  async #loadFolder(rootfs: string, options: LoadOptions): Promise<ImageRecord> {
-    const cache = await FolderCache.look(this.#folder, rootfs, options.platform ?? hostPlatform())
-    const digest = await cache.get()
-    const known = digest && (await readRecord(this.#folder, digest))
-    if (known) return known
-    const image = await packToLayout(rootfs, this.#folder, options)
-    try {
-      const record = await this.#load(image, options)
-      await cache.set(record.digest)
-      return record
-    } finally {
-      await image[Symbol.asyncDispose]()
-    }
-  }
-
-  async #load(source: ImageSource, options: LoadOptions): Promise<ImageRecord> {
-    const { platform = hostPlatform(), signal } = options
-    const resolved: ResolveOptions = { platform, signal, limits: this.#limits }
-    const found = await source.locate(resolved)
-    const known = await readRecord(this.#folder, found.digest)
-    if (known) return known
-    const image = await readFoundImage(found, source.blobs, resolved)
-    const config = await readFoundConfig(image, resolved)
-    for (const position of image.manifest.layers.keys()) {
-      await this.#ensurePart(image, position, config.diffIds[position] as Digest, options)
-    }
-    signal?.throwIfAborted()
-    await this.#folder.replaceFile(this.#folder.blob(image.manifest.config.digest), config.document, false)
-    await this.#folder.replaceFile(this.#folder.blob(image.digest), image.document, false)
-    const record = await makeImage(this.#folder, image, config, this.#limits)
-    await refreshIndex(this.#folder, this.#names)
-    return record
-  }
-
-  async #ensurePart(
-    image: FoundImage,
-    position: number,
-    diffId: Digest,
-    options: LoadOptions,
-  ): Promise<void> {
-    const layer = image.manifest.layers[position] as FoundImage["manifest"]["layers"][number]
-    const { length: layers } = image.manifest.layers
-    const isDone = () => isPartWhole(this.#folder, layer.digest)
-    if (await isDone()) return
-    const claim = await this.#leases.claim(digestHex(layer.digest), isDone, options.signal)
-    if (!claim) return
-    try {
-      await this.#folder.removeFolder(this.#folder.part(layer.digest))
-      await makePart({
-        folder: this.#folder,
-        blobs: image.blobs,
-        layer,
-        diffId,
-        limits: this.#limits,
-        keepBlob: this.#keepBlobs,
-        signal: options.signal,
-        onBytes: done =>
-          options.onProgress?.({ layer: layer.digest, position, layers, done, total: layer.size }),
-      })
-    } finally {
-      await claim[Symbol.asyncDispose]()
-    }
-  }
-
-  async #name(name: string, digest: Digest): Promise<void> {
-    if ((await this.#names.get(name)) === digest) return
-    await this.#names.set(name, digest)
-    await refreshIndex(this.#folder, this.#names)
+  #image(record: ImageRecord): StoredImage {
+    return new StoredImage(this.#context.folder, record)
   }
 
   /**
-   * Finds an image: two small reads, no hashing.
+   * Finds an image: two small reads for a name or a manifest's digest, no hashing.
    *
-   * @param reference - a name, or the manifest's digest
+   * @param reference - what is meant; see the class
    * @returns undefined when there is none
-   * @throws ImageError `reference-invalid`, `digest-invalid`, `io`
+   * @throws ImageError `reference-invalid`, `digest-invalid`, `ambiguous`, `io`
    */
   async get(reference: string): Promise<StoredImage | undefined> {
-    const digest = await this.#resolve(reference)
-    const record = digest && (await readRecord(this.#folder, digest))
-    return record ? new StoredImage(this.#folder, record) : undefined
+    const record = await this.#record(reference)
+    return record && this.#image(record)
   }
 
-  async #resolve(reference: string): Promise<Digest | undefined> {
-    if (reference.startsWith("sha256:")) return parseDigest(reference)
-    return this.#names.get(normalizeName(reference))
+  async #record(reference: string): Promise<ImageRecord | undefined> {
+    const found = await resolveReference(this.#context, reference)
+    return found && (await readRecord(this.#context.folder, found.digest))
+  }
+
+  async #existing(reference: string): Promise<ImageRecord> {
+    const record = await this.#record(reference)
+    if (record) return record
+    throw noSuchImage(reference)
   }
 
   /** All images, by digest. */
   async list(): Promise<ImageEntry[]> {
-    const names = await this.#names.all()
-    const records = await readRecords(this.#folder)
-    return records.map(record => ({
-      image: new StoredImage(this.#folder, record),
-      names: names.get(record.digest) ?? [],
-    }))
+    const names = await this.#context.names.all()
+    const records = await readRecords(this.#context.folder)
+    return records.map(record => ({ image: this.#image(record), names: names.get(record.digest) ?? [] }))
   }
 
   /**
-   * Removes a name, and with its last name the image; or by digest the image with all its names. Parts and
+   * Describes an image as `docker image inspect` does, from its documents, which are proven again.
+   *
+   * @throws ImageError `not-found`, what {@link get} throws; `blob-missing`, `digest-mismatch` and the like for
+   * documents that are not what they were
+   */
+  async inspect(reference: string): Promise<ImageDetails> {
+    return imageDetails(this.#context, await this.#existing(reference))
+  }
+
+  /**
+   * Tells how an image was made, newest step first.
+   *
+   * @throws ImageError what {@link inspect} throws
+   */
+  async history(reference: string): Promise<HistoryEntry[]> {
+    return imageHistory(this.#context, await this.#existing(reference))
+  }
+
+  /**
+   * Gives an image another name. An image that had the name keeps its other ones, or none.
+   *
+   * @param name - without a digest; tag `latest` unless it says otherwise
+   * @throws ImageError `not-found`, `reference-invalid`, and what {@link get} throws
+   */
+  async tag(reference: string, name: string): Promise<void> {
+    const stored = newName(name)
+    await this.#use(async () => {
+      const { digest } = await this.#existing(reference)
+      if (!(await setName(this.#context, stored, digest))) throw noSuchImage(reference)
+    })
+  }
+
+  /**
+   * Writes images into one archive. Equal images and names give equal bytes.
+   *
+   * @param references - images given by name keep those names in the archive; others have none
+   * @param target - a file, which is replaced whole, or a stream, which is ended
+   * @throws ImageError `not-found`, what {@link get} throws; `store-no-blob` when the store does not keep the layers;
+   * `blob-missing`, `size-mismatch`, `digest-mismatch` for damaged ones; `io`; the signal's reason
+   * @example
+   * ```ts
+   * await store.save(["debian:12", "alpine"], "images.tar", { format: "docker-archive" })
+   * ```
+   */
+  async save(
+    references: readonly string[],
+    target: string | Writable,
+    options: SaveOptions = {},
+  ): Promise<void> {
+    await this.#use(() => saveImages(this.#context, references, target, options), options.signal)
+  }
+
+  /**
+   * Hands out an image as it came, for `RegistryClient.push` for instance; it cannot be collected meanwhile.
+   *
+   * @param use - the content can be read until what this returns is settled
+   * @throws ImageError `not-found`, and what {@link get} throws; `store-no-blob` when the store does not keep the layers
+   * @example
+   * ```ts
+   * await store.withContent("team/app:1", ({ root, blobs }) =>
+   *   client.push(root, blobs, "registry.example/team/app:1"),
+   * )
+   * ```
+   */
+  async withContent<T>(reference: string, use: (content: StoredContent) => Promise<T>): Promise<T> {
+    return this.#use(async () => withContent(this.#context, await this.#existing(reference), use))
+  }
+
+  /**
+   * Keeps what it takes to begin with an image that is not there any more: its layers' trees, and where each file lies
+   * in the layer as it comes from a registry. It takes about 1 % of what the image unpacks to, stays when the image is removed,
+   * and is made by reading the layers once more.
+   *
+   * @returns layers that can only be read whole: packed with zstd, or with sparse files. An image with one of those is
+   * not opened by {@link openLazy}, unless that layer is in the store.
+   * @throws ImageError `not-found`, and what {@link get} throws; `io`
+   */
+  async keepLazyIndex(reference: string): Promise<Digest[]> {
+    return this.#use(async () => keepLazyIndex(this.#context, await this.#existing(reference)))
+  }
+
+  /**
+   * Opens an image before it is there: its content is fetched as it is read, each piece proven.
+   *
+   * @param source - one that can give parts of blobs: `RegistryClient.source`. It is needed for as long as the image is.
+   * @returns undefined when the image is there, or cannot be begun with: then {@link load} it
+   * @throws ImageError what finding the image throws, `io`; the signal's reason
+   * @example
+   * ```ts
+   * await using image = await store.openLazy(client.source("debian:12"))
+   * if (image) {
+   *   await image.disk().parts[1]?.prepare?.(0, 4096) // now its first block can be read
+   *   await image.fill() // the rest, into the store
+   * }
+   * ```
+   */
+  async openLazy(source: ImageSource, options: OpenLazyOptions = {}): Promise<LazyImage | undefined> {
+    return this.#use(() => openLazy(this.#context, source, options), options.signal)
+  }
+
+  /**
+   * Removes a name, and with its last name the image; or by digest or id the image with all its names. Parts and
    * blobs that no image needs any more go too, now or, while another process loads, at a later removal.
    *
    * @throws ImageError `not-found`, and what {@link get} throws
    */
-  async remove(reference: string): Promise<void> {
-    const digest = await this.#resolve(reference)
-    if (!digest || !(await exists(this.#folder.image(digest)))) {
-      throw new ImageError("not-found", `no such image: ${printable(reference)}`, {
-        reference: printable(reference),
-      })
-    }
-    const names = (await this.#names.all()).get(digest) ?? []
-    const going = reference.startsWith("sha256:") ? names : [normalizeName(reference)]
-    for (const name of going) await this.#names.delete(name)
-    if (going.length >= names.length) await this.#folder.removeFolder(this.#folder.image(digest))
-    await refreshIndex(this.#folder, this.#names)
-    await this.collectGarbage()
+  async remove(reference: string): Promise<RemovedImage> {
+    const { folder, names } = this.#context
+    const removed = await this.#use(() => removeReference(this.#context, reference))
+    if (!(await this.collectGarbage())) await refreshIndex(folder, names)
+    return removed
   }
 
   /**
-   * Deletes parts and blobs that no image needs.
+   * Deletes parts and blobs that no image needs, damaged images, and names of images that are gone.
    *
    * @returns whether it was done; false while another load or collection runs
    */
   async collectGarbage(): Promise<boolean> {
-    const lease = await this.#leases.collect()
-    if (!lease) return false
-    try {
-      const records = await readRecords(this.#folder)
-      const parts = new Set(records.flatMap(record => record.layers.map(digestHex)))
-      const documents = records.flatMap(record => [digestHex(record.digest), digestHex(record.configDigest)])
-      for (const name of await readdir(this.#folder.top("parts"))) {
-        if (!parts.has(name)) await this.#folder.removeFolder(this.#folder.part(`sha256:${name}`))
-      }
-      const blobs = new Set([...documents, ...parts])
-      for (const name of await readdir(this.#folder.top("blobs/sha256"))) {
-        if (!blobs.has(name)) await rm(this.#folder.blob(`sha256:${name}`), { force: true })
-      }
-      return true
-    } finally {
-      await lease[Symbol.asyncDispose]()
-    }
+    return (await collectGarbage(this.#context)) !== undefined
   }
-}
 
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  )
+  /**
+   * Removes images that have no name, or all that are not in use, and what no other image needs.
+   *
+   * @throws ImageError `io`
+   * @example
+   * ```ts
+   * const { images, bytes } = await store.prune({ all: true, inUse: [running.digest] })
+   * ```
+   */
+  async prune(options: PruneOptions = {}): Promise<PruneResult> {
+    return prune(this.#context, options)
+  }
+
+  /**
+   * Adds up what the store takes. Images that come or go meanwhile may be missed.
+   *
+   * @param inUse - digests or ids of images that cannot be reclaimed
+   * @throws ImageError `io`
+   */
+  async diskUsage(inUse: Iterable<Digest> = []): Promise<DiskUsage> {
+    return diskUsage(this.#context, inUse)
+  }
 }

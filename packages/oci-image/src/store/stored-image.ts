@@ -113,8 +113,18 @@ function parseRecord(bytes: Buffer, digest: Digest): ImageRecord | undefined {
 
 async function isWhole(folder: StoreFolder, record: ImageRecord): Promise<boolean> {
   const { parts } = new StoredImage(folder, record).disk()
-  const sizes = await Promise.all(parts.map(part => stat(part.path).catch(() => undefined)))
-  return parts.every((part, i) => sizes[i]?.size === part.size)
+  const sizes = await Promise.all(parts.map(part => sizeOf(part.path)))
+  return parts.every((part, i) => sizes[i] === part.size)
+}
+
+/** A file that cannot be looked at is no missing one: collecting garbage would take its image for damaged. */
+async function sizeOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined
+    throw ioError(error, "cannot read the image store")
+  }
 }
 
 function checkRecord(fields: Fields, digest: Digest): ImageRecord {

@@ -1,5 +1,6 @@
 import { readFileSync, renameSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import type { Digest } from "@ts-vmm/oci-image"
 import type { HypervisorName } from "../hypervisor/hypervisor.js"
 
 /** Life of a sandbox. `failed` = ended by something other than its program. */
@@ -9,7 +10,10 @@ export type SandboxStatus = "creating" | "running" | "stopped" | "failed"
 export interface SandboxRecord {
   readonly id: string
   readonly name: string
+  /** As it was named when the sandbox was made. */
   readonly image: string
+  /** What that name stood for: the digest of a manifest. Records of older versions do not have it. */
+  readonly imageDigest?: Digest
   readonly command: readonly string[]
   readonly hypervisor: HypervisorName
   readonly status: SandboxStatus

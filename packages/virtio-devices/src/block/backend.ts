@@ -47,6 +47,13 @@ export interface BlockBackend {
    * range was checked to be inside `size`.
    */
   locate(offset: number, length: number, into: ExtentList): void
+  /**
+   * Sees to it that a range can be read, where that takes more than the disk: content that comes over a network. Reads
+   * of the range wait for it; undefined when there is nothing to wait for. It is asked again by each read.
+   *
+   * @returns rejected when the range cannot be read: the request ends in an I/O error
+   */
+  prepare?(offset: number, length: number): Promise<void> | undefined
   /** Looks at the size again, after the image was grown or shrunk. */
   refresh?(): void
   /** Closes every fd and gives up the lock. I/O in flight ends first, on duplicates. Idempotent. */

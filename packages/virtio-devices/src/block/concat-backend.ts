@@ -63,6 +63,7 @@ class ConcatBackend implements BlockBackend {
   readonly flushFds: readonly number[] = []
   readonly inMemory: boolean
   readonly #parts: readonly BlockBackend[]
+  readonly #prepares: boolean
   /** Where each part starts, and the end of the disk. */
   readonly #starts: readonly number[]
 
@@ -73,6 +74,7 @@ class ConcatBackend implements BlockBackend {
     this.#starts = starts
     this.size = starts.at(-1)!
     this.inMemory = parts.every(part => part.inMemory)
+    this.#prepares = parts.some(part => part.prepare !== undefined)
     if (!Number.isSafeInteger(this.size)) throw new BlockError("part", "disk is larger than 2^53 bytes")
   }
 
@@ -88,6 +90,21 @@ class ConcatBackend implements BlockBackend {
       if (stop > data) into.add(ZERO_EXTENT, 0, stop - data)
       at = stop
     }
+  }
+
+  /** Waits for all parts that a range has something of. */
+  prepare(offset: number, length: number): Promise<void> | undefined {
+    if (!this.#prepares) return undefined
+    const waits: Promise<void>[] = []
+    const end = offset + length
+    for (let part = this.#partAt(offset), at = offset; at < end; part++) {
+      const start = this.#starts[part]!
+      const stop = Math.min(end, this.#starts[part + 1]!)
+      const wait = this.#parts[part]!.prepare?.(at - start, stop - at)
+      if (wait) waits.push(wait)
+      at = stop
+    }
+    return waits.length > 0 ? Promise.all(waits).then(() => undefined) : undefined
   }
 
   close(): void {

@@ -49,7 +49,7 @@ export interface BlockCounters {
 }
 
 const STATUS = [0, 1, 2].map(status => Uint8Array.of(status))
-const { EOPNOTSUPP } = constants.errno
+const { EIO, EOPNOTSUPP } = constants.errno
 const MAX_QUEUES = 64
 /** Requests of a limited disk per turn of the event loop. */
 const PACED_PER_TURN = 256
@@ -209,9 +209,35 @@ export class BlockDevice implements VirtioDevice {
       this.counters.writes++
       this.counters.bytesWritten += length
     }
+    const offset = sector * defs.SECTOR_SIZE
+    const preparing = read ? this.#backend.prepare?.(offset, length) : undefined
+    if (preparing) {
+      this.#startLater(session, task, preparing, [offset, length])
+      return
+    }
     const skip = read ? 0 : defs.REQUEST_HEADER_SIZE
-    session.io.addData(task, opcode, chain, skip, sector * defs.SECTOR_SIZE, length)
+    session.io.addData(task, opcode, chain, skip, offset, length)
     session.io.settle(task)
+  }
+
+  /** Nothing touches guest memory until the range can be read; a reset meanwhile takes the request along. */
+  #startLater(
+    session: Session,
+    task: BlockTask,
+    preparing: Promise<void>,
+    [offset, length]: readonly [number, number],
+  ): void {
+    const start = (error: number) => {
+      if (this.#session !== session) return
+      task.error = error
+      if (error === 0) session.io.addData(task, IO_READ, task.chain, 0, offset, length)
+      session.io.settle(task)
+      session.io.submit()
+    }
+    preparing.then(
+      () => start(0),
+      () => start(-EIO),
+    )
   }
 
   #flush(session: Session, task: BlockTask): undefined {

@@ -1,10 +1,10 @@
-import { familiarName, type ImageEntry, ImageStore } from "@ts-vmm/oci-image"
-import { defaultPaths } from "@ts-vmm/runtime"
-import { printTable, size } from "../table.js"
+import { familiarName, type ImageEntry } from "@ts-vmm/oci-image"
+import { openStore, shortId } from "../../store.js"
+import { printTable, size } from "../../table.js"
 
 /** `images` */
-export async function images(options: { quiet?: boolean; json?: boolean }): Promise<void> {
-  const entries = await (await ImageStore.open(defaultPaths().imageDir)).list()
+export async function listImages(options: { quiet?: boolean; json?: boolean }): Promise<void> {
+  const entries = await (await openStore()).list()
   if (options.json) console.log(JSON.stringify(entries.map(toJson)))
   else if (options.quiet) for (const { image } of entries) console.log(shortId(image.configDigest))
   else printTable(["NAME", "IMAGE ID", "LAYERS", "SIZE"], entries.flatMap(toRows))
@@ -24,8 +24,4 @@ function toJson({ image, names }: ImageEntry): object {
 function toRows({ image, names }: ImageEntry): string[][] {
   const facts = [shortId(image.configDigest), String(image.layers.length), size(image.size)]
   return (names.length > 0 ? names.map(familiarName) : ["<none>"]).map(name => [name, ...facts])
-}
-
-function shortId(digest: string): string {
-  return digest.replace(/^sha256:/, "").slice(0, 12)
 }

@@ -1,0 +1,57 @@
+import type { Command } from "commander"
+import {
+  parseCpus,
+  parseEnvironment,
+  parseMemoryMiB,
+  parsePort,
+  parseSeconds,
+  parseVolume,
+} from "../arguments.js"
+
+/** `run` */
+export function addRun(program: Command): void {
+  program
+    .command("run")
+    .description("Run a command in a new sandbox")
+    .passThroughOptions()
+    .argument("<image>", "name, id, or oci:DIR, oci-archive:FILE, docker-archive:FILE, rootfs:DIR")
+    .argument("[command...]", "instead of the image's command")
+    .option("-i, --interactive", "connect stdin")
+    .option("-t, --tty", "give the command a terminal")
+    .option("--rm", "remove the sandbox's record when it ends")
+    .option("--pull <when>", "ask the registry for the image: missing, always or never", "missing")
+    .option("--lazy", "begin before all of the image is there, if it was there before (pull --keep-index)")
+    .option("--name <name>", "name of the sandbox")
+    .option("-e, --env <name=value>", "set an environment variable", parseEnvironment, {})
+    .option(
+      "-v, --volume <source:target[:ro]>",
+      "a folder or file of the host in the container",
+      parseVolume,
+      [],
+    )
+    .option("--network <mode>", "none, or passt for the host's network without privileges", "none")
+    .option(
+      "-p, --publish <host:guest[/udp]>",
+      "a port of the host that leads into the container",
+      parsePort,
+      [],
+    )
+    .option("-w, --workdir <dir>", "working directory in the container")
+    .option("-u, --user <user>", "name, uid, name:group or uid:gid")
+    .option("--entrypoint <program>", "instead of the image's entrypoint")
+    .option("--hostname <name>", "host name of the container")
+    .option("-m, --memory <mib>", "RAM of the guest in MiB, or with a suffix (m, g)", parseMemoryMiB)
+    .option("--cpus <n>", "virtual CPUs", parseCpus)
+    .option("--hypervisor <name>", "auto, kvm or uml", "auto")
+    .option("--uml-mode <mode>", "ptrace, or seccomp for trusted workloads", "ptrace")
+    .option("--kernel <file>", "another guest kernel")
+    .option("--initramfs <file>", "another initramfs, with the agent as its /init")
+    .option("--start-timeout <seconds>", "how long the guest may take to start (default: 30)", parseSeconds)
+    .option("--read-only", "make the root file system read-only")
+    .option("--json", "report the end as one line of JSON on stderr")
+    .option("--debug", "log what the runtime does, and the guest's console, to stderr")
+    .action(async (image, command, options) => {
+      const { run } = await import("../commands/run.js")
+      process.exitCode = await run(image, command, options)
+    })
+}

@@ -1,0 +1,31 @@
+import type { Command } from "commander"
+
+/** What is done with sandboxes that there are. */
+export function addSandboxes(program: Command): void {
+  program
+    .command("ps")
+    .description("List sandboxes")
+    .option("-a, --all", "also those that have ended")
+    .option("-q, --quiet", "only ids")
+    .option("--json", "one JSON array")
+    .action(async options => (await import("../commands/ps.js")).ps(options))
+  program
+    .command("kill")
+    .description("Send a signal to the containers of running sandboxes")
+    .argument("<sandbox...>", "names or ids")
+    .option("-s, --signal <signal>", "name or number", "SIGKILL")
+    .option("--json", "one JSON array")
+    .action(async (names, options) => (await import("../commands/kill.js")).kill(names, options))
+  program
+    .command("rm")
+    .description("Remove sandboxes that have ended")
+    .argument("<sandbox...>", "names or ids")
+    .option("-f, --force", "end running ones first")
+    .option("--json", "one JSON array")
+    .action(async (names, options) => (await import("../commands/rm.js")).rm(names, options))
+  program
+    .command("prune")
+    .description("Remove ended sandboxes and whatever killed owners left behind")
+    .option("--json", "one JSON array")
+    .action(async options => (await import("../commands/prune.js")).prune(options))
+}

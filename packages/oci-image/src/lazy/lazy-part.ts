@@ -1,0 +1,233 @@
+import type { FileHandle } from "node:fs/promises"
+import { BLOCK_SIZE } from "../erofs/defs.js"
+import { ImageError, ioError } from "../errors.js"
+import { readSpan } from "./read-span.js"
+import { digestOfRuns, type Run, type Span, type SpanIndex } from "./span-index.js"
+
+/** Spans next to each other that are fetched in one request. */
+const SPANS_PER_FETCH = 4
+
+/** Fetches bytes of a blob, from and up to; exactly as many as are asked for. */
+export type FetchRange = (from: number, to: number, signal: AbortSignal) => Promise<Buffer>
+
+/** What a {@link LazyPart} is made of. */
+export interface LazyPartOptions {
+  readonly index: SpanIndex
+  readonly fetch: FetchRange
+  /** Becomes the data part: empty, open for reading and writing. It stays the caller's to close. */
+  readonly file: FileHandle
+}
+
+/**
+ * A data part that arrives as it is needed. What was not fetched yet must not be read from the file:
+ * {@link LazyPart.prepare} comes first.
+ */
+export class LazyPart {
+  readonly #index: SpanIndex
+  /** Equal content stands once in the part: the order in the stream may be another. */
+  readonly #runsByOffset: readonly Run[]
+  readonly #fetch: FetchRange
+  readonly #file: FileHandle
+  readonly #abort = new AbortController()
+  /** By span: on its way, or there. */
+  readonly #coming = new Map<number, Promise<void>>()
+  readonly #there: Uint8Array
+  readonly #wanted = new Set<number>()
+  #missing: number
+  /** Bytes of the blob that were fetched. */
+  bytesFetched = 0
+
+  private constructor({ index, fetch, file }: LazyPartOptions) {
+    this.#index = index
+    this.#runsByOffset = [...index.runs].sort((a, b) => a.offset - b.offset)
+    this.#fetch = fetch
+    this.#file = file
+    this.#there = new Uint8Array(index.spans.length)
+    this.#missing = index.spans.length
+  }
+
+  /** @throws ImageError `io` */
+  static async create(options: LazyPartOptions): Promise<LazyPart> {
+    try {
+      await options.file.truncate(options.index.dataSize)
+    } catch (error) {
+      throw ioError(error, "cannot write image data")
+    }
+    return new LazyPart(options)
+  }
+
+  /** Bytes of the data part. */
+  get size(): number {
+    return this.#index.dataSize
+  }
+
+  /** Whether nothing is missing any more. */
+  get isWhole(): boolean {
+    return this.#missing === 0
+  }
+
+  /** Numbers of the spans that were asked for, in the order in which that first happened: what a start needs. */
+  get spansWanted(): number[] {
+    return [...this.#wanted]
+  }
+
+  /**
+   * Makes sure that a range can be read from the file.
+   *
+   * @returns undefined when it can already
+   * @throws (later) ImageError `digest-mismatch`, `io`, and what fetching throws; it may be tried again
+   */
+  prepare(offset: number, length: number): Promise<void> | undefined {
+    if (this.isWhole) return undefined
+    const needed = this.#spansOf(offset, offset + length)
+    for (const number of needed) this.#wanted.add(number)
+    const missing = needed.filter(number => this.#there[number] === 0)
+    return missing.length === 0 ? undefined : this.#bring(missing)
+  }
+
+  /**
+   * Fetches spans ahead of their need, in the order given.
+   *
+   * @param numbers - of spans; others than there are, are left out
+   * @param signal - ends it after the spans that are on their way
+   */
+  async fill(numbers: Iterable<number> = this.#index.spans.keys(), signal?: AbortSignal): Promise<void> {
+    for (const group of inGroups(numbers)) {
+      signal?.throwIfAborted()
+      await this.#bring(group.filter(number => this.#there[number] === 0))
+    }
+  }
+
+  /**
+   * Checks the whole of a part that has all its spans.
+   *
+   * @throws ImageError `digest-mismatch`
+   */
+  async verify(): Promise<void> {
+    const { runs, dataDigest } = this.#index
+    if (this.isWhole && (await digestOfRuns(this.#file, runs)).equals(dataDigest)) return
+    throw new ImageError("digest-mismatch", "a layer that was fetched in pieces is not what it was")
+  }
+
+  /** Ends what is on its way; that then fails. */
+  close(): void {
+    this.#abort.abort(new ImageError("io", "the image was closed"))
+  }
+
+  /** The spans behind a range of the data part. What belongs to no run is zeros. */
+  #spansOf(from: number, to: number): number[] {
+    const { runs, spans } = this.#index
+    const numbers: number[] = []
+    for (let i = firstRun(runs, from); i < runs.length && startOf(runs[i] as Run) < to; i++) {
+      const run = runs[i] as Run
+      const skipped = Math.max(0, from - startOf(run))
+      const start = run.offset + skipped
+      const end = run.offset + Math.min(run.size, to - startOf(run))
+      for (let n = spanAt(spans, start); n < spans.length && (spans[n] as Span).start < end; n++)
+        if (numbers.at(-1) !== n) numbers.push(n)
+    }
+    return [...new Set(numbers)]
+  }
+
+  async #bring(numbers: readonly number[]): Promise<void> {
+    for (const group of inGroups(numbers.filter(number => !this.#coming.has(number)))) {
+      const coming = this.#fetchSpans(group).finally(() => {
+        for (const number of group) this.#coming.delete(number)
+      })
+      coming.catch(() => undefined) // whoever waits for it is told
+      for (const number of group) this.#coming.set(number, coming)
+    }
+    await Promise.all(numbers.map(number => this.#coming.get(number)))
+  }
+
+  /** @param numbers - of spans next to each other */
+  async #fetchSpans(numbers: readonly number[]): Promise<void> {
+    const spans = numbers.map(number => this.#index.spans[number] as Span)
+    const [{ from }, { to }] = [spans[0], spans.at(-1)] as [Span, Span]
+    const bytes = await this.#fetch(from, to, this.#abort.signal)
+    this.bytesFetched += bytes.length
+    for (const [i, span] of spans.entries()) {
+      const content = await readSpan(
+        span,
+        bytes.subarray(span.from - from, span.to - from),
+        this.#index.packed,
+      )
+      await this.#place(span, content)
+      this.#there[numbers[i] as number] = 1
+      this.#missing--
+    }
+  }
+
+  /** Puts a span's content where the data part has it. */
+  async #place(span: Span, content: Buffer): Promise<void> {
+    try {
+      for (const run of this.#byOffset(span.start, span.end)) {
+        const start = Math.max(span.start, run.offset)
+        const end = Math.min(span.end, endOf(run))
+        const position = startOf(run) + (start - run.offset)
+        await writeAll(this.#file, content.subarray(start - span.start, end - span.start), position)
+      }
+    } catch (error) {
+      throw ioError(error, "cannot write image data")
+    }
+  }
+
+  /** Runs that have something of a range of the tar stream. */
+  #byOffset(from: number, to: number): Run[] {
+    const runs = this.#runsByOffset
+    const first = lowest(runs.length, i => endOf(runs[i] as Run) > from)
+    return runs.slice(
+      first,
+      lowest(runs.length, i => (runs[i] as Run).offset >= to),
+    )
+  }
+}
+
+/** Where a run ends in the tar stream. */
+function endOf({ offset, size }: Run): number {
+  return offset + size
+}
+
+function startOf({ block }: Run): number {
+  return block * BLOCK_SIZE
+}
+
+/** The first run that ends after a place in the data part. */
+function firstRun(runs: readonly Run[], offset: number): number {
+  return lowest(runs.length, i => startOf(runs[i] as Run) + (runs[i] as Run).size > offset)
+}
+
+/** The span with a byte of the tar stream. */
+function spanAt(spans: readonly Span[], offset: number): number {
+  return lowest(spans.length, i => (spans[i] as Span).end > offset)
+}
+
+/** The lowest number for which something holds that holds for all above it; `count` if there is none. */
+function lowest(count: number, holds: (i: number) => boolean): number {
+  let [low, high] = [0, count]
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (holds(middle)) high = middle
+    else low = middle + 1
+  }
+  return low
+}
+
+/** Cuts numbers into groups of neighbours. */
+function* inGroups(numbers: Iterable<number>): Generator<number[]> {
+  let group: number[] = []
+  for (const number of numbers) {
+    const isNext = group.at(-1) === number - 1 && group.length < SPANS_PER_FETCH
+    if (!isNext && group.length > 0) {
+      yield group
+      group = []
+    }
+    group.push(number)
+  }
+  if (group.length > 0) yield group
+}
+
+async function writeAll(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
+  for (let at = 0; at < bytes.length; )
+    at += (await file.write(bytes, at, bytes.length - at, position + at)).bytesWritten
+}

@@ -1,0 +1,131 @@
+import { createHash } from "node:crypto"
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { packImage } from "../pack/pack-image.js"
+import { ImageStore } from "../store/store.js"
+import { readDiskBytes } from "./erofs-reader.js"
+
+/** An operation on the store in `at`, and what is there before it; `images` are there to be loaded. */
+interface Scenario {
+  readonly prepare: (store: ImageStore, images: string, at: string) => Promise<unknown>
+  readonly run: (store: ImageStore, images: string, at: string) => Promise<unknown>
+  /** Whether it is one that cannot be done a second time. */
+  readonly once?: boolean
+}
+
+const loadBoth = async (store: ImageStore, images: string) => {
+  await store.load(`oci:${images}/a`, { name: "a" })
+  await store.load(`oci:${images}/b`, { name: "b" })
+}
+const nothing = async () => undefined
+
+/** Every operation that changes something. */
+export const SCENARIOS = {
+  load: { prepare: nothing, run: (store, images) => store.load(`oci:${images}/a`, { name: "a" }) },
+  tag: { prepare: loadBoth, run: store => store.tag("a", "b") },
+  remove: { prepare: loadBoth, run: store => store.remove("a"), once: true },
+  collect: {
+    prepare: async (store, images, at) => {
+      await loadBoth(store, images)
+      const digest = (await store.get("a"))?.digest as string
+      rmSync(join(at, "store/images", digest.slice(7)), { recursive: true })
+    },
+    run: store => store.collectGarbage(),
+  },
+  prune: { prepare: loadBoth, run: store => store.prune({ all: true }) },
+  save: {
+    prepare: loadBoth,
+    run: (store, _, at) => store.save(["a", "b"], join(at, "saved.tar"), { format: "docker-archive" }),
+  },
+  import: {
+    prepare: nothing,
+    run: (store, images) => store.importTar(`${images}/rootfs.tar`, { name: "a" }),
+  },
+} satisfies Record<string, Scenario>
+
+export type ScenarioName = keyof typeof SCENARIOS
+
+/** Makes the images, what a scenario begins with, and what it ends with when nothing fails. */
+export async function prepareScenario(name: ScenarioName, folder: string): Promise<void> {
+  await makeImages(join(folder, "images"))
+  const begin = join(folder, "begin")
+  await SCENARIOS[name].prepare(await ImageStore.open(join(begin, "store")), join(folder, "images"), begin)
+  copyBegin(folder, "end")
+  await runScenario(name, folder, "end")
+  await (await ImageStore.open(join(folder, "end/store"))).collectGarbage()
+}
+
+/** A fresh copy of what a scenario begins with. */
+export function copyBegin(folder: string, at: string): void {
+  cpSync(join(folder, "begin"), join(folder, at), { recursive: true })
+}
+
+/** Runs the operation on the copy `at`. */
+export async function runScenario(name: ScenarioName, folder: string, at: string): Promise<void> {
+  const store = await ImageStore.open(join(folder, at, "store"))
+  await SCENARIOS[name].run(store, join(folder, "images"), join(folder, at))
+}
+
+async function makeImages(folder: string): Promise<void> {
+  const shared = { files: [{ path: "shared", content: Buffer.alloc(20_000, "s") }] }
+  const layer = (name: string) => ({ files: [{ path: name, content: name }, { path: ".wh.shared" }] })
+  await packImage(join(folder, "a"), { layers: [shared, layer("a"), layer("c")], compression: "gzip" })
+  await packImage(join(folder, "b"), { layers: [shared, layer("b")], compression: "gzip" })
+  const { digest } = await packImage(join(folder, "plain"), { layers: [layer("x")] })
+  const manifest = JSON.parse(readFileSync(join(folder, "plain/blobs/sha256", digest.slice(7)), "utf8"))
+  const tar = manifest.layers[0].digest.slice(7)
+  writeFileSync(join(folder, "rootfs.tar"), readFileSync(join(folder, "plain/blobs/sha256", tar)))
+}
+
+/**
+ * Looks at a store after an operation that failed: it opens, adds up, has whole images only; the operation succeeds when
+ * it is done again; then everything is as if it had not failed.
+ *
+ * @returns what is wrong, in words
+ */
+export async function complaintsAfter(name: ScenarioName, folder: string, at: string): Promise<string[]> {
+  const path = join(folder, at, "store")
+  const store = await ImageStore.open(path)
+  const complaints: string[] = []
+  for (const kept of ["tmp", "leases"])
+    if (readdirSync(join(path, kept)).length > 0) complaints.push(`something stays in ${kept}/`)
+  const usage = await store.diskUsage()
+  if (usage.total !== sizeOf(path)) complaints.push(`usage is ${usage.total}, not ${sizeOf(path)}`)
+  for (const { image } of await store.list())
+    if (readDiskBytes(image.disk()).length !== image.size) complaints.push(`${image.digest} is not whole`)
+  complaints.push(...(await again(name, folder, at)))
+  await store.collectGarbage()
+  return [...complaints, ...differences(join(folder, at), join(folder, "end"))]
+}
+
+async function again(name: ScenarioName, folder: string, at: string): Promise<string[]> {
+  try {
+    await runScenario(name, folder, at)
+    return []
+  } catch (error) {
+    const isGone = (error as { code?: string }).code === "not-found" && "once" in SCENARIOS[name]
+    return isGone ? [] : [`done again: ${error}`]
+  }
+}
+
+function differences(folder: string, expected: string): string[] {
+  const [is, wanted] = [hashes(folder), hashes(expected)]
+  const names = new Set([...is.keys(), ...wanted.keys()])
+  return [...names].filter(name => is.get(name) !== wanted.get(name)).map(name => `differs: ${name}`)
+}
+
+function filesIn(folder: string): string[] {
+  if (!existsSync(folder)) return []
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter(file => file.isFile())
+    .map(file => join(file.parentPath, file.name))
+}
+
+function sizeOf(folder: string): number {
+  return filesIn(folder).reduce((sum, path) => sum + readFileSync(path).length, 0)
+}
+
+function hashes(folder: string): Map<string, string> {
+  const hash = (path: string) => createHash("sha256").update(readFileSync(path)).digest("hex")
+  return new Map(filesIn(folder).map(path => [path.slice(folder.length), hash(path)]))
+}
