@@ -56,6 +56,15 @@ export class ByteWriter {
   }
 }
 
+/** Collects what `write` writes. */
+export function bytesOf(write: (out: ByteWriter) => void): Buffer {
+  const pieces: Buffer[] = []
+  const out = new ByteWriter(bytes => pieces.push(Buffer.from(bytes)))
+  write(out)
+  out.flush()
+  return Buffer.concat(pieces)
+}
+
 /** Reads what {@link ByteWriter} wrote. @throws RangeError beyond the end */
 export class ByteReader {
   readonly #buffer: Buffer

@@ -27,6 +27,8 @@ afterEach(async () => {
   for (const file of opened.splice(0)) await file.close()
 })
 
+const noise = randomBytes(3_000_000)
+
 /** Files of many sizes: text that packs well, noise that does not, nothing, several names of one. */
 const FILES: PackFile[] = [
   { path: "empty", content: "" },
@@ -35,17 +37,21 @@ const FILES: PackFile[] = [
     { length: 300 },
     (_, i): PackFile => ({ path: `small/${i}`, content: `file ${i}\n`.repeat(i) }),
   ),
-  { path: "noise", content: randomBytes(3_000_000) },
+  { path: "noise", content: noise },
   { path: "twice", content: "first" },
   { path: "twice", content: "the second one counts" },
   { path: "last", content: "end" },
 ]
 
 /** Stores a layer, and indexes it. */
-async function indexed(pack: (tar: Buffer) => Buffer = gzipSync, compression: Compression = "gzip") {
+async function indexed(
+  pack: (tar: Buffer) => Buffer = gzipSync,
+  compression: Compression = "gzip",
+  content = FILES,
+) {
   const folder = temporaryFolder()
   const layout = new TestLayout(join(folder, "layout"))
-  const tar = tarOf(FILES)
+  const tar = tarOf(content)
   const blob = pack(tar)
   layout.image([{ blob, tar, mediaType: MEDIA_TYPE[compression as "gzip"] }])
   const store = await ImageStore.open(join(folder, "store"))
@@ -218,6 +224,20 @@ describe("I9: an index that was damaged", () => {
     for (const one of wrong)
       expect(await codeOf(() => decodeSpanIndex(encodeSpanIndex(one)))).toBe("index-corrupt")
   })
+})
+
+test("files of equal content, which the part has once, are there when one of them is", async () => {
+  const again = [...FILES, { path: "again", content: noise }, { path: "end", content: "end" }]
+  const { index, blob, data, folder } = await indexed(gzipSync, "gzip", again)
+  expect(data.length).toBeLessThan((await indexed()).data.length + 2 * 4096)
+  const { part, file } = await lazy(index, from(blob), folder)
+  await part.prepare(0, part.size)
+  for (const { block, size } of index.runs) {
+    const { buffer } = await file.read(Buffer.alloc(size), 0, size, block * 4096)
+    expect(buffer.equals(data.subarray(block * 4096, block * 4096 + size))).toBe(true)
+  }
+  await part.fill()
+  await part.finish()
 })
 
 test("a layer packed with zstd is not divided", () => {

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import type { FileHandle } from "node:fs/promises"
 import { BLOCK_SIZE } from "../erofs/defs.js"
 import { ImageError } from "../errors.js"
-import { ByteReader, ByteWriter } from "../layer/bytes.js"
+import { ByteReader, type ByteWriter, bytesOf } from "../layer/bytes.js"
 import { readRange } from "../sources/beneath.js"
 import { SPAN_MAX } from "./checkpoints.js"
 
@@ -71,8 +71,11 @@ const DIGEST_SIZE = 32
 
 /** Encodes an index. Equal indexes give equal bytes. */
 export function encodeSpanIndex(index: SpanIndex): Buffer {
-  const pieces: Buffer[] = []
-  const out = new ByteWriter(bytes => pieces.push(Buffer.from(bytes)))
+  const content = bytesOf(out => writeContent(out, index))
+  return Buffer.concat([content, createHash("sha256").update(content).digest()])
+}
+
+function writeContent(out: ByteWriter, index: SpanIndex): void {
   out.text(MAGIC)
   out.u8(index.packed ? 1 : 0)
   out.f64(index.blobSize)
@@ -94,9 +97,6 @@ export function encodeSpanIndex(index: SpanIndex): Buffer {
     out.f64(run.offset)
     out.f64(run.size)
   }
-  out.flush()
-  const bytes = Buffer.concat(pieces)
-  return Buffer.concat([bytes, createHash("sha256").update(bytes).digest()])
 }
 
 /**
