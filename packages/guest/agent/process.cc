@@ -216,7 +216,10 @@ void Agent::ready(uint32_t) {
   int status;
   for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
     const auto it = by_pid_.find(pid);
-    if (it == by_pid_.end()) continue;
+    if (it == by_pid_.end()) {
+      job_ended(pid, status);
+      continue;
+    }
     Process& process = *it->second;
     by_pid_.erase(it);
     exited(process, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));

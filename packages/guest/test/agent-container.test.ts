@@ -54,6 +54,24 @@ describe.skipIf(why !== undefined)(
       await expect(host.client.removeContainer({ containerId: "gone" })).rejects.toMatchObject({ status: 5 })
     })
 
+    test("removal takes away what was written, however deep, and nothing of others'", async () => {
+      const written = (id: string) => `/proc/${host.pid}/root/run/tsvmm/written/${id}/up`
+      const other = await host.run("stays", sh("echo up >/mine; cat"))
+      const deep = "d=x; for i in $(seq 9); do d=$d/$d; mkdir -p $d; cd $d; d=x; done"
+      const script = `mkdir /tree; cd /tree; for i in $(seq 300); do mkdir d; echo x >d/f; chmod 0 d; cd d; done; ln -s / l
+        mkdir /wide; cd /wide; for i in $(seq 500); do : >$i; done; ${deep}; mkfifo /p; rm -r /etc; echo up; cat`
+      const run = await host.run("writer", sh(script))
+      await new Promise(resolve => run.stdout.once("data", resolve))
+      expect(existsSync(`${written("writer")}/tree/${"d/".repeat(100)}f`)).toBe(true)
+      await host.client.removeContainer({ containerId: "writer" })
+      expect(existsSync(written("writer"))).toBe(false)
+      expect(existsSync(`${written("writer")}/../work`)).toBe(false)
+      expect(readFileSync(`${written("stays")}/mine`, "utf8")).toBe("up\n")
+      other.stdin.end()
+      expect(await other.exit).toBe(0)
+      await host.client.removeContainer({ containerId: "stays" })
+    })
+
     test("/dev, /proc, /sys and /etc are what the OCI runtime spec and docker promise", async () => {
       const { out } = await host.output(
         "spec",

@@ -37,3 +37,4 @@ export { defaultPaths, defaultRegistriesFile, type RuntimePaths } from "./paths.
 export { removeSandbox, signalSandbox } from "./remote.js"
 export { Sandbox, type SandboxTimings } from "./sandbox.js"
 export type { SandboxRecord, SandboxStatus } from "./state/record.js"
+export type { SandboxStorage } from "./storage/options.js"

@@ -22,7 +22,7 @@ import { chooseHypervisor } from "./hypervisor/choose.js"
 import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
 import { openImage } from "./images.js"
 import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
-import { defaultPaths, defaultRegistriesFile } from "./paths.js"
+import { defaultPaths, defaultRegistriesFile, type RuntimePaths } from "./paths.js"
 import { type ControlRequest, serveControl } from "./state/control.js"
 import type { SandboxRecord, SandboxStatus } from "./state/record.js"
 import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
@@ -107,7 +107,7 @@ export class Sandbox extends SandboxEmitter {
     const directory = SandboxDirectory.create(paths.stateDir, options.name)
     const sandbox = new Sandbox(options, directory, image, hypervisor.name)
     sandbox.timings.imageMs = performance.now() - startedAt
-    const booting = sandbox.#boot({ config, hypervisor, stateDir: paths.stateDir, startedAt })
+    const booting = sandbox.#boot({ config, hypervisor, paths, startedAt })
     try {
       await withDeadline(booting, "the guest's start", { timeoutMs: BOOT_TIMEOUT_MS, ...pickWait(options) })
       return sandbox
@@ -210,12 +210,13 @@ export class Sandbox extends SandboxEmitter {
     this.#exitCode = exitCode
   }
 
-  async #boot({ config, hypervisor, stateDir, startedAt }: StartPlan): Promise<void> {
+  async #boot({ config, hypervisor, paths, startedAt }: StartPlan): Promise<void> {
     this.#publish()
     this.#volumes = config.volumes
     this.#guest = await bootGuest({
       hypervisor,
       directory: this.#directory.path,
+      diskFolder: paths.imageDir,
       image: this.image,
       config,
       hostname: config.hostname ?? this.id,
@@ -226,7 +227,7 @@ export class Sandbox extends SandboxEmitter {
         this.timings.machineMs = performance.now() - startedAt
         this.#watch(machine)
         // Others' leftovers go while the guest boots and this process would only wait.
-        pruneSandboxes(stateDir, { finished: false })
+        pruneSandboxes(paths.stateDir, { finished: false })
       },
     })
     this.timings.readyMs = performance.now() - startedAt
@@ -359,7 +360,7 @@ export class Sandbox extends SandboxEmitter {
 interface StartPlan {
   readonly config: SandboxConfig
   readonly hypervisor: Hypervisor
-  readonly stateDir: string
+  readonly paths: RuntimePaths
   /** `performance.now()` when `create` was called. */
   readonly startedAt: number
 }
