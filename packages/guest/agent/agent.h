@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "changes.h"
 #include "connection.h"
 #include "fd.h"
 #include "loop.h"
@@ -71,6 +72,9 @@ struct Container {
   std::vector<std::string> mounted;
   // Directories of its overlays that hold what it wrote: removed with it.
   std::vector<std::string> written;
+  // Of its root, if that is an overlay, and what was in the upper one when the program started.
+  OverlayLayers layers;
+  ChangesBaseline baseline;
   std::map<std::string, std::unique_ptr<Process>> processes;
   Fd cgroup, pidfd;
 
@@ -155,6 +159,10 @@ class Agent : public FrameParser::Sink, Handler {
   bool job_ended(pid_t pid, int status);
   void kill_jobs(const std::string& container);
   bool has_jobs(const std::string& container) const;
+  // files.cc
+  using FilesWork = Status (*)(const Container& container, const FilesRequest& request, int stream);
+  Status files_job(uint32_t stream, std::string_view payload, FilesWork work);
+  Status list_changes(uint32_t stream, std::string_view payload);
   // process.cc
   Status exec_process(uint32_t stream, std::string_view payload);
   Status signal_process(uint32_t stream, std::string_view payload);

@@ -47,6 +47,17 @@ void note_written(const Storage& storage, std::vector<std::string>& written) {
       if (option.rfind(key, 0) == 0 && below_base(option.substr(key.size()))) written.push_back(option.substr(key.size()));
 }
 
+std::string option_value(const Storage& storage, std::string_view key) {
+  for (const auto& option : storage.options)
+    if (option.rfind(key, 0) == 0) return option.substr(key.size());
+  return {};
+}
+
+OverlayLayers layers_of(const Storage& storage) {
+  if (storage.driver != "overlayfs") return {};
+  return {option_value(storage, "lowerdir="), option_value(storage, "upperdir=")};
+}
+
 }  // namespace
 
 Container* Agent::find_container(const std::string& id) {
@@ -91,6 +102,7 @@ Status Agent::make_container(Container& container, CreateContainerRequest& reque
   if (container.spec.hostname.empty()) container.spec.hostname = hostname_;
   for (const auto& storage : request.storages) {
     note_written(storage, container.written);
+    if (storage.mount_point == container.spec.root.path) container.layers = layers_of(storage);
     Status status = mount_storage(storage, container.mounted);
     if (!status.ok()) return status;
   }

@@ -177,6 +177,7 @@ void Agent::on_sync(Process& process) {
       process.failure = {static_cast<Code>(report.code), report.text, report.reason};
     } else if (report.kind == ChildReport::ready) {
       process.state = Process::State::created;
+      if (process.is_init) process.container->baseline = take_baseline(process.container->layers.upper);
       answer(process.create_call, {});
       process.create_call = 0;
       if (process.start_call != 0) start(process);

@@ -54,6 +54,7 @@ const Agent::Method Agent::kMethods[] = {
     AGENT_METHOD("GetGuestDetails", guest_details),
     AGENT_METHOD("SetGuestDateTime", set_date_time),
     AGENT_METHOD("GetOOMEvent", oom_event),
+    {"tsvmm.ContainerFiles", "ListChanges", &Agent::list_changes},
     {"grpc.Health", "Check", &Agent::health_check},
     {"grpc.Health", "Version", &Agent::health_version},
 };

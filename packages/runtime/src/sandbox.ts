@@ -323,12 +323,21 @@ export class Sandbox extends SandboxEmitter {
     return container
   }
 
-  async #onControl(request: ControlRequest): Promise<void> {
+  async #onControl(request: ControlRequest): Promise<unknown> {
     if (request.op === "signal") await this.kill(request.signal)
+    else if (request.op === "diff") return this.#firstContainer().diff()
     else {
       // Answer first: the socket goes with the sandbox.
       setImmediate(() => this.destroy().catch(error => this.#report(error)))
     }
+    return undefined
+  }
+
+  /** What other processes mean by a sandbox: a sandbox of the command line has one container. */
+  #firstContainer(): Container {
+    const [container] = this.#containers.values()
+    if (container) return container
+    throw new SandboxError("stopped", `no container is running in the sandbox ${this.name}`)
   }
 
   #report(error: unknown): void {

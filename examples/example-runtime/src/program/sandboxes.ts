@@ -17,6 +17,14 @@ export function addSandboxes(program: Command): void {
     .option("--json", "one JSON array")
     .action(async (names, options) => (await import("../commands/kill.js")).kill(names, options))
   program
+    .command("diff")
+    .description(
+      "List what the container of a running sandbox changed of its image: A added, C changed, D deleted",
+    )
+    .argument("<sandbox>", "name or id")
+    .option("--json", "one JSON array")
+    .action(async (name, options) => (await import("../commands/diff.js")).diff(name, options))
+  program
     .command("rm")
     .description("Remove sandboxes that have ended")
     .argument("<sandbox...>", "names or ids")

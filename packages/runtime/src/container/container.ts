@@ -1,10 +1,11 @@
 import type { MessageInitShape } from "@bufbuild/protobuf"
-import type { AgentClient, CreateContainerRequestSchema } from "@ts-vmm/guest"
+import type { AgentClient, ContainerChange, CreateContainerRequestSchema } from "@ts-vmm/guest"
 import type { ImageConfig } from "@ts-vmm/oci-image"
 import type { VsockDevice } from "@ts-vmm/vsock"
 import type { WaitOptions } from "../deadline.js"
 import { ExecError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
+import { streamFromAgent } from "./agent-stream.js"
 import { type ProcessExit, SandboxProcess } from "./process.js"
 import { containerRoot, containerStorages } from "./rootfs.js"
 import { containerFor, type ProcessOptions, processFor, resolveCommand } from "./spec.js"
@@ -176,6 +177,33 @@ export class Container {
   /** Runs `script` with the image's /bin/sh. */
   shell(script: string, options: ExecOptions = {}): Promise<ExecResult> {
     return this.exec("/bin/sh", ["-c", script], options)
+  }
+
+  /**
+   * What the container changed of its image, sorted by path, as `docker diff` has it: folders with changes in them are
+   * changed themselves, and of what was deleted or hidden only the topmost path is told. What is mounted into it does not
+   * count. It may go on running; a file that comes or goes meanwhile may be missing.
+   *
+   * @throws SandboxError `agent-failed` for more than a million changes or paths above 4096 bytes; `guest-died`,
+   * `timeout`, `aborted`
+   * @example
+   * ```ts
+   * for (const { kind, path } of await container.diff()) console.log(kind, path)
+   * ```
+   */
+  async diff(options: WaitOptions = {}): Promise<ContainerChange[]> {
+    const { agent, vsock } = this.#host
+    const containerId = this.id
+    // Loaded when it is needed: a start does not pay for it.
+    const { ChangeListReader } = await import("@ts-vmm/guest")
+    const reader = new ChangeListReader()
+    try {
+      const call = (port: number) => agent.listChanges({ containerId, port }, options)
+      for await (const chunk of streamFromAgent(vsock, call)) reader.push(chunk)
+      return reader.end()
+    } catch (error) {
+      throw fromGuestError(error)
+    }
   }
 
   /** Waits for the container's first program. */
