@@ -6,6 +6,7 @@
 #include "agent.h"
 #include "changes.h"
 #include "stream.h"
+#include "tar.h"
 
 namespace agent {
 
@@ -39,6 +40,16 @@ Status Agent::list_changes(uint32_t stream, std::string_view payload) {
     StreamWriter out(fd);
     Listing listing(out);
     const Status status = walk_changes(container.layers, container.baseline, listing);
+    return status.ok() ? out.finish() : status;
+  });
+}
+
+Status Agent::pack_changes(uint32_t stream, std::string_view payload) {
+  return files_job(stream, payload, [](const Container& container, const FilesRequest&, int fd) {
+    StreamWriter out(fd);
+    LayerWriter layer(out);
+    Status status = walk_changes(container.layers, container.baseline, layer);
+    if (status.ok()) status = layer.finish();
     return status.ok() ? out.finish() : status;
   });
 }

@@ -169,6 +169,14 @@ export class AgentClient {
     await this.#call(ContainerFiles.method.listChanges, request, { ...NO_TIMEOUT, ...options })
   }
 
+  /**
+   * Sends what a container changed of its image to a port of the host, as a layer. It is whole when this resolves; no
+   * timeout unless one is given.
+   */
+  async packChanges(request: { containerId: string; port: number }, options?: CallOptions): Promise<void> {
+    await this.#call(ContainerFiles.method.packChanges, request, { ...NO_TIMEOUT, ...options })
+  }
+
   /** Ends the standard input of a process, whatever the stream still holds. */
   async closeStdin(request: ProcessRef, options?: CallOptions): Promise<void> {
     await this.#call(AgentService.method.closeStdin, request, options)

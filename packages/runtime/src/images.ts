@@ -58,7 +58,8 @@ async function pullImage(store: ImageStore, name: string, options: OpenImageOpti
   return await store.load(client.source(name), { ...options, name })
 }
 
-function fromImageError(error: unknown, name: string): unknown {
+/** Turns an error of the image package into one of ours; others pass. */
+export function fromImageError(error: unknown, name: string): unknown {
   if (!(error instanceof ImageError)) return error
   if (causeCode(error) === "ENOSPC") {
     return new SandboxError(

@@ -307,7 +307,10 @@ export class Sandbox extends SandboxEmitter {
     this.#containerCount += 1
     const id = `c${this.#containerCount}`
     const { agent, vsock } = guest
-    const host = { agent, vsock, image: this.image.config, volumes: this.#volumes }
+    const host = {
+      ...{ agent, vsock, image: this.image.config, volumes: this.#volumes },
+      ...{ base: this.image.digest, imageDir: (this.#options.paths ?? defaultPaths()).imageDir },
+    }
     const container = await Container.start(
       host,
       id,
@@ -326,7 +329,10 @@ export class Sandbox extends SandboxEmitter {
   async #onControl(request: ControlRequest): Promise<unknown> {
     if (request.op === "signal") await this.kill(request.signal)
     else if (request.op === "diff") return this.#firstContainer().diff()
-    else {
+    else if (request.op === "commit") {
+      const { digest, configDigest } = await this.#firstContainer().commit(request.options)
+      return { digest, configDigest }
+    } else {
       // Answer first: the socket goes with the sandbox.
       setImmediate(() => this.destroy().catch(error => this.#report(error)))
     }

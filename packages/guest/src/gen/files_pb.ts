@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file files.proto.
  */
 export const file_files: GenFile = /*@__PURE__*/
-  fileDesc("CgtmaWxlcy5wcm90bxIFdHN2bW0iMgoMRmlsZXNSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRwb3J0GAIgASgNMkwKDkNvbnRhaW5lckZpbGVzEjoKC0xpc3RDaGFuZ2VzEhMudHN2bW0uRmlsZXNSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5YgZwcm90bzM", [file_google_protobuf_empty]);
+  fileDesc("CgtmaWxlcy5wcm90bxIFdHN2bW0iMgoMRmlsZXNSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRwb3J0GAIgASgNMogBCg5Db250YWluZXJGaWxlcxI6CgtMaXN0Q2hhbmdlcxITLnRzdm1tLkZpbGVzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRI6CgtQYWNrQ2hhbmdlcxITLnRzdm1tLkZpbGVzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eWIGcHJvdG8z", [file_google_protobuf_empty]);
 
 /**
  * @generated from message tsvmm.FilesRequest
@@ -54,6 +54,17 @@ export const ContainerFiles: GenService<{
    * @generated from rpc tsvmm.ContainerFiles.ListChanges
    */
   listChanges: {
+    methodKind: "unary";
+    input: typeof FilesRequestSchema;
+    output: typeof EmptySchema;
+  },
+  /**
+   * The same as a layer of an image: a tar stream with whiteouts. The container should be paused: a file that changes
+   * while it is read fails the call, or is half of what it was and half of what it is.
+   *
+   * @generated from rpc tsvmm.ContainerFiles.PackChanges
+   */
+  packChanges: {
     methodKind: "unary";
     input: typeof FilesRequestSchema;
     output: typeof EmptySchema;

@@ -5,6 +5,7 @@ import { ImageError, ioError } from "../errors.js"
 import { DEFAULT_LIMITS, type ImageLimits } from "../limits.js"
 import { normalizeName } from "../references.js"
 import type { ImageSource } from "../sources/source.js"
+import { type CommitOptions, commitLayer } from "./commit.js"
 import { type StoredContent, withContent } from "./content.js"
 import { exists, type StoreContext } from "./context.js"
 import { type ImageDetails, imageDetails } from "./details.js"
@@ -169,6 +170,27 @@ export class ImageStore {
    */
   async buildRootfs(path: string, options: BuildOptions = {}): Promise<StoredImage> {
     return this.#bring(options, () => buildRootfs(this.#context, this.#loader, path, options))
+  }
+
+  /**
+   * Makes an image of a stored one and one more layer, a plain tar stream with whiteouts. The stream is not trusted: it
+   * is held to everything that a layer of a registry is.
+   *
+   * @param reference - the image below
+   * @throws ImageError `not-found`, and what {@link load} throws; whatever the stream throws
+   * @example
+   * ```ts
+   * await store.commit("debian:12", layerTar, { name: "mine", config: { cmd: ["/app"] }, comment: "with the app" })
+   * ```
+   */
+  async commit(
+    reference: string,
+    tar: AsyncIterable<Uint8Array>,
+    options: CommitOptions = {},
+  ): Promise<StoredImage> {
+    return this.#bring(options, async () =>
+      commitLayer(this.#context, this.#loader, await this.#existing(reference), tar, options),
+    )
   }
 
   /** Brings an image in and gives it its name. */

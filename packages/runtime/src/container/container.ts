@@ -1,11 +1,12 @@
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import type { AgentClient, ContainerChange, CreateContainerRequestSchema } from "@ts-vmm/guest"
-import type { ImageConfig } from "@ts-vmm/oci-image"
+import type { Digest, ImageConfig, StoredImage } from "@ts-vmm/oci-image"
 import type { VsockDevice } from "@ts-vmm/vsock"
 import type { WaitOptions } from "../deadline.js"
 import { ExecError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
 import { streamFromAgent } from "./agent-stream.js"
+import { type ContainerCommitOptions, commitContainer } from "./commit.js"
 import { type ProcessExit, SandboxProcess } from "./process.js"
 import { containerRoot, containerStorages } from "./rootfs.js"
 import { containerFor, type ProcessOptions, processFor, resolveCommand } from "./spec.js"
@@ -17,6 +18,9 @@ export interface ContainerHost {
   readonly agent: AgentClient
   readonly vsock: VsockDevice
   readonly image: ImageConfig
+  /** The image itself, and the store that new images go to. */
+  readonly base: Digest
+  readonly imageDir: string
   readonly volumes: readonly Volume[]
 }
 
@@ -204,6 +208,22 @@ export class Container {
     } catch (error) {
       throw fromGuestError(error)
     }
+  }
+
+  /**
+   * Makes an image of the container: its own image and one more layer with what it changed, as `docker commit` does. The
+   * container's programs stand still meanwhile. The image goes to the store that the sandbox's own came from.
+   *
+   * @throws SandboxError `image-not-found` when the sandbox's image is not in that store; `image-invalid` for a name that
+   * is none, or for changes that are no layer; `agent-failed` for a file called `.wh.…`, which no layer can have;
+   * `no-space`, `guest-died`, `timeout`, `aborted`
+   * @example
+   * ```ts
+   * const image = await container.commit({ name: "mine", config: { cmd: ["/app"] } })
+   * ```
+   */
+  commit(options: ContainerCommitOptions = {}): Promise<StoredImage> {
+    return commitContainer(this.#host, this.id, options)
   }
 
   /** Waits for the container's first program. */

@@ -1,6 +1,7 @@
 import { chmodSync } from "node:fs"
 import { createConnection, createServer, type Server, type Socket } from "node:net"
 import { join } from "node:path"
+import type { ContainerCommitOptions } from "../container/commit.js"
 import { SandboxError, type SandboxErrorCode } from "../errors.js"
 
 /** What one process may ask of the owner of a sandbox. */
@@ -8,6 +9,10 @@ export type ControlRequest =
   | { readonly op: "signal"; readonly signal: number }
   | { readonly op: "kill" }
   | { readonly op: "diff" }
+  | { readonly op: "commit"; readonly options: CommitRequest }
+
+/** What can be said of a commit from outside. */
+export type CommitRequest = Omit<ContainerCommitOptions, "signal" | "timeoutMs" | "created">
 
 type ControlReply =
   | { readonly ok: true; readonly value?: unknown }
@@ -15,7 +20,7 @@ type ControlReply =
 
 const SOCKET_FILE = "ctl.sock"
 /** A request is one short line; whoever sends more is no client of ours. */
-const MAX_LINE = 4096
+const MAX_LINE = 64 * 1024
 /** A reply may hold a list. */
 const MAX_REPLY = 64 * 1024 * 1024
 const IDLE_TIMEOUT_MS = 5_000
@@ -97,10 +102,13 @@ async function answer(
 }
 
 function parseRequest(line: string): ControlRequest {
-  const value = JSON.parse(line) as { op?: unknown; signal?: unknown }
+  const value = JSON.parse(line) as { op?: unknown; signal?: unknown; options?: unknown }
   if (value.op === "kill" || value.op === "diff") return { op: value.op }
   if (value.op === "signal" && Number.isInteger(value.signal))
     return { op: "signal", signal: value.signal as number }
+  // From the same user; the store holds the new image to what it holds every image to.
+  if (value.op === "commit" && typeof value.options === "object" && value.options !== null)
+    return { op: "commit", options: value.options }
   throw new SandboxError("invalid-argument", "unknown control request")
 }
 
