@@ -164,6 +164,7 @@ class Agent : public FrameParser::Sink, Handler {
   Status files_job(uint32_t stream, std::string_view payload, FilesWork work);
   Status list_changes(uint32_t stream, std::string_view payload);
   Status pack_changes(uint32_t stream, std::string_view payload);
+  Status pack_files(uint32_t stream, std::string_view payload);
   // process.cc
   Status exec_process(uint32_t stream, std::string_view payload);
   Status signal_process(uint32_t stream, std::string_view payload);

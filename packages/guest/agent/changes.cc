@@ -2,6 +2,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -10,6 +12,8 @@
 #include <cerrno>
 #include <cstring>
 #include <vector>
+
+#include "paths.h"
 
 namespace agent {
 
@@ -169,6 +173,16 @@ void note(int dir, const std::string& path, int depth, ChangesBaseline& out) {
   });
 }
 
+// The last part of a path that is a name; "" for the root and what leads elsewhere.
+std::string own_name(const std::string& path) {
+  const auto parts = split(path, '/');
+  for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
+    if (part->empty() || *part == ".") continue;
+    return *part == ".." ? std::string() : std::string(*part);
+  }
+  return {};
+}
+
 }  // namespace
 
 Status walk_changes(const OverlayLayers& layers, const ChangesBaseline& baseline, ChangeSink& sink) {
@@ -176,6 +190,29 @@ Status walk_changes(const OverlayLayers& layers, const ChangesBaseline& baseline
   if (!upper || !lower) return errno_status("open the container's layers", errno);
   Walk walk(baseline, sink);
   walk.directory(upper.get(), lower.get(), false, "", 1);
+  return walk.status();
+}
+
+Status walk_files(const std::string& root, const std::string& path, ChangeSink& sink) {
+  const Fd top(open(root.c_str(), kOpenDir));
+  open_how how{};
+  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+  const Fd file(!top ? -1 : static_cast<int>(syscall(SYS_openat2, top.get(), path.c_str(), &how, sizeof how)));
+  struct stat st;
+  if (!file || fstat(file.get(), &st) != 0) {
+    if (errno == ENOENT || errno == ENOTDIR) return {Code::not_found, "no such file in the container: " + path.substr(0, 256), {}};
+    return errno_status("open " + path.substr(0, 256), errno);
+  }
+  const std::string name = own_name(path);
+  static const ChangesBaseline none;
+  Walk walk(none, sink);
+  if (!S_ISDIR(st.st_mode)) return sink.change({ChangeKind::added, name.empty() ? "file" : name, file.get(), st, false});
+  const Fd dir(openat(file.get(), ".", kOpenDir));
+  if (!dir) return errno_status("open " + path.substr(0, 256), errno);
+  const Status status = name.empty() ? Status{} : sink.change({ChangeKind::added, name, dir.get(), st, false});
+  if (!status.ok()) return status;
+  walk.directory(dir.get(), -1, false, name, 1);
   return walk.status();
 }
 

@@ -47,9 +47,19 @@ Status Agent::list_changes(uint32_t stream, std::string_view payload) {
 Status Agent::pack_changes(uint32_t stream, std::string_view payload) {
   return files_job(stream, payload, [](const Container& container, const FilesRequest&, int fd) {
     StreamWriter out(fd);
-    LayerWriter layer(out);
+    LayerWriter layer(out, true);
     Status status = walk_changes(container.layers, container.baseline, layer);
     if (status.ok()) status = layer.finish();
+    return status.ok() ? out.finish() : status;
+  });
+}
+
+Status Agent::pack_files(uint32_t stream, std::string_view payload) {
+  return files_job(stream, payload, [](const Container& container, const FilesRequest& request, int fd) {
+    StreamWriter out(fd);
+    LayerWriter files(out, false);
+    Status status = walk_files(container.spec.root.path, request.path, files);
+    if (status.ok()) status = files.finish();
     return status.ok() ? out.finish() : status;
   });
 }

@@ -330,6 +330,7 @@ bool decode(std::string_view in, FilesRequest& out) {
   while (r.next()) switch (r.field()) {
       case 1: r.get(out.container_id); break;
       case 2: r.get(out.port); break;
+      case 3: r.get(out.path); break;
     }
   return r.ok();
 }

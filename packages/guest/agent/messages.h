@@ -172,7 +172,7 @@ struct DateTimeRequest {
 };
 
 struct FilesRequest {
-  std::string container_id;
+  std::string container_id, path;
   uint32_t port = 0;
 };
 

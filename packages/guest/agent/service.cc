@@ -56,6 +56,7 @@ const Agent::Method Agent::kMethods[] = {
     AGENT_METHOD("GetOOMEvent", oom_event),
     {"tsvmm.ContainerFiles", "ListChanges", &Agent::list_changes},
     {"tsvmm.ContainerFiles", "PackChanges", &Agent::pack_changes},
+    {"tsvmm.ContainerFiles", "PackFiles", &Agent::pack_files},
     {"grpc.Health", "Check", &Agent::health_check},
     {"grpc.Health", "Version", &Agent::health_version},
 };

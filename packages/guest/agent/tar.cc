@@ -108,7 +108,7 @@ std::string base_name(const std::string& path) { return path.substr(path.rfind('
 }  // namespace
 
 Status LayerWriter::change(const Change& change) {
-  if (base_name(change.path).rfind(kWhiteout, 0) == 0)
+  if (whiteouts_ && base_name(change.path).rfind(kWhiteout, 0) == 0)
     return {Code::failed_precondition, "\"" + change.path.substr(0, 256) + "\" cannot be in a layer, where its name means a deletion", {}};
   if (change.kind == ChangeKind::deleted) {
     const size_t name = change.path.size() - base_name(change.path).size();

@@ -19,7 +19,8 @@ constexpr size_t kTarXattrBytesMax = 64 * 1024;
 // Writes changes as a layer. Contents are read as they are sent, so the files must not change meanwhile.
 class LayerWriter : public ChangeSink {
  public:
-  explicit LayerWriter(StreamWriter& out) : out_(out) { names_hidden = false; }
+  // With `whiteouts` names that mean a deletion in a layer are refused.
+  LayerWriter(StreamWriter& out, bool whiteouts) : out_(out), whiteouts_(whiteouts) { names_hidden = false; }
 
   Status change(const Change& change) override;
   // The two zero blocks at the end.
@@ -40,6 +41,7 @@ class LayerWriter : public ChangeSink {
   Status contents(int fd, uint64_t size, const std::string& path);
 
   StreamWriter& out_;
+  const bool whiteouts_;
   uint64_t total_ = 0;
   // Of files with several names: the first that was written.
   std::map<std::pair<dev_t, ino_t>, std::string> linked_;

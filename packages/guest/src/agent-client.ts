@@ -177,6 +177,14 @@ export class AgentClient {
     await this.#call(ContainerFiles.method.packChanges, request, { ...NO_TIMEOUT, ...options })
   }
 
+  /** Sends a file or folder of a container to a port of the host, as a tar stream. Like {@link AgentClient.packChanges}. */
+  async packFiles(
+    request: { containerId: string; path: string; port: number },
+    options?: CallOptions,
+  ): Promise<void> {
+    await this.#call(ContainerFiles.method.packFiles, request, { ...NO_TIMEOUT, ...options })
+  }
+
   /** Ends the standard input of a process, whatever the stream still holds. */
   async closeStdin(request: ProcessRef, options?: CallOptions): Promise<void> {
     await this.#call(AgentService.method.closeStdin, request, options)

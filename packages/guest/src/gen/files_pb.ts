@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file files.proto.
  */
 export const file_files: GenFile = /*@__PURE__*/
-  fileDesc("CgtmaWxlcy5wcm90bxIFdHN2bW0iMgoMRmlsZXNSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRwb3J0GAIgASgNMogBCg5Db250YWluZXJGaWxlcxI6CgtMaXN0Q2hhbmdlcxITLnRzdm1tLkZpbGVzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRI6CgtQYWNrQ2hhbmdlcxITLnRzdm1tLkZpbGVzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eWIGcHJvdG8z", [file_google_protobuf_empty]);
+  fileDesc("CgtmaWxlcy5wcm90bxIFdHN2bW0iQAoMRmlsZXNSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRwb3J0GAIgASgNEgwKBHBhdGgYAyABKAkywgEKDkNvbnRhaW5lckZpbGVzEjoKC0xpc3RDaGFuZ2VzEhMudHN2bW0uRmlsZXNSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EjoKC1BhY2tDaGFuZ2VzEhMudHN2bW0uRmlsZXNSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EjgKCVBhY2tGaWxlcxITLnRzdm1tLkZpbGVzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eWIGcHJvdG8z", [file_google_protobuf_empty]);
 
 /**
  * @generated from message tsvmm.FilesRequest
@@ -34,6 +34,13 @@ export type FilesRequest = Message<"tsvmm.FilesRequest"> & {
    * @generated from field: uint32 port = 2;
    */
   port: number;
+
+  /**
+   * Of PackFiles.
+   *
+   * @generated from field: string path = 3;
+   */
+  path: string;
 };
 
 /**
@@ -65,6 +72,17 @@ export const ContainerFiles: GenService<{
    * @generated from rpc tsvmm.ContainerFiles.PackChanges
    */
   packChanges: {
+    methodKind: "unary";
+    input: typeof FilesRequestSchema;
+    output: typeof EmptySchema;
+  },
+  /**
+   * A file or folder as a tar stream. Its path is resolved inside the container's root file system, whatever links there
+   * are; the last link is not followed. What is mounted into the container is not seen.
+   *
+   * @generated from rpc tsvmm.ContainerFiles.PackFiles
+   */
+  packFiles: {
     methodKind: "unary";
     input: typeof FilesRequestSchema;
     output: typeof EmptySchema;

@@ -226,6 +226,27 @@ export class Container {
     return commitContainer(this.#host, this.id, options)
   }
 
+  /**
+   * A file or folder of the container as a tar stream, whose names begin with its own; those of the root with nothing.
+   * Links in the path lead nowhere outside the container, and the last one is not followed; what is mounted into the
+   * container is not seen. The stream ends only when it is whole; whoever stops reading ends the agent's work.
+   *
+   * **It is a guest's word**: unpack it with a program that refuses names and links that lead outside, as an ordinary
+   * user.
+   *
+   * @throws SandboxError `agent-failed` for a path that is not there, or more than a layer holds; `guest-died`, `timeout`,
+   * `aborted`
+   * @example
+   * ```ts
+   * await pipeline(container.copyOut("/var/log"), createWriteStream("log.tar"))
+   * ```
+   */
+  copyOut(path: string, options: WaitOptions = {}): AsyncGenerator<Buffer> {
+    const { agent, vsock } = this.#host
+    const containerId = this.id
+    return streamFromAgent(vsock, port => agent.packFiles({ containerId, path, port }, options))
+  }
+
   /** Waits for the container's first program. */
   wait(options: WaitOptions = {}): Promise<ProcessExit> {
     return this.init.wait(options)
