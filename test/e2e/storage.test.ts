@@ -22,13 +22,14 @@ afterAll(() => {
   place.remove()
 })
 
-/** Files without a name below `folder` that a process has open. */
-function nameless(folder: string, pid: number | "self" = "self"): string[] {
+/** Files without a name that a process has open where disks lie: with the images, or else with the sandboxes. */
+function nameless(pid: number | "self" = "self"): string[] {
   const fds = `/proc/${pid}/fd`
   return readdirSync(fds).flatMap(fd => {
     try {
       const target = readlinkSync(join(fds, fd))
-      return target.startsWith(folder) && target.endsWith("(deleted)") ? [join(fds, fd)] : []
+      const ours = [paths.imageDir, paths.stateDir].some(folder => target.startsWith(`${folder}/`))
+      return ours && target.endsWith("(deleted)") ? [join(fds, fd)] : []
     } catch {
       return [] // closed meanwhile
     }
@@ -36,12 +37,12 @@ function nameless(folder: string, pid: number | "self" = "self"): string[] {
 }
 function holds(pid: number, target: string): boolean {
   try {
-    return nameless(paths.imageDir, pid).some(path => readlinkSync(path) === target)
+    return nameless(pid).some(path => readlinkSync(path) === target)
   } catch {
     return false // it ended, or is not ours
   }
 }
-const bytesOnHost = () => nameless(paths.imageDir).reduce((sum, path) => sum + statSync(path).blocks * 512, 0)
+const bytesOnHost = () => nameless().reduce((sum, path) => sum + statSync(path).blocks * 512, 0)
 
 describe("a disk", () => {
   test("takes more than the guest has RAM, and gives it back when files are removed", async () => {
@@ -99,7 +100,7 @@ describe("a disk", () => {
     const df = await new Promise<Buffer>(resolve => child.stdout.once("data", resolve))
     expect(Number(df.toString().split(/\s+/)[1])).toBeGreaterThan(50)
     expect(Number(df.toString().split(/\s+/)[1])).toBeLessThanOrEqual(64)
-    const [disk, ...more] = nameless(paths.imageDir, child.pid as number).map(path => readlinkSync(path))
+    const [disk, ...more] = nameless(child.pid as number).map(path => readlinkSync(path))
     expect([disk, more]).toEqual([expect.any(String), []])
     const ended = new Promise(resolve => child.once("close", resolve))
     child.kill("SIGKILL")
@@ -148,7 +149,7 @@ describe("memory", () => {
     expect(full.stderr).toContain("No space left on device")
     expect(Number(full.stdout)).toBeGreaterThan(7 * MIB)
     expect(Number(full.stdout)).toBeLessThanOrEqual(8 * MIB)
-    expect(nameless(paths.imageDir)).toEqual([])
+    expect(nameless()).toEqual([])
   })
 })
 

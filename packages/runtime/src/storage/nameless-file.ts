@@ -4,8 +4,8 @@ import { join } from "node:path"
 /** `O_TMPFILE` without `O_DIRECTORY`, asm-generic/fcntl.h; the same number on every architecture there is a Node for. */
 const TMPFILE_BIT = 0o20000000
 
-/** File systems that cannot make a file without a name, and kernels or folders that cannot at all. */
-const CANNOT: readonly (string | undefined)[] = ["EOPNOTSUPP", "EISDIR", "ENOENT", "EACCES", "EPERM", "EROFS"]
+/** Of file systems that have no files without a name (Node says ENOTSUP for EOPNOTSUPP), or of folders that take none. */
+const CANNOT: readonly (string | undefined)[] = ["ENOTSUP", "EISDIR", "ENOENT", "EACCES", "EPERM", "EROFS"]
 
 /** A file that has no name, or none any more: it is gone when the last fd is closed, however that comes. */
 export interface NamelessFile {
