@@ -1,4 +1,4 @@
-import type { PublishedPort, SandboxMount } from "@ts-vmm/runtime"
+import type { PublishedPort, SandboxMount, SandboxStorage } from "@ts-vmm/runtime"
 import { CliError } from "./exit.js"
 
 const MIB_OF_SUFFIX: Readonly<Record<string, number>> = { "": 1, m: 1, g: 1024 }
@@ -9,6 +9,16 @@ export function parseMemoryMiB(text: string): number {
   const factor = match && MIB_OF_SUFFIX[(match[2] as string).toLowerCase()]
   if (!match || !factor) throw new CliError(`invalid --memory "${text}": give MiB, or a number with m or g`)
   return Number(match[1]) * factor
+}
+
+const STORAGE_UNITS: Readonly<Record<string, number>> = { k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 }
+
+/** `size=1g`, as docker has it, rounded up to MiB: the limit of a disk for what containers write. */
+export function parseStorageOption(text: string): SandboxStorage {
+  const match = /^size=(\d{1,12}(?:\.\d{1,3})?)([kmgt]?)b?$/i.exec(text)
+  if (!match) throw new CliError(`invalid --storage-opt "${text}": give size=NUMBER with k, m, g or t`)
+  const unit = STORAGE_UNITS[(match[2] as string).toLowerCase()] ?? 1
+  return { kind: "disk", sizeMiB: Math.ceil((Number(match[1]) * unit) / 1024 ** 2) }
 }
 
 /** A whole number of virtual CPUs. */

@@ -3,12 +3,14 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "changes.h"
 #include "connection.h"
 #include "fd.h"
 #include "loop.h"
@@ -68,6 +70,11 @@ struct Container {
   std::string id;
   Spec spec;
   std::vector<std::string> mounted;
+  // Directories of its overlays that hold what it wrote: removed with it.
+  std::vector<std::string> written;
+  // Of its root, if that is an overlay, and what was in the upper one when the program started.
+  OverlayLayers layers;
+  ChangesBaseline baseline;
   std::map<std::string, std::unique_ptr<Process>> processes;
   Fd cgroup, pidfd;
 
@@ -86,6 +93,14 @@ struct Container {
   bool removing = false;
 
   Process* init() { return processes.at(id).get(); }
+};
+
+// Work that takes long, done by a child of the agent's own: it keeps nobody waiting, and what it uses goes with it.
+struct Job {
+  std::string container;
+  // Where the child says how it went.
+  Fd report;
+  std::function<void(const Status&)> done;
 };
 
 class Agent : public FrameParser::Sink, Handler {
@@ -134,8 +149,22 @@ class Agent : public FrameParser::Sink, Handler {
   void answer_when_frozen(const std::string& id, PendingCall call, int tries);
   void remove(Container& container);
   void try_remove(const std::string& id);
+  void remove_written(Container& container);
+  void forget(const std::string& id);
   bool alive(const Container& container) const;
   Container* find_container(const std::string& id);
+  // jobs.cc
+  bool start_job(const std::string& container, Fd stream, const std::function<Status(int stream)>& work,
+                 std::function<void(const Status&)> done);
+  bool job_ended(pid_t pid, int status);
+  void kill_jobs(const std::string& container);
+  bool has_jobs(const std::string& container) const;
+  // files.cc
+  using FilesWork = Status (*)(const Container& container, const FilesRequest& request, int stream);
+  Status files_job(uint32_t stream, std::string_view payload, FilesWork work);
+  Status list_changes(uint32_t stream, std::string_view payload);
+  Status pack_changes(uint32_t stream, std::string_view payload);
+  Status pack_files(uint32_t stream, std::string_view payload);
   // process.cc
   Status exec_process(uint32_t stream, std::string_view payload);
   Status signal_process(uint32_t stream, std::string_view payload);
@@ -169,6 +198,7 @@ class Agent : public FrameParser::Sink, Handler {
   std::vector<std::string> dns_;
   std::map<std::string, std::unique_ptr<Container>> containers_;
   std::unordered_map<pid_t, Process*> by_pid_;
+  std::unordered_map<pid_t, Job> jobs_;
   std::map<uint64_t, std::unique_ptr<Relay>> relays_;
   uint64_t next_relay_ = 1;
   std::vector<PendingCall> oom_calls_;

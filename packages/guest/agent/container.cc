@@ -10,6 +10,7 @@
 #include "cgroup.h"
 #include "mounts.h"
 #include "paths.h"
+#include "tree.h"
 
 namespace agent {
 
@@ -36,6 +37,25 @@ Status check_spec(const Spec& spec) {
   for (const auto& [key, value] : spec.linux_spec.sysctl)
     if (key.find("..") != key.npos) return invalid("sysctl \"" + key + "\"");
   return check_namespaces(spec.linux_spec);
+}
+
+// The directories of an overlay that take what is written; mount_storage checks them.
+void note_written(const Storage& storage, std::vector<std::string>& written) {
+  if (storage.driver != "overlayfs") return;
+  for (const auto& option : storage.options)
+    for (const std::string_view key : {"upperdir=", "workdir="})
+      if (option.rfind(key, 0) == 0 && below_base(option.substr(key.size()))) written.push_back(option.substr(key.size()));
+}
+
+std::string option_value(const Storage& storage, std::string_view key) {
+  for (const auto& option : storage.options)
+    if (option.rfind(key, 0) == 0) return option.substr(key.size());
+  return {};
+}
+
+OverlayLayers layers_of(const Storage& storage) {
+  if (storage.driver != "overlayfs") return {};
+  return {option_value(storage, "lowerdir="), option_value(storage, "upperdir=")};
 }
 
 }  // namespace
@@ -71,6 +91,7 @@ Status Agent::create_container(uint32_t stream, std::string_view payload) {
   // Nothing runs in it.
   container.processes.clear();
   unmount_all(container.mounted);
+  for (const auto& path : container.written) remove_tree(path);
   cgroup_remove(id);
   containers_.erase(id);
   return status;
@@ -80,6 +101,8 @@ Status Agent::make_container(Container& container, CreateContainerRequest& reque
   container.spec = std::move(request.spec);
   if (container.spec.hostname.empty()) container.spec.hostname = hostname_;
   for (const auto& storage : request.storages) {
+    note_written(storage, container.written);
+    if (storage.mount_point == container.spec.root.path) container.layers = layers_of(storage);
     Status status = mount_storage(storage, container.mounted);
     if (!status.ok()) return status;
   }
@@ -130,6 +153,7 @@ void Agent::remove(Container& container) {
   container.removing = true;
   cgroup_freeze(container.id, false);
   cgroup_kill(container.id);
+  kill_jobs(container.id);
   try_remove(container.id);
 }
 
@@ -141,13 +165,35 @@ bool Agent::alive(const Container& container) const {
 // Called again whenever something changed that may have been in the way.
 void Agent::try_remove(const std::string& id) {
   const auto it = containers_.find(id);
-  if (it == containers_.end() || !it->second->removing || alive(*it->second)) return;
+  if (it == containers_.end() || !it->second->removing || alive(*it->second) || has_jobs(id)) return;
   Container& container = *it->second;
   // The kernel takes a moment to let go of the last dead process.
   if (!cgroup_remove(id)) return loop_.after(kRemoveRetryMs, [this, id] { try_remove(id); });
   for (auto& [name, process] : container.processes) unwatch(*process);
   loop_.watch(container.oom.fd.get(), &container.oom, container.oom.watched, 0);
   unmount_all(container.mounted);
+  remove_written(container);
+}
+
+// What lies on a file system of the whole sandbox has to be removed one by one; the id is free again after that.
+void Agent::remove_written(Container& container) {
+  const std::string id = container.id;
+  // Of a container that never ran there is next to nothing, and its name is wanted again.
+  const bool any = container.failure.ok() && std::any_of(container.written.begin(), container.written.end(),
+                               [](const std::string& path) { return access(path.c_str(), F_OK) == 0; });
+  const auto paths = std::move(container.written);
+  container.written.clear();
+  const auto work = [&paths](int) {
+    for (const auto& path : paths) remove_tree(path);
+    return Status{};
+  };
+  if (any && start_job(id, Fd(), work, [this, id](const Status&) { forget(id); })) return;
+  work(-1);
+  forget(id);
+}
+
+void Agent::forget(const std::string& id) {
+  const auto it = containers_.find(id);
   const auto gone = std::move(it->second);
   containers_.erase(it);
   answer(gone->failed_call, gone->failure);

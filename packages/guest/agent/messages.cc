@@ -325,6 +325,16 @@ bool decode(std::string_view in, DateTimeRequest& out) {
   return r.ok();
 }
 
+bool decode(std::string_view in, FilesRequest& out) {
+  WireReader r(in);
+  while (r.next()) switch (r.field()) {
+      case 1: r.get(out.container_id); break;
+      case 2: r.get(out.port); break;
+      case 3: r.get(out.path); break;
+    }
+  return r.ok();
+}
+
 bool decode(std::string_view in, CallRequest& out) {
   WireReader r(in);
   while (r.next()) switch (r.field()) {

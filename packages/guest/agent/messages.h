@@ -171,6 +171,11 @@ struct DateTimeRequest {
   int64_t sec = 0, usec = 0;
 };
 
+struct FilesRequest {
+  std::string container_id, path;
+  uint32_t port = 0;
+};
+
 // The envelope of every call.
 struct CallRequest {
   std::string service, method;
@@ -186,6 +191,7 @@ bool decode(std::string_view in, UpdateInterfaceRequest& out);
 bool decode(std::string_view in, UpdateRoutesRequest& out);
 bool decode(std::string_view in, ReseedRequest& out);
 bool decode(std::string_view in, DateTimeRequest& out);
+bool decode(std::string_view in, FilesRequest& out);
 bool decode(std::string_view in, CallRequest& out);
 // For messages {container_id = 1, exec_id = 2, number = 3, number2 = 4}.
 bool decode(std::string_view in, ProcessRequest& out);

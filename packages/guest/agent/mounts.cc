@@ -1,5 +1,6 @@
 #include "mounts.h"
 
+#include <dirent.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -39,15 +40,36 @@ const Flag* find(const Flag* begin, const Flag* end, const std::string& name) {
 }
 
 constexpr int kDeviceWaitMs = 2000;
+constexpr std::string_view kSerial = "serial:";
+// VIRTIO_BLK_ID_BYTES
+constexpr size_t kSerialMax = 20;
 
-// Disks are probed while the agent is starting already.
-bool wait_for_device(const std::string& path) {
+// The virtio disk that calls itself `serial`; empty when there is none yet. The order in which disks are found says
+// nothing.
+std::string disk_by_serial(std::string_view serial) {
+  std::string found;
+  DIR* disks = opendir("/sys/block");
+  if (!disks) return found;
+  while (const dirent* disk = readdir(disks)) {
+    const std::string name = disk->d_name;
+    if (name.rfind("vd", 0) != 0 || read_file("/sys/block/" + name + "/serial", kSerialMax) != serial) continue;
+    found = "/dev/" + name;
+    break;
+  }
+  closedir(disks);
+  return found;
+}
+
+// Disks are probed while the agent is starting already. Empty when it does not come.
+std::string wait_for_device(const std::string& source) {
+  const bool by_serial = source.rfind(kSerial, 0) == 0;
   for (int ms = 0; ms < kDeviceWaitMs; ms++) {
+    const std::string path = by_serial ? disk_by_serial(std::string_view(source).substr(kSerial.size())) : source;
     struct stat st;
-    if (stat(path.c_str(), &st) == 0) return S_ISBLK(st.st_mode);
+    if (!path.empty() && stat(path.c_str(), &st) == 0) return S_ISBLK(st.st_mode) ? path : "";
     usleep(1000);
   }
-  return false;
+  return {};
 }
 
 Status invalid(std::string what) { return {Code::invalid_argument, std::move(what), {}}; }
@@ -70,8 +92,10 @@ Status prepare(const Storage& storage, std::string& source, std::string& fstype)
   source = storage.source;
   fstype = storage.fstype;
   if (storage.driver == "blk") {
-    if (source.rfind("/dev/", 0) != 0) return invalid("block device \"" + source + "\" is not below /dev");
-    if (!wait_for_device(source)) return {Code::not_found, "block device \"" + source + "\" does not exist", {}};
+    if (source.rfind("/dev/", 0) != 0 && source.rfind(kSerial, 0) != 0)
+      return invalid("block device \"" + source + "\" is not below /dev");
+    source = wait_for_device(storage.source);
+    if (source.empty()) return {Code::not_found, "block device \"" + storage.source + "\" does not exist", {}};
     return {};
   }
   if (storage.driver == "overlayfs") {

@@ -177,6 +177,7 @@ void Agent::on_sync(Process& process) {
       process.failure = {static_cast<Code>(report.code), report.text, report.reason};
     } else if (report.kind == ChildReport::ready) {
       process.state = Process::State::created;
+      if (process.is_init) process.container->baseline = take_baseline(process.container->layers.upper);
       answer(process.create_call, {});
       process.create_call = 0;
       if (process.start_call != 0) start(process);
@@ -216,7 +217,10 @@ void Agent::ready(uint32_t) {
   int status;
   for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
     const auto it = by_pid_.find(pid);
-    if (it == by_pid_.end()) continue;
+    if (it == by_pid_.end()) {
+      job_ended(pid, status);
+      continue;
+    }
     Process& process = *it->second;
     by_pid_.erase(it);
     exited(process, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));

@@ -54,6 +54,9 @@ const Agent::Method Agent::kMethods[] = {
     AGENT_METHOD("GetGuestDetails", guest_details),
     AGENT_METHOD("SetGuestDateTime", set_date_time),
     AGENT_METHOD("GetOOMEvent", oom_event),
+    {"tsvmm.ContainerFiles", "ListChanges", &Agent::list_changes},
+    {"tsvmm.ContainerFiles", "PackChanges", &Agent::pack_changes},
+    {"tsvmm.ContainerFiles", "PackFiles", &Agent::pack_files},
     {"grpc.Health", "Check", &Agent::health_check},
     {"grpc.Health", "Version", &Agent::health_version},
 };

@@ -13,6 +13,7 @@ import {
   type CreateContainerRequestSchema,
   type CreateSandboxRequestSchema,
 } from "./gen/agent_pb.js"
+import { ContainerFiles } from "./gen/files_pb.js"
 import { Health } from "./gen/health_pb.js"
 import { type CallOptions, TtrpcClient } from "./ttrpc/client.js"
 
@@ -158,6 +159,30 @@ export class AgentClient {
   /** Undoes {@link AgentClient.pauseContainer}. */
   async resumeContainer(request: { containerId: string }, options?: CallOptions): Promise<void> {
     await this.#call(AgentService.method.resumeContainer, request, options)
+  }
+
+  /**
+   * Sends what a container changed of its image to a port of the host, where a {@link ChangeListReader} reads it. The
+   * list is whole when this resolves; no timeout unless one is given.
+   */
+  async listChanges(request: { containerId: string; port: number }, options?: CallOptions): Promise<void> {
+    await this.#call(ContainerFiles.method.listChanges, request, { ...NO_TIMEOUT, ...options })
+  }
+
+  /**
+   * Sends what a container changed of its image to a port of the host, as a layer. It is whole when this resolves; no
+   * timeout unless one is given.
+   */
+  async packChanges(request: { containerId: string; port: number }, options?: CallOptions): Promise<void> {
+    await this.#call(ContainerFiles.method.packChanges, request, { ...NO_TIMEOUT, ...options })
+  }
+
+  /** Sends a file or folder of a container to a port of the host, as a tar stream. Like {@link AgentClient.packChanges}. */
+  async packFiles(
+    request: { containerId: string; path: string; port: number },
+    options?: CallOptions,
+  ): Promise<void> {
+    await this.#call(ContainerFiles.method.packFiles, request, { ...NO_TIMEOUT, ...options })
   }
 
   /** Ends the standard input of a process, whatever the stream still holds. */

@@ -2,6 +2,7 @@ export { AgentClient, type GuestDetails, type ProcessRef } from "./agent-client.
 export { type AgentInitramfsOptions, SANDBOX_MODULES, writeAgentInitramfs } from "./agent-initramfs.js"
 export type { ContainerStats, MemoryUse } from "./agent-replies.js"
 export { type GuestArtifacts, guestArtifacts } from "./artifacts.js"
+export { ChangeListReader, type ContainerChange } from "./changes.js"
 export {
   type ContainerSpecOptions,
   containerSpec,
@@ -14,6 +15,7 @@ export {
 } from "./container-spec.js"
 export { GuestError, type GuestErrorCode, type GuestErrorDetails } from "./errors.js"
 export * from "./gen/agent_pb.js"
+export * from "./gen/files_pb.js"
 export * from "./gen/health_pb.js"
 export * from "./gen/oci_pb.js"
 export { type InitramfsEntry, writeInitramfs } from "./initramfs.js"

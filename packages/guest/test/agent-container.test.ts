@@ -1,3 +1,5 @@
+import { execFileSync } from "node:child_process"
+import { once } from "node:events"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { containerSpec, GRPC_STATUS } from "../src/index.js"
@@ -52,6 +54,71 @@ describe.skipIf(why !== undefined)(
       expect(mounts()).toBe(before)
       expect(existsSync(`/proc/${host.pid}/root/run/tsvmm/gone/rootfs`)).toBe(false)
       await expect(host.client.removeContainer({ containerId: "gone" })).rejects.toMatchObject({ status: 5 })
+    })
+
+    test("removal takes away what was written, however deep, and nothing of others'", async () => {
+      const written = (id: string) => `/proc/${host.pid}/root/run/tsvmm/written/${id}/up`
+      const other = await host.run("stays", sh("echo up >/mine; cat"))
+      const deep = "d=x; for i in $(seq 9); do d=$d/$d; mkdir -p $d; cd $d; d=x; done"
+      const script = `mkdir /tree; cd /tree; for i in $(seq 300); do mkdir d; echo x >d/f; chmod 0 d; cd d; done; ln -s / l
+        mkdir /wide; cd /wide; for i in $(seq 500); do : >$i; done; ${deep}; mkfifo /p; rm -r /etc; echo up; cat`
+      const run = await host.run("writer", sh(script))
+      await new Promise(resolve => run.stdout.once("data", resolve))
+      expect(existsSync(`${written("writer")}/tree/${"d/".repeat(100)}f`)).toBe(true)
+      await host.client.removeContainer({ containerId: "writer" })
+      expect(existsSync(written("writer"))).toBe(false)
+      expect(existsSync(`${written("writer")}/../work`)).toBe(false)
+      expect(readFileSync(`${written("stays")}/mine`, "utf8")).toBe("up\n")
+      other.stdin.end()
+      expect(await other.exit).toBe(0)
+      await host.client.removeContainer({ containerId: "stays" })
+    })
+
+    test("a layer of the changes is what tar reads, with attributes, and without those of the overlay", async () => {
+      const run = await host.run(
+        "packed",
+        sh("mkdir /d; echo text >/d/f; rm /etc/plain; mv /etc /old; echo up; cat"),
+      )
+      await new Promise(resolve => run.stdout.once("data", resolve))
+      const file = `/proc/${host.pid}/root/run/tsvmm/written/packed/up/d/f`
+      const set = `import os; f = ${JSON.stringify(file)}; os.setxattr(f, "user.mine", b"a\\0b"); os.setxattr(f, "trusted.overlay.x", b"y")`
+      execFileSync("python3", ["-c", set])
+      const { port, socket } = host.listen()
+      const whole = host.client.packChanges({ containerId: "packed", port })
+      const layer = await socket.then(readAll)
+      await whole
+      const list = execFileSync("tar", ["--xattrs", "-tvvf", "-"], { input: layer, encoding: "utf8" })
+      expect(list).toMatch(/^-rw-r--r--\*? 0\/0 +5 .* d\/f\n +x: 3 user.mine$/m)
+      expect(list).toMatch(/ \.wh\.etc$/m)
+      expect(list).toMatch(/ old\/script$/m)
+      expect(list).not.toContain("overlay")
+      expect(layer.includes("user.mine=a\0b\n")).toBe(true)
+      await host.client.removeContainer({ containerId: "packed" })
+    })
+
+    test("a stream that the host lets go of, and a container that goes, end the agent's work", async () => {
+      const run = await host.run(
+        "big",
+        sh("dd if=/dev/zero of=/big bs=1M count=64 2>/dev/null; echo up; cat"),
+      )
+      await new Promise(resolve => run.stdout.once("data", resolve))
+      const first = host.listen()
+      const refused = host.client.packChanges({ containerId: "big", port: first.port })
+      await first.socket.then(socket => once(socket, "readable").then(() => socket.destroy()))
+      await expect(refused).rejects.toMatchObject({
+        code: "rpc",
+        message: expect.stringContaining("send to the host"),
+      })
+      const second = host.listen()
+      const ended = host.client.packChanges({ containerId: "big", port: second.port })
+      await second.socket
+      const failed = expect(ended).rejects.toMatchObject({
+        message: expect.stringContaining("ended before it was done"),
+      })
+      await host.client.removeContainer({ containerId: "big" })
+      await failed
+      const none = host.client.listChanges({ containerId: "big", port: 1 })
+      await expect(none).rejects.toMatchObject({ status: GRPC_STATUS.NOT_FOUND })
     })
 
     test("/dev, /proc, /sys and /etc are what the OCI runtime spec and docker promise", async () => {

@@ -129,17 +129,20 @@ export class HostAgent {
     return { port, socket }
   }
 
-  /** The storages of a container: a writable overlay over the busybox root. */
+  /** The storages of a container: a writable overlay over the busybox root, on a file system that others share. */
   storages(id: string) {
     const dir = `${BASE}/${id}`
     return {
       rootPath: `${dir}/rootfs`,
       storages: [
-        { driver: "tmpfs", mountPoint: `${dir}/rw`, options: ["mode=0755"] },
         {
           driver: "overlayfs",
           mountPoint: `${dir}/rootfs`,
-          options: [`lowerdir=${BASE}/image`, `upperdir=${dir}/rw/up`, `workdir=${dir}/rw/work`],
+          options: [
+            `lowerdir=${BASE}/image`,
+            `upperdir=${BASE}/written/${id}/up`,
+            `workdir=${BASE}/written/${id}/work`,
+          ],
         },
       ],
     }

@@ -10,7 +10,13 @@ export { type LazyDiskPart, LazyImage } from "./lazy/lazy-image.js"
 export type { OpenLazyOptions } from "./lazy/verbs.js"
 export { DEFAULT_LIMITS, type ImageLimits } from "./limits.js"
 export type { PackFile } from "./pack/items.js"
-export { type LayerInput, type PackedImage, type PackOptions, packImage } from "./pack/pack-image.js"
+export {
+  type LayerInput,
+  type PackedImage,
+  type PackOptions,
+  packImage,
+  type RunOptions,
+} from "./pack/pack-image.js"
 export {
   familiarName,
   formatReference,
@@ -26,6 +32,7 @@ export type { ImageConfig } from "./spec/config.js"
 export type { Descriptor, LayerDescriptor, Manifest } from "./spec/manifest.js"
 export type { Compression } from "./spec/media-types.js"
 export { formatPlatform, hostPlatform, type Platform } from "./spec/platform.js"
+export type { CommitOptions } from "./store/commit.js"
 export type { StoredContent } from "./store/content.js"
 export type { ImageDetails, ImageDetailsConfig } from "./store/details.js"
 export type { PruneOptions, PruneResult } from "./store/gc.js"

@@ -5,7 +5,7 @@ import { type BlockBackend, BlockDevice, concatBackend, openFileBackend } from "
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
 import type { ArrivingImage } from "./arriving-image.js"
 import type { ConsoleLog } from "./console-log.js"
-import { sandboxStorages } from "./container/rootfs.js"
+import { IMAGE_SERIAL, sandboxStorages } from "./container/rootfs.js"
 import { volumeDevices, volumeStorages } from "./container/volumes.js"
 import { deferred } from "./deadline.js"
 import { SandboxError } from "./errors.js"
@@ -13,6 +13,7 @@ import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
 import { GUEST_NETWORK, type PasstNetwork, startPasst } from "./network/passt.js"
 import type { SandboxConfig } from "./options.js"
+import { makeStorageDisk, type StorageDisk } from "./storage/disk.js"
 
 /** Context id of every guest: one guest a vsock device, so it needs no number of its own. */
 const GUEST_CID = 3
@@ -30,12 +31,14 @@ export interface BootedGuest {
 export interface BootRequest {
   readonly hypervisor: Hypervisor
   readonly directory: string
+  /** On whose file system the sandbox's disk lies, if it has one. */
+  readonly diskFolder: string
   readonly image: StoredImage | LazyImage
   /** Where the image is not all there yet. */
   readonly arriving: ArrivingImage | undefined
   readonly config: Pick<
     SandboxConfig,
-    "memoryMiB" | "cpus" | "initramfs" | "volumes" | "network" | "agentTimeoutMs"
+    "memoryMiB" | "cpus" | "initramfs" | "volumes" | "storage" | "network" | "agentTimeoutMs"
   >
   readonly hostname: string
   readonly sandboxId: string
@@ -82,6 +85,8 @@ async function startMachine(request: BootRequest, disk: BlockBackend, vsock: Vso
   try {
     const folders = volumeDevices(config.volumes)
     ends.push(...folders.map(folder => () => folder.close()))
+    const storage = await openStorage(request)
+    if (storage) ends.push(() => storage.close())
     const network = await startNetwork(config.network, onDeviceError)
     if (network) ends.push(() => network.close())
     const machine = await hypervisor.start({
@@ -89,7 +94,13 @@ async function startMachine(request: BootRequest, disk: BlockBackend, vsock: Vso
       initramfs: config.initramfs ?? guestArtifacts().initramfs,
       memoryMiB,
       cpus,
-      devices: [new BlockDevice(disk), vsock, ...folders, ...(network ? [network.device] : [])],
+      devices: [
+        new BlockDevice(disk, { serial: IMAGE_SERIAL }),
+        vsock,
+        ...folders,
+        ...(network ? [network.device] : []),
+        ...(storage ? [storage.device] : []),
+      ],
       kernelArguments: [],
       onDeviceError,
     })
@@ -99,6 +110,12 @@ async function startMachine(request: BootRequest, disk: BlockBackend, vsock: Vso
     close()
     throw error
   }
+}
+
+async function openStorage(request: BootRequest): Promise<StorageDisk | undefined> {
+  const { config, diskFolder: folder, directory: fallback, onDeviceError: onFailure } = request
+  const { kind, sizeMiB } = config.storage
+  return kind === "disk" ? makeStorageDisk({ sizeMiB, folder, fallback, onFailure }) : undefined
 }
 
 async function startNetwork(
@@ -149,7 +166,7 @@ async function prepareSandbox(agent: AgentClient, request: BootRequest): Promise
       sandboxId: request.sandboxId,
       hostname: request.hostname,
       dns: hasNetwork ? [GUEST_NETWORK.nameServer] : [],
-      storages: [...sandboxStorages(), ...volumeStorages(request.config.volumes)],
+      storages: [...sandboxStorages(request.config.storage), ...volumeStorages(request.config.volumes)],
     })
     await Promise.all(hasNetwork ? [created, ...configureNetwork(agent)] : [created])
   } catch (error) {

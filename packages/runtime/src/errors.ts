@@ -6,6 +6,7 @@
  * - `image-unavailable`: the registry that may have the image cannot be reached, or does not give it to us.
  * - `hypervisor-unavailable`: this host cannot run the hypervisor asked for; the message says why.
  * - `no-space`: the host lacks disk or shared memory for the sandbox.
+ * - `disk-failed`: the host could not write the sandbox's disk, for another reason than want of space.
  * - `name-in-use`, `not-found`: names of sandboxes.
  * - `boot-failed`: the guest kernel or the agent did not come up.
  * - `guest-died`: the guest kernel ended (panic, crash, killed) while the sandbox was in use.
@@ -23,6 +24,7 @@ export type SandboxErrorCode =
   | "image-unavailable"
   | "hypervisor-unavailable"
   | "no-space"
+  | "disk-failed"
   | "name-in-use"
   | "not-found"
   | "boot-failed"

@@ -3,7 +3,9 @@
  *
  * @packageDocumentation
  */
+export type { ContainerChange } from "@ts-vmm/guest"
 export { ConsoleLog, escapeControls } from "./console-log.js"
+export type { ContainerCommitOptions } from "./container/commit.js"
 export {
   Container,
   type ContainerOptions,
@@ -34,6 +36,7 @@ export type { PullPolicy } from "./images.js"
 export type { NetworkMode, PublishedPort } from "./network/options.js"
 export type { SandboxOptions } from "./options.js"
 export { defaultPaths, defaultRegistriesFile, type RuntimePaths } from "./paths.js"
-export { removeSandbox, signalSandbox } from "./remote.js"
+export { type CommittedImage, commitSandbox, diffSandbox, removeSandbox, signalSandbox } from "./remote.js"
 export { Sandbox, type SandboxTimings } from "./sandbox.js"
 export type { SandboxRecord, SandboxStatus } from "./state/record.js"
+export type { SandboxStorage } from "./storage/options.js"

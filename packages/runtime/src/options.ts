@@ -7,6 +7,7 @@ import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
 import type { PullPolicy } from "./images.js"
 import { checkNetwork, type NetworkConfig, type NetworkMode, type PublishedPort } from "./network/options.js"
 import type { RuntimePaths } from "./paths.js"
+import { checkStorage, type SandboxStorage, type StorageConfig } from "./storage/options.js"
 
 /** Options of `Sandbox.create`. */
 export interface SandboxOptions extends WaitOptions {
@@ -43,6 +44,8 @@ export interface SandboxOptions extends WaitOptions {
   readonly initramfs?: string
   /** Folders and files of the host that the containers see. Default: none. */
   readonly mounts?: readonly SandboxMount[]
+  /** Where what the containers write lies. Default: RAM of the guest. */
+  readonly storage?: SandboxStorage
   /** Default `none`. `passt` needs the program of that name; nothing of the network needs root. */
   readonly network?: NetworkMode
   /** Ports of the host that lead into the guest; with a network only. */
@@ -72,6 +75,7 @@ export interface SandboxConfig {
   readonly kernel: string | undefined
   readonly initramfs: string | undefined
   readonly volumes: readonly Volume[]
+  readonly storage: StorageConfig
   readonly network: NetworkConfig
   readonly agentTimeoutMs: number
 }
@@ -106,6 +110,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     kernel: checkFile("kernel", options.kernel),
     initramfs: checkFile("initramfs", options.initramfs),
     volumes: checkMounts(options.mounts ?? []),
+    storage: checkStorage(options.storage),
     network: checkNetwork(options.network ?? "none", options.ports ?? []),
     agentTimeoutMs: checkCount(
       "agentTimeoutMs",

@@ -1,7 +1,9 @@
+import type { ContainerChange } from "@ts-vmm/guest"
+import type { StoredImage } from "@ts-vmm/oci-image"
 import { signalNumber } from "./container/process.js"
 import { SandboxError } from "./errors.js"
-import { defaultPaths } from "./paths.js"
-import { requestControl } from "./state/control.js"
+import { defaultPaths, type RuntimePaths } from "./paths.js"
+import { type CommitRequest, requestControl } from "./state/control.js"
 import { type FoundSandbox, findSandbox, removeSandbox as removeFolder } from "./state/sandbox-directory.js"
 
 /** How long a killed sandbox may take to remove itself. */
@@ -27,9 +29,60 @@ export async function signalSandbox(
   paths = defaultPaths(),
 ): Promise<void> {
   const number = signalNumber(signal)
-  const found = findSandbox(paths.stateDir, wanted)
-  if (!found.alive) throw new SandboxError("stopped", `sandbox ${wanted} is not running`)
+  const found = runningSandbox(wanted, paths)
   await requestControl(found.path, { op: "signal", signal: number })
+}
+
+/**
+ * What the container of a sandbox of another process changed of its image: `Container.diff` of the one that was made
+ * first and runs. The owner answers; it has to be alive.
+ *
+ * @param wanted name, id, or the beginning of an id
+ * @throws SandboxError `not-found`, `stopped`, `output-too-large`, and what `Container.diff` throws
+ *
+ * @example
+ * ```ts
+ * import { diffSandbox } from "@ts-vmm/runtime"
+ *
+ * for (const { kind, path } of await diffSandbox("web")) console.log(kind, path)
+ * ```
+ */
+export async function diffSandbox(wanted: string, paths = defaultPaths()): Promise<ContainerChange[]> {
+  const found = runningSandbox(wanted, paths)
+  return (await requestControl(found.path, { op: "diff" })) as ContainerChange[]
+}
+
+/** What {@link commitSandbox} made. */
+export type CommittedImage = Pick<StoredImage, "digest" | "configDigest">
+
+/**
+ * Makes an image of the container of a sandbox of another process: `Container.commit` of the one that was made first and
+ * runs. The owner does it, in its own image store.
+ *
+ * @param wanted name, id, or the beginning of an id
+ * @throws SandboxError `not-found`, `stopped`, and what `Container.commit` throws
+ *
+ * @example
+ * ```ts
+ * import { commitSandbox } from "@ts-vmm/runtime"
+ *
+ * const { digest } = await commitSandbox("web", { name: "web:patched" })
+ * ```
+ */
+export async function commitSandbox(
+  wanted: string,
+  options: CommitRequest,
+  paths = defaultPaths(),
+): Promise<CommittedImage> {
+  const found = runningSandbox(wanted, paths)
+  return (await requestControl(found.path, { op: "commit", options })) as CommittedImage
+}
+
+/** @throws SandboxError `not-found`, `stopped` */
+function runningSandbox(wanted: string, paths: RuntimePaths): FoundSandbox {
+  const found = findSandbox(paths.stateDir, wanted)
+  if (found.alive) return found
+  throw new SandboxError("stopped", `sandbox ${wanted} is not running`)
 }
 
 /**

@@ -23,7 +23,7 @@ import { chooseHypervisor } from "./hypervisor/choose.js"
 import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
 import { fromImageError, type OpenedImage, openImage } from "./images.js"
 import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
-import { defaultPaths, defaultRegistriesFile } from "./paths.js"
+import { defaultPaths, defaultRegistriesFile, type RuntimePaths } from "./paths.js"
 import { type ControlRequest, serveControl } from "./state/control.js"
 import type { SandboxRecord, SandboxStatus } from "./state/record.js"
 import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
@@ -113,7 +113,7 @@ export class Sandbox extends SandboxEmitter {
       return new Sandbox(options, directory, image, hypervisor.name)
     })
     sandbox.timings.imageMs = performance.now() - startedAt
-    const booting = sandbox.#boot({ config, hypervisor, stateDir: paths.stateDir, startedAt })
+    const booting = sandbox.#boot({ config, hypervisor, paths, startedAt })
     try {
       await withDeadline(booting, "the guest's start", { timeoutMs: BOOT_TIMEOUT_MS, ...pickWait(options) })
       return sandbox
@@ -219,13 +219,14 @@ export class Sandbox extends SandboxEmitter {
     this.#exitCode = exitCode
   }
 
-  async #boot({ config, hypervisor, stateDir, startedAt }: StartPlan): Promise<void> {
+  async #boot({ config, hypervisor, paths, startedAt }: StartPlan): Promise<void> {
     this.#publish()
     this.#volumes = config.volumes
     this.#arriving?.begin()
     this.#guest = await bootGuest({
       hypervisor,
       directory: this.#directory.path,
+      diskFolder: paths.imageDir,
       image: this.image,
       arriving: this.#arriving,
       config,
@@ -237,7 +238,7 @@ export class Sandbox extends SandboxEmitter {
         this.timings.machineMs = performance.now() - startedAt
         this.#watch(machine)
         // Others' leftovers go while the guest boots and this process would only wait.
-        pruneSandboxes(stateDir, { finished: false })
+        pruneSandboxes(paths.stateDir, { finished: false })
       },
     })
     this.timings.readyMs = performance.now() - startedAt
@@ -324,7 +325,10 @@ export class Sandbox extends SandboxEmitter {
     this.#containerCount += 1
     const id = `c${this.#containerCount}`
     const { agent, vsock } = guest
-    const host = { agent, vsock, image: this.image.config, volumes: this.#volumes }
+    const host = {
+      ...{ agent, vsock, image: this.image.config, volumes: this.#volumes },
+      ...{ base: this.image.digest, imageDir: (this.#options.paths ?? defaultPaths()).imageDir },
+    }
     const container = await Container.start(
       host,
       id,
@@ -340,12 +344,24 @@ export class Sandbox extends SandboxEmitter {
     return container
   }
 
-  async #onControl(request: ControlRequest): Promise<void> {
+  async #onControl(request: ControlRequest): Promise<unknown> {
     if (request.op === "signal") await this.kill(request.signal)
-    else {
+    else if (request.op === "diff") return this.#firstContainer().diff()
+    else if (request.op === "commit") {
+      const { digest, configDigest } = await this.#firstContainer().commit(request.options)
+      return { digest, configDigest }
+    } else {
       // Answer first: the socket goes with the sandbox.
       setImmediate(() => this.destroy().catch(error => this.#report(error)))
     }
+    return undefined
+  }
+
+  /** What other processes mean by a sandbox: a sandbox of the command line has one container. */
+  #firstContainer(): Container {
+    const [container] = this.#containers.values()
+    if (container) return container
+    throw new SandboxError("stopped", `no container is running in the sandbox ${this.name}`)
   }
 
   #report(error: unknown): void {
@@ -377,7 +393,7 @@ export class Sandbox extends SandboxEmitter {
 interface StartPlan {
   readonly config: SandboxConfig
   readonly hypervisor: Hypervisor
-  readonly stateDir: string
+  readonly paths: RuntimePaths
   /** `performance.now()` when `create` was called. */
   readonly startedAt: number
 }

@@ -6,8 +6,9 @@ import {
   Sandbox,
   type SandboxMount,
   type SandboxProcess,
+  type SandboxStorage,
 } from "@ts-vmm/runtime"
-import { CliError } from "../exit.js"
+import { CliError, reportError } from "../exit.js"
 import { LayerSums, startProgress } from "../progress.js"
 
 /** Options of `run` as commander parses them. */
@@ -27,6 +28,7 @@ export interface RunOptions {
   readonly entrypoint?: string
   readonly hostname?: string
   readonly memory?: number
+  readonly storageOpt?: SandboxStorage
   readonly cpus?: number
   readonly hypervisor: string
   readonly umlMode: string
@@ -56,6 +58,7 @@ export async function run(image: string, command: string[], options: RunOptions)
     onImageProgress: layer => progress.show(layers.add(layer)),
   })
   await using sandbox = await creating.finally(() => progress.stop())
+  sandbox.on("error", reportDisk)
   if (options.debug) (await import("../log.js")).startDebugLog(sandbox)
   const container = await startContainer(sandbox, command, options, abort.signal)
   for (const signal of FORWARDED) process.off(signal, stopEarly)
@@ -64,6 +67,11 @@ export async function run(image: string, command: string[], options: RunOptions)
   if (options.json)
     console.error(JSON.stringify({ event: "exit", id: sandbox.id, exitCode, timings: sandbox.timings }))
   return exitCode
+}
+
+/** The program sees no more than an I/O error. */
+function reportDisk(error: Error & { code?: string }): void {
+  if (error.code === "no-space" || error.code === "disk-failed") reportError(error)
 }
 
 function sandboxOptions(
@@ -87,6 +95,7 @@ function sandboxOptions(
     ...defined({
       name: options.name,
       memoryMiB: options.memory,
+      storage: options.storageOpt,
       cpus: options.cpus,
       hostname: options.hostname,
       kernel: options.kernel,

@@ -5,6 +5,7 @@ import {
   parseMemoryMiB,
   parsePort,
   parseSeconds,
+  parseStorageOption,
   parseVolume,
 } from "../arguments.js"
 
@@ -41,6 +42,11 @@ export function addRun(program: Command): void {
     .option("--entrypoint <program>", "instead of the image's entrypoint")
     .option("--hostname <name>", "host name of the container")
     .option("-m, --memory <mib>", "RAM of the guest in MiB, or with a suffix (m, g)", parseMemoryMiB)
+    .option(
+      "--storage-opt <size=n>",
+      "what the container writes goes to a disk of at most this size, not to RAM (size=1g)",
+      parseStorageOption,
+    )
     .option("--cpus <n>", "virtual CPUs", parseCpus)
     .option("--hypervisor <name>", "auto, kvm or uml", "auto")
     .option("--uml-mode <mode>", "ptrace, or seccomp for trusted workloads", "ptrace")

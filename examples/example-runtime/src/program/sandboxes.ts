@@ -1,4 +1,5 @@
 import type { Command } from "commander"
+import { collect } from "../arguments.js"
 
 /** What is done with sandboxes that there are. */
 export function addSandboxes(program: Command): void {
@@ -16,6 +17,27 @@ export function addSandboxes(program: Command): void {
     .option("-s, --signal <signal>", "name or number", "SIGKILL")
     .option("--json", "one JSON array")
     .action(async (names, options) => (await import("../commands/kill.js")).kill(names, options))
+  program
+    .command("diff")
+    .description(
+      "List what the container of a running sandbox changed of its image: A added, C changed, D deleted",
+    )
+    .argument("<sandbox>", "name or id")
+    .option("--json", "one JSON array")
+    .action(async (name, options) => (await import("../commands/diff.js")).diff(name, options))
+  program
+    .command("commit")
+    .description("Make an image of what the container of a running sandbox is now")
+    .argument("<sandbox>", "name or id")
+    .argument("[name]", "of the image")
+    .option("-c, --change <instruction>", "as in a Dockerfile: CMD, ENV, USER, …", collect, [])
+    .option("-m, --message <text>", "what was done, for the image's history")
+    .option("-a, --author <text>", "who did it")
+    .option("--no-pause", "let the container's programs run meanwhile")
+    .option("--json", "one JSON object")
+    .action(async (sandbox, name, options) =>
+      (await import("../commands/commit.js")).commit(sandbox, name, options),
+    )
   program
     .command("rm")
     .description("Remove sandboxes that have ended")

@@ -43,6 +43,7 @@ bool any_message_decodes(const std::string& in) {
   ReseedRequest reseed;
   DateTimeRequest date;
   CallRequest call;
+  FilesRequest files;
   ProcessRequest process;
   bool any = decodes(in, sandbox);
   any |= decodes(in, container);
@@ -51,6 +52,7 @@ bool any_message_decodes(const std::string& in) {
   any |= decodes(in, reseed);
   any |= decodes(in, date);
   any |= decodes(in, call);
+  any |= decodes(in, files);
   any |= decodes(in, process);
   return any;
 }

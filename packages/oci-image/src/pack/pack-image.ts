@@ -18,12 +18,15 @@ export type LayerInput =
   | { readonly folder: string }
   | { readonly tar: AsyncIterable<Uint8Array> | Iterable<Uint8Array> }
 
+/** How to run an image: what a config document says of it. */
+export type RunOptions = Partial<Omit<ImageConfig, "platform">>
+
 /** What an image is made of. */
 export interface PackOptions {
   /** Lowest first. */
   readonly layers: readonly LayerInput[]
   /** How to run it. */
-  readonly config?: Partial<Omit<ImageConfig, "platform">>
+  readonly config?: RunOptions
   /** Default: Linux on this processor. */
   readonly platform?: Platform
   /** Name inside the layout. Default `latest`. */
@@ -83,12 +86,18 @@ export async function packImage(folder: string, options: PackOptions): Promise<P
   }
 }
 
-interface PackedLayer {
+/** A layer that was written, and the digest of its tar stream. */
+export interface PackedLayer {
   readonly descriptor: Descriptor
   readonly diffId: Digest
 }
 
-async function packLayer(folder: string, input: LayerInput, options: PackOptions): Promise<PackedLayer> {
+/** Writes a layer into the `blobs/sha256` of a folder. */
+export async function packLayer(
+  folder: string,
+  input: LayerInput,
+  options: Pick<PackOptions, "compression" | "signal">,
+): Promise<PackedLayer> {
   const temporary = join(folder, `.layer-${process.pid}`)
   const diff = createHash("sha256")
   const hashed = tap(layerTar(input), chunk => void diff.update(chunk), options.signal)
@@ -158,23 +167,27 @@ async function writeBlob(
 }
 
 function configDocument(options: PackOptions, layers: readonly PackedLayer[]): object {
-  const { env, cmd, entrypoint, workingDir, user, stopSignal, exposedPorts, volumes, labels } =
-    options.config ?? {}
-  const set = (keys: readonly string[]) => Object.fromEntries(keys.map(key => [key, {}]))
   return {
     ...(options.platform ?? hostPlatform()),
-    config: {
-      ...(env ? { Env: env } : {}),
-      ...(cmd ? { Cmd: cmd } : {}),
-      ...(entrypoint ? { Entrypoint: entrypoint } : {}),
-      ...(workingDir ? { WorkingDir: workingDir } : {}),
-      ...(user ? { User: user } : {}),
-      ...(stopSignal ? { StopSignal: stopSignal } : {}),
-      ...(exposedPorts ? { ExposedPorts: set(exposedPorts) } : {}),
-      ...(volumes ? { Volumes: set(volumes) } : {}),
-      ...(labels ? { Labels: labels } : {}),
-    },
+    config: runConfigDocument(options.config ?? {}),
     rootfs: { type: "layers", diff_ids: layers.map(layer => layer.diffId) },
+  }
+}
+
+/** The `config` of a config document. @see OCI image spec 1.1, config.md */
+export function runConfigDocument(config: RunOptions): object {
+  const { env, cmd, entrypoint, workingDir, user, stopSignal, exposedPorts, volumes, labels } = config
+  const set = (keys: readonly string[]) => Object.fromEntries(keys.map(key => [key, {}]))
+  return {
+    ...(env ? { Env: env } : {}),
+    ...(cmd ? { Cmd: cmd } : {}),
+    ...(entrypoint ? { Entrypoint: entrypoint } : {}),
+    ...(workingDir ? { WorkingDir: workingDir } : {}),
+    ...(user ? { User: user } : {}),
+    ...(stopSignal ? { StopSignal: stopSignal } : {}),
+    ...(exposedPorts ? { ExposedPorts: set(exposedPorts) } : {}),
+    ...(volumes ? { Volumes: set(volumes) } : {}),
+    ...(labels ? { Labels: labels } : {}),
   }
 }
 

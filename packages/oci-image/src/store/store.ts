@@ -4,6 +4,7 @@ import type { LazyImage } from "../lazy/lazy-image.js"
 import { keepLazyIndex, type OpenLazyOptions, openLazy } from "../lazy/verbs.js"
 import type { ImageLimits } from "../limits.js"
 import type { ImageSource } from "../sources/source.js"
+import { type CommitOptions, commitImage } from "./commit.js"
 import { type StoredContent, withContent } from "./content.js"
 import type { StoreContext } from "./context.js"
 import { type ImageDetails, imageDetails } from "./details.js"
@@ -113,6 +114,25 @@ export class ImageStore {
    */
   async buildRootfs(path: string, options: BuildOptions = {}): Promise<StoredImage> {
     return buildRootfs(this.#context, path, options)
+  }
+
+  /**
+   * Makes an image of a stored one and one more layer, a plain tar stream with whiteouts. The stream is not trusted: it
+   * is held to everything that a layer of a registry is.
+   *
+   * @param reference - the image below
+   * @throws ImageError `not-found`, and what {@link load} throws; whatever the stream throws
+   * @example
+   * ```ts
+   * await store.commit("debian:12", layerTar, { name: "mine", config: { cmd: ["/app"] }, comment: "with the app" })
+   * ```
+   */
+  async commit(
+    reference: string,
+    tar: AsyncIterable<Uint8Array>,
+    options: CommitOptions = {},
+  ): Promise<StoredImage> {
+    return commitImage(this.#context, reference, tar, options)
   }
 
   /**

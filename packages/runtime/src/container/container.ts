@@ -1,10 +1,12 @@
 import type { MessageInitShape } from "@bufbuild/protobuf"
-import type { AgentClient, CreateContainerRequestSchema } from "@ts-vmm/guest"
-import type { ImageConfig } from "@ts-vmm/oci-image"
+import type { AgentClient, ContainerChange, CreateContainerRequestSchema } from "@ts-vmm/guest"
+import type { Digest, ImageConfig, StoredImage } from "@ts-vmm/oci-image"
 import type { VsockDevice } from "@ts-vmm/vsock"
 import type { WaitOptions } from "../deadline.js"
 import { ExecError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
+import { streamFromAgent } from "./agent-stream.js"
+import { type ContainerCommitOptions, commitContainer } from "./commit.js"
 import { type ProcessExit, SandboxProcess } from "./process.js"
 import { containerRoot, containerStorages } from "./rootfs.js"
 import { containerFor, type ProcessOptions, processFor, resolveCommand } from "./spec.js"
@@ -16,6 +18,9 @@ export interface ContainerHost {
   readonly agent: AgentClient
   readonly vsock: VsockDevice
   readonly image: ImageConfig
+  /** The image itself, and the store that new images go to. */
+  readonly base: Digest
+  readonly imageDir: string
   readonly volumes: readonly Volume[]
 }
 
@@ -176,6 +181,70 @@ export class Container {
   /** Runs `script` with the image's /bin/sh. */
   shell(script: string, options: ExecOptions = {}): Promise<ExecResult> {
     return this.exec("/bin/sh", ["-c", script], options)
+  }
+
+  /**
+   * What the container changed of its image, sorted by path, as `docker diff` has it: folders with changes in them are
+   * changed themselves, and of what was deleted or hidden only the topmost path is told. What is mounted into it does not
+   * count. It may go on running; a file that comes or goes meanwhile may be missing.
+   *
+   * @throws SandboxError `agent-failed` for more than a million changes or paths above 4096 bytes; `guest-died`,
+   * `timeout`, `aborted`
+   * @example
+   * ```ts
+   * for (const { kind, path } of await container.diff()) console.log(kind, path)
+   * ```
+   */
+  async diff(options: WaitOptions = {}): Promise<ContainerChange[]> {
+    const { agent, vsock } = this.#host
+    const containerId = this.id
+    // Loaded when it is needed: a start does not pay for it.
+    const { ChangeListReader } = await import("@ts-vmm/guest")
+    const reader = new ChangeListReader()
+    try {
+      const call = (port: number) => agent.listChanges({ containerId, port }, options)
+      for await (const chunk of streamFromAgent(vsock, call)) reader.push(chunk)
+      return reader.end()
+    } catch (error) {
+      throw fromGuestError(error)
+    }
+  }
+
+  /**
+   * Makes an image of the container: its own image and one more layer with what it changed, as `docker commit` does. The
+   * container's programs stand still meanwhile. The image goes to the store that the sandbox's own came from.
+   *
+   * @throws SandboxError `image-not-found` when the sandbox's image is not in that store; `image-invalid` for a name that
+   * is none, or for changes that are no layer; `agent-failed` for a file called `.wh.…`, which no layer can have;
+   * `no-space`, `guest-died`, `timeout`, `aborted`
+   * @example
+   * ```ts
+   * const image = await container.commit({ name: "mine", config: { cmd: ["/app"] } })
+   * ```
+   */
+  commit(options: ContainerCommitOptions = {}): Promise<StoredImage> {
+    return commitContainer(this.#host, this.id, options)
+  }
+
+  /**
+   * A file or folder of the container as a tar stream, whose names begin with its own; those of the root with nothing.
+   * Links in the path lead nowhere outside the container, and the last one is not followed; what is mounted into the
+   * container is not seen. The stream ends only when it is whole; whoever stops reading ends the agent's work.
+   *
+   * **It is a guest's word**: unpack it with a program that refuses names and links that lead outside, as an ordinary
+   * user.
+   *
+   * @throws SandboxError `agent-failed` for a path that is not there, or more than a layer holds; `guest-died`, `timeout`,
+   * `aborted`
+   * @example
+   * ```ts
+   * await pipeline(container.copyOut("/var/log"), createWriteStream("log.tar"))
+   * ```
+   */
+  copyOut(path: string, options: WaitOptions = {}): AsyncGenerator<Buffer> {
+    const { agent, vsock } = this.#host
+    const containerId = this.id
+    return streamFromAgent(vsock, port => agent.packFiles({ containerId, path, port }, options))
   }
 
   /** Waits for the container's first program. */

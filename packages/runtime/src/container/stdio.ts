@@ -101,7 +101,10 @@ class Channel {
 }
 
 /** Not to be guessed, so that a program in the guest cannot take another's stream. */
-function listenOnRandomPort(vsock: VsockDevice, onConnection: (stream: VsockStream) => void): VsockListener {
+export function listenOnRandomPort(
+  vsock: VsockDevice,
+  onConnection: (stream: VsockStream) => void,
+): VsockListener {
   for (;;) {
     try {
       return vsock.listen(randomInt(FIRST_STDIO_PORT, LAST_STDIO_PORT), onConnection)

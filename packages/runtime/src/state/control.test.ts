@@ -9,12 +9,14 @@ import { type ControlRequest, requestControl, serveControl } from "./control.js"
 let directory: string
 let server: Server
 let asked: ControlRequest[]
+let answer: unknown
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), "tsv-"))
   asked = []
   server = await serveControl(directory, async request => {
     asked.push(request)
     if (request.op === "kill") throw new SandboxError("stopped", "too late")
+    return request.op === "diff" ? answer : undefined
   })
 })
 afterEach(() => {
@@ -34,6 +36,15 @@ describe("the control socket", () => {
     await expect(requestControl(directory, { op: "kill" })).rejects.toMatchObject({
       code: "stopped",
       message: "too late",
+    })
+  })
+
+  test("hands the owner's answer back, also a long one, and says when it is too long", async () => {
+    for (answer of [[], [{ path: "/a\n\u{1f600}" }], "x".repeat(1_000_000)])
+      expect(await requestControl(directory, { op: "diff" })).toEqual(answer)
+    answer = "x".repeat(64 * 1024 * 1024)
+    await expect(requestControl(directory, { op: "diff" })).rejects.toMatchObject({
+      code: "output-too-large",
     })
   })
 

@@ -1,5 +1,14 @@
 import { execFileSync } from "node:child_process"
-import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs"
 import { constants, tmpdir } from "node:os"
 import { join } from "node:path"
 import { IO_WRITE, IoBatch } from "@ts-vmm/native"
@@ -97,6 +106,27 @@ describe("file backend", () => {
     ).toBe(OK)
     expect(statSync(path).blocks).toBeLessThan(before)
     expect(statSync(path).size).toBe(1 << 20)
+  })
+
+  test("a write that the host cannot do is told with its errno; a refused one and a read are not", async () => {
+    const full = openSync("/dev/full", "r+")
+    const errors: number[] = []
+    const backend: BlockBackend = {
+      ...{ size: 1 << 20, readOnly: false, inMemory: false, discard: false, flushFds: [] },
+      locate: (offset, length, into) => into.add(full, offset, length),
+      close: () => closeSync(full),
+    }
+    const device = new BlockDevice(kept(backend), { onWriteError: errno => errors.push(errno) })
+    const driver = await MockDriver.attach(device, direct)
+    closers.push(() => driver[Symbol.asyncDispose]())
+    const block = new BlockDriver(driver)
+    const write = (sector: number) => block.request(defs.VIRTIO_BLK_T_OUT, sector, { data: [pattern(512)] })
+    expect((await write(1 << 20)).status).toBe(IOERR)
+    expect(errors).toEqual([])
+    expect((await write(0)).status).toBe(IOERR)
+    expect(errors).toEqual([constants.errno.ENOSPC])
+    expect((await block.request(defs.VIRTIO_BLK_T_IN, 0, { writable: [512] })).status).toBe(OK)
+    expect(errors).toHaveLength(1)
   })
 
   test("without VIRTIO_BLK_F_FLUSH a write is durable when it completes", async () => {

@@ -33,6 +33,11 @@ export interface BlockDeviceOptions {
    * count, at the size of their data, also those that are refused. A {@link RateLimiter} may be shared with other devices.
    */
   readonly rateLimit?: RateLimit | RateLimiter
+  /**
+   * Called with the errno, positive, of every write, flush or discard that the host could not do: the guest learns no more
+   * than that it failed. `EIO` for one that was cut short.
+   */
+  readonly onWriteError?: (errno: number) => void
 }
 
 /** What a device has done so far. */
@@ -57,6 +62,7 @@ const PACED_PER_TURN = 256
 /** A request on its way. */
 interface BlockTask extends IoTask {
   readonly queue: number
+  readonly changes: boolean
   readonly chain: DescriptorChain
   /** A write on a device whose driver does not flush is durable before it completes. */
   durable: boolean
@@ -94,6 +100,7 @@ export class BlockDevice implements VirtioDevice {
   readonly #gauge = new IoGauge()
   /** Lives as long as the device: a reset is no way to a fresh burst. */
   readonly #limiter: RateLimiter | undefined
+  readonly #onWriteError: ((errno: number) => void) | undefined
   readonly #disk: { -readonly [K in keyof DiskLimits]: DiskLimits[K] }
   #session: Session | undefined
 
@@ -101,6 +108,7 @@ export class BlockDevice implements VirtioDevice {
   constructor(backend: BlockBackend, options: BlockDeviceOptions = {}) {
     const { serial = "", queues = 1, queueSize = 256, blockSize = 512, rateLimit } = options
     checkOptions(serial, queues, blockSize)
+    this.#onWriteError = options.onWriteError
     this.#limiter = rateLimit && RateLimiter.of(rateLimit)
     this.#backend = backend
     this.queueSizes = new Array<number>(queues).fill(queueSize)
@@ -186,7 +194,7 @@ export class BlockDevice implements VirtioDevice {
       case "write":
         return this.#start(session, queue, chain, IO_WRITE)
       case "flush":
-        return this.#flush(session, { queue, chain, pending: 1, error: 0, durable: true })
+        return this.#flush(session, { queue, chain, changes: true, pending: 1, error: 0, durable: true })
       case "get-id":
         chain.write(0, this.#serial.subarray(0, Math.min(parser.length, defs.VIRTIO_BLK_ID_BYTES)))
         return this.#end(chain, defs.VIRTIO_BLK_S_OK)
@@ -201,7 +209,8 @@ export class BlockDevice implements VirtioDevice {
   #start(session: Session, queue: number, chain: DescriptorChain, opcode: number): undefined {
     const { sector, length } = this.#parser
     const read = opcode === IO_READ
-    const task: BlockTask = { queue, chain, pending: 1, error: 0, durable: read || session.flushes }
+    const durable = read || session.flushes
+    const task: BlockTask = { queue, chain, changes: !read, pending: 1, error: 0, durable }
     if (read) {
       this.counters.reads++
       this.counters.bytesRead += length
@@ -254,7 +263,8 @@ export class BlockDevice implements VirtioDevice {
     const ranges = this.#parser.ranges(chain, this.#disk)
     if (!ranges) return this.#end(chain, this.#parser.status)
     this.counters.discards++
-    const task: BlockTask = { queue, chain, pending: 1, error: 0, durable: session.flushes }
+    const durable = session.flushes
+    const task: BlockTask = { queue, chain, changes: true, pending: 1, error: 0, durable }
     for (const range of ranges) this.#addRange(session, task, range)
     session.io.settle(task)
     return undefined
@@ -274,6 +284,7 @@ export class BlockDevice implements VirtioDevice {
       this.#addFlush(session, task)
       return
     }
+    if (task.error !== 0 && task.changes && task.error !== -EOPNOTSUPP) this.#onWriteError?.(-task.error)
     const written = this.#end(task.chain, statusOf(task.error))
     session.ctx.complete(task.queue, task.chain, written)
   }
