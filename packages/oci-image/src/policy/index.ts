@@ -5,6 +5,7 @@
  */
 
 export { admitStored, type StoredSubject } from "./admit.js"
+export { type Attachments, folderAttachments } from "./attachments.js"
 export { CheckedSource, type CheckedSourceOptions } from "./checked-source.js"
 export { collectSignatures, type SignatureCollection } from "./collect.js"
 export { type Decision, decide, type PolicySubject } from "./decide.js"
@@ -22,7 +23,10 @@ export {
 } from "./provenance.js"
 export type { PublicKey } from "./public-key.js"
 export { registrySignatures, type SignatureRegistry } from "./registry-signatures.js"
+export { rootTar } from "./root-tar.js"
 export type { ScanCommand } from "./scan-command.js"
+export { type ScanOptions, type ScanVerdict, scanRoot } from "./scan-root.js"
+export { Scanner, type ScanSubject } from "./scanner.js"
 export {
   type FoundSignature,
   SIGNATURE_LIMITS,
