@@ -33,3 +33,4 @@ export {
   type SignatureReferrer,
   type SignatureSource,
 } from "./signature-source.js"
+export { type GateLoadOptions, type GateStore, TrustGate } from "./trust-gate.js"
