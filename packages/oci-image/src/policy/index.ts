@@ -23,7 +23,7 @@ export {
 } from "./provenance.js"
 export type { PublicKey } from "./public-key.js"
 export { registrySignatures, type SignatureRegistry } from "./registry-signatures.js"
-export { rootTar } from "./root-tar.js"
+export { type ReadableDisk, rootTar } from "./root-tar.js"
 export type { ScanCommand } from "./scan-command.js"
 export { type ScanOptions, type ScanVerdict, scanRoot } from "./scan-root.js"
 export { Scanner, type ScanSubject } from "./scanner.js"
@@ -33,4 +33,10 @@ export {
   type SignatureReferrer,
   type SignatureSource,
 } from "./signature-source.js"
-export { type GateLoadOptions, type GateStore, TrustGate } from "./trust-gate.js"
+export {
+  type GateImage,
+  type GateLoadOptions,
+  type GateSourceOptions,
+  type GateStore,
+  TrustGate,
+} from "./trust-gate.js"

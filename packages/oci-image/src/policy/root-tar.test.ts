@@ -1,7 +1,8 @@
 import { execFileSync } from "node:child_process"
-import { readFileSync, truncateSync, writeFileSync } from "node:fs"
+import { closeSync, openSync, readFileSync, truncateSync, writeFileSync, writeSync } from "node:fs"
 import { join } from "node:path"
 import { describe, expect, test } from "vitest"
+import { ImageError } from "../errors.js"
 import { TarReader } from "../layer/tar-reader.js"
 import { DEFAULT_LIMITS } from "../limits.js"
 import type { PackFile } from "../pack/items.js"
@@ -108,6 +109,28 @@ describe("the root of an image as a tar stream", () => {
     const listed = execFileSync("tar", ["-tf", file], { encoding: "utf8" }).trim().split("\n")
     expect(listed).toContain(`${"long/".repeat(40)}name`)
     expect(execFileSync("tar", ["-xOf", file, "big"]).length).toBe(300_001)
+  })
+
+  test("waits for content that has not arrived yet, and takes no zeros for it", async () => {
+    const content = "y".repeat(2_500_000)
+    const disk = await diskOf([{ path: "late", content }])
+    const [metadata, data] = disk.parts as [ImageDisk["parts"][number], ImageDisk["parts"][number]]
+    const bytes = readFileSync(data.path)
+    writeFileSync(data.path, Buffer.alloc(bytes.length))
+    const asked: [number, number][] = []
+    const prepare = async (at: number, length: number) => {
+      asked.push([at, length])
+      const file = openSync(data.path, "r+")
+      writeSync(file, bytes, at, length, at)
+      closeSync(file)
+    }
+    const tar = await tarOf({ ...disk, parts: [metadata, { ...data, prepare }] as ImageDisk["parts"] })
+    expect(readTar(tar).map(([entry, text]) => [entry.path, text === content])).toEqual([["late", true]])
+    expect(asked).toHaveLength(3)
+    expect(asked.every(([at, length]) => at % 4096 === 0 && length % 4096 === 0)).toBe(true)
+    const gone = () => Promise.reject(new ImageError("registry-unavailable", "gone"))
+    const broken = { ...disk, parts: [metadata, { ...data, prepare: gone }] as ImageDisk["parts"] }
+    expect(await codeOf(() => tarOf(broken))).toBe("registry-unavailable")
   })
 
   test("of an empty image is an empty tar", async () => {

@@ -1,19 +1,27 @@
 import { type FileHandle, open, readFile } from "node:fs/promises"
+import { BLOCK_SIZE } from "../erofs/defs.js"
 import { type ErofsFile, ErofsMetadata } from "../erofs/read.js"
 import { ImageError, ioError } from "../errors.js"
+import type { LazyDiskPart } from "../lazy/lazy-image.js"
 import { encodeTarHeader, tarEnd, tarPadding } from "../pack/tar-writer.js"
 import { readRange } from "../sources/beneath.js"
-import type { ImageDisk } from "../store/stored-image.js"
 
 /** Small pieces are handed on together. */
 const PIECE = 64 * 1024
+/** Content that may still have to arrive is waited for in pieces of this size. */
+const STEP = 1024 * 1024
+
+/** The files of an image's disk, all of which need not be there yet: `StoredImage` and `LazyImage` have one. */
+export interface ReadableDisk {
+  readonly parts: readonly LazyDiskPart[]
+}
 
 /**
  * An image's root as a tar stream, like `docker export`: what a guest that mounts the image's disk would see, layers
  * merged and whiteouts applied. Hard links, devices, owners, times and extended attributes are kept.
  *
- * @param disk - of an image in a store
- * @throws ImageError `store-corrupt` for a disk that is damaged, `io`
+ * @param disk - of an image in a store; what has not arrived yet is waited for
+ * @throws ImageError `store-corrupt` for a disk that is damaged, `io`, and what fetching throws
  * @example
  * ```ts
  * import { createWriteStream } from "node:fs"
@@ -26,7 +34,7 @@ const PIECE = 64 * 1024
  * if (image) await pipeline(rootTar(image.disk()), createWriteStream("debian.tar"))
  * ```
  */
-export async function* rootTar(disk: ImageDisk): AsyncGenerator<Buffer> {
+export async function* rootTar(disk: ReadableDisk): AsyncGenerator<Buffer> {
   const [metadata, ...data] = disk.parts
   if (!metadata) throw new ImageError("store-corrupt", "an image without a disk")
   const bytes = await readFile(metadata.path).catch(error => {
@@ -107,29 +115,27 @@ class RootWalk {
 
 /** The data parts behind a disk's metadata. */
 class DiskContents implements AsyncDisposable {
-  readonly #parts: { readonly path: string; readonly start: number; readonly end: number }[] = []
+  readonly #parts: { readonly part: LazyDiskPart; readonly start: number; readonly end: number }[] = []
   readonly #open = new Map<string, FileHandle>()
 
-  constructor(start: number, parts: ImageDisk["parts"]) {
+  constructor(start: number, parts: readonly LazyDiskPart[]) {
     let end = start
-    for (const { path, size } of parts) {
-      this.#parts.push({ path, start: end, end: end + size })
-      end += size
+    for (const part of parts) {
+      this.#parts.push({ part, start: end, end: end + part.size })
+      end += part.size
     }
   }
 
   /** Bytes of the disk, which lie in one part. */
   async *read(start: number, size: number): AsyncGenerator<Buffer> {
     if (size === 0) return
-    const part = this.#parts.find(one => start >= one.start && start + size <= one.end)
-    if (!part) throw new ImageError("store-corrupt", "the content of a file lies outside of the image's disk")
-    const file = await this.#file(part.path)
-    let left = size
-    for await (const bytes of readRange(file, start - part.start, start - part.start + size)) {
-      left -= bytes.length
-      yield bytes
-    }
-    if (left > 0) throw new ImageError("store-corrupt", "a data part of the image is too short")
+    const found = this.#parts.find(one => start >= one.start && start + size <= one.end)
+    if (!found)
+      throw new ImageError("store-corrupt", "the content of a file lies outside of the image's disk")
+    const file = await this.#file(found.part.path)
+    const end = start - found.start + size
+    for (let at = start - found.start; at < end; at += STEP)
+      yield* readStep(file, found.part, at, Math.min(STEP, end - at))
   }
 
   async #file(path: string): Promise<FileHandle> {
@@ -145,6 +151,22 @@ class DiskContents implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const file of this.#open.values()) await file.close()
   }
+}
+
+async function* readStep(
+  file: FileHandle,
+  part: LazyDiskPart,
+  at: number,
+  size: number,
+): AsyncGenerator<Buffer> {
+  // What has not arrived reads as zeros, which nobody must take for the content.
+  await part.prepare?.(at, size + (-size & (BLOCK_SIZE - 1)))
+  let left = size
+  for await (const bytes of readRange(file, at, at + size)) {
+    left -= bytes.length
+    yield bytes
+  }
+  if (left > 0) throw new ImageError("store-corrupt", "a data part of the image is too short")
 }
 
 async function* inPieces(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {

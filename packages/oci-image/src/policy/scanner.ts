@@ -3,16 +3,15 @@ import { stat } from "node:fs/promises"
 import type { Digest } from "../digest.js"
 import { ImageError, isImageError } from "../errors.js"
 import { Fields, parseJsonObject } from "../spec/json.js"
-import type { ImageDisk } from "../store/stored-image.js"
 import type { Attachments } from "./attachments.js"
-import { rootTar } from "./root-tar.js"
+import { type ReadableDisk, rootTar } from "./root-tar.js"
 import type { ScanCommand } from "./scan-command.js"
 import { type ScanVerdict, scanRoot } from "./scan-root.js"
 
 /** An image that a {@link Scanner} looks into. */
 export interface ScanSubject {
-  /** An image of a store: a `StoredImage` is one. */
-  readonly image: { readonly digest: Digest; disk(): ImageDisk }
+  /** An image: a `StoredImage` or `LazyImage` is one. */
+  readonly image: { readonly digest: Digest; disk(): ReadableDisk }
   /** Its name, for messages and for the program; empty when it has none. */
   readonly name: string
   /** Where verdicts on this image are kept. */

@@ -20,11 +20,12 @@ async function setUp() {
   signatures.put(signatureTag(digest), [signed(key, "registry.example/team/app", digest)])
   const trust = join(folder, "trust")
   const gate = (policy: Policy) => new TrustGate(policy, trust)
+  const open = async () => new LayoutSource(await LayoutFolder.open(layout))
   const load = async (policy: Policy, name = NAME) => {
     await using source = new LayoutSource(await LayoutFolder.open(layout))
     return await gate(policy).load(store, { name, source, signatures })
   }
-  return { digest, store, load, gate, trust }
+  return { digest, store, load, gate, trust, open, signatures }
 }
 
 function demanding(images = "registry.example/*", more: object = {}): Policy {
@@ -56,6 +57,16 @@ describe("a gate", () => {
     const { load, gate, trust } = await setUp()
     await gate(ALLOW_ALL).admit(await load(ALLOW_ALL), [NAME])
     expect(existsSync(trust)).toBe(false)
+  })
+
+  test("lets others bring an image in, and keeps what proves it", async () => {
+    const { open, gate, store, signatures } = await setUp()
+    await using inner = await open()
+    const source = gate(demanding()).source({ source: inner, reference: NAME, signatures })
+    const image = await store.load(source)
+    expect(await codeOf(() => gate(demanding()).admit(image, [NAME]))).toBe("policy-unsigned")
+    await gate(demanding()).keep(source)
+    await gate(demanding()).admit(image, [NAME])
   })
 
   test("that gets stricter asks for a new pull, after which the image runs", async () => {

@@ -3,19 +3,19 @@ import { isImageError } from "../errors.js"
 import type { Reference } from "../references.js"
 import type { ImageSource } from "../sources/source.js"
 import type { LoadOptions } from "../store/load-options.js"
-import type { ImageDisk } from "../store/stored-image.js"
 import { admitStored } from "./admit.js"
 import { type Attachments, folderAttachments } from "./attachments.js"
 import { CheckedSource } from "./checked-source.js"
 import { asksNothing, type Policy } from "./policy.js"
 import { decodeProvenance, encodeProvenance, mergeProvenance, type Provenance } from "./provenance.js"
+import type { ReadableDisk } from "./root-tar.js"
 import { Scanner } from "./scanner.js"
 import type { SignatureSource } from "./signature-source.js"
 
-/** What a gate needs of an image: a `StoredImage` is one. */
+/** What a gate needs of an image: a `StoredImage` or `LazyImage` is one. */
 export interface GateImage {
   readonly digest: Digest
-  disk(): ImageDisk
+  disk(): ReadableDisk
 }
 
 /** What a gate needs of a store: an `ImageStore` is one. */
@@ -23,15 +23,18 @@ export interface GateStore<Image extends GateImage> {
   load(source: ImageSource, options: LoadOptions): Promise<Image>
 }
 
-/** What is loaded through a gate. */
-export interface GateLoadOptions extends LoadOptions {
+/** An image on its way through a gate. */
+export interface GateSourceOptions {
   /** Where the image is; it stays open. */
   readonly source: ImageSource
-  /** The name that rules are looked up by, where it is another one than `name`: the one that a registry knows it by. */
-  readonly reference?: string | Reference
+  /** The name that rules are looked up by: the one that its registry knows it by. */
+  readonly reference?: string | Reference | undefined
   /** Where its signatures are. */
-  readonly signatures?: SignatureSource
+  readonly signatures?: SignatureSource | undefined
 }
+
+/** What is loaded through a gate; rules are looked up by `name` where there is no `reference`. */
+export interface GateLoadOptions extends GateSourceOptions, LoadOptions {}
 
 const PROVENANCE_FILE = "provenance.json"
 
@@ -70,6 +73,27 @@ export class TrustGate {
   }
 
   /**
+   * A source that gives an image only as the policy allows, for whoever brings it in without {@link load}:
+   * `ImageStore.openLazy`, say. Then {@link keep} comes before the image runs.
+   */
+  source(options: GateSourceOptions): CheckedSource {
+    return new CheckedSource({ policy: this.#policy, ...options })
+  }
+
+  /**
+   * Keeps what proves the image that a source of this gate found.
+   *
+   * @throws ImageError `io`
+   */
+  async keep({ provenance }: CheckedSource): Promise<void> {
+    if (!provenance) return
+    const attachments = this.#attachments(provenance.digest)
+    const older = readOlder(await attachments.get(PROVENANCE_FILE), provenance.digest)
+    const whole = older ? mergeProvenance(older, provenance) : provenance
+    await attachments.set(PROVENANCE_FILE, encodeProvenance(whole))
+  }
+
+  /**
    * Loads an image that the policy allows, and keeps what proves it.
    *
    * @throws ImageError `policy-denied`, `policy-digest`, `policy-unsigned`, `policy-signature` before anything is loaded;
@@ -79,10 +103,9 @@ export class TrustGate {
     store: GateStore<Image>,
     { source, reference, signatures, ...options }: GateLoadOptions,
   ): Promise<Image> {
-    const name = reference ?? options.name
-    await using checked = new CheckedSource({ policy: this.#policy, reference: name, source, signatures })
+    await using checked = this.source({ source, reference: reference ?? options.name, signatures })
     const image = await store.load(checked, options)
-    if (checked.provenance) await this.#keep(checked.provenance)
+    await this.keep(checked)
     return image
   }
 
@@ -102,13 +125,6 @@ export class TrustGate {
     const record = asksNothing(this.#policy) ? undefined : await attachments.get(PROVENANCE_FILE)
     admitStored(this.#policy, { names, digest: image.digest, record })
     await this.#scanner?.check({ image, name: names[0] ?? "", attachments, ...options })
-  }
-
-  async #keep(found: Provenance): Promise<void> {
-    const attachments = this.#attachments(found.digest)
-    const older = readOlder(await attachments.get(PROVENANCE_FILE), found.digest)
-    const whole = older ? mergeProvenance(older, found) : found
-    await attachments.set(PROVENANCE_FILE, encodeProvenance(whole))
   }
 
   #attachments(digest: Digest): Attachments {
