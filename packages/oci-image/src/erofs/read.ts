@@ -3,12 +3,15 @@ import type { NodeKind } from "../layer/tree.js"
 import {
   BLOCK_BITS,
   BLOCK_SIZE,
+  EROFS_BLOCK_MAP_ENTRY_SIZE,
   EROFS_DIRENT_SIZE,
   EROFS_I_DATALAYOUT_BIT,
+  EROFS_INODE_CHUNK_BASED,
   EROFS_INODE_EXTENDED_SIZE,
   EROFS_INODE_FLAT_INLINE,
   EROFS_INODE_FLAT_PLAIN,
   EROFS_INODE_LAYOUT_EXTENDED,
+  EROFS_NULL_ADDR,
   EROFS_SUPER_MAGIC_V1,
   EROFS_SUPER_OFFSET,
   EROFS_XATTR_ENTRY_SIZE,
@@ -33,13 +36,20 @@ export interface ErofsFile {
   readonly nlink: number
   /** Bytes of content. */
   readonly size: number
-  /** Byte of the disk at which the content of a file begins; it is not in the metadata part. */
-  readonly start: number
   readonly major: number
   readonly minor: number
   readonly xattrs: ReadonlyMap<string, Buffer> | undefined
 }
 
+/** A piece of a file's content: where it is on the disk, or a hole. */
+export interface ErofsRun {
+  /** Byte of the disk; it is not in the metadata part. */
+  readonly start: number | undefined
+  readonly size: number
+}
+
+/** How many blocks a chunk has, as a power of two. @see EROFS_CHUNK_FORMAT_BLKBITS_MASK */
+const CHUNK_BITS_MASK = 0x1f
 const FORMAT_MASK = S_IF.file | S_IF.directory | S_IF.char | S_IF.fifo
 const KINDS = new Map(Object.entries(S_IF).map(([kind, bits]) => [bits as number, kind as ErofsFile["kind"]]))
 const SELF: ReadonlySet<string> = new Set([".", ".."])
@@ -83,6 +93,28 @@ export class ErofsMetadata {
     return whole(() => this.#content(link).toString("latin1"))
   }
 
+  /** Where the content of a file is, in order. */
+  *runs({ nid, size }: ErofsFile): Generator<ErofsRun> {
+    const inode = whole(() => this.#inode(nid))
+    const layout = inode.readUInt16LE(INODE.format) >> EROFS_I_DATALAYOUT_BIT
+    const union = inode.readUInt32LE(INODE.u)
+    if (layout === EROFS_INODE_FLAT_PLAIN) yield { start: union * BLOCK_SIZE, size }
+    else if (layout === EROFS_INODE_CHUNK_BASED) yield* this.#chunks(inode, nid, size, union)
+    else throw corrupt(`file ${nid} has content of another layout`)
+  }
+
+  *#chunks(inode: Buffer, nid: number, size: number, format: number): Generator<ErofsRun> {
+    if (format & ~CHUNK_BITS_MASK) throw corrupt(`file ${nid} has chunks of another format`)
+    const chunk = BLOCK_SIZE * 2 ** format
+    const mapAt = nid * NID_UNIT + EROFS_INODE_EXTENDED_SIZE + xattrSize(inode)
+    const map = this.#range(mapAt, Math.ceil(size / chunk) * EROFS_BLOCK_MAP_ENTRY_SIZE)
+    for (let at = 0; at < size; at += chunk) {
+      const block = map.readUInt32LE((at / chunk) * EROFS_BLOCK_MAP_ENTRY_SIZE)
+      const start = block === EROFS_NULL_ADDR ? undefined : block * BLOCK_SIZE
+      yield { start, size: Math.min(chunk, size - at) }
+    }
+  }
+
   #file(nid: number): ErofsFile {
     const inode = this.#inode(nid)
     const bits = inode.readUInt16LE(INODE.mode)
@@ -102,7 +134,6 @@ export class ErofsMetadata {
       },
       nlink: inode.readUInt32LE(INODE.nlink),
       size: sizeOf(inode),
-      start: kind === "file" ? union * BLOCK_SIZE : 0,
       // linux/kdev_t.h, new_decode_dev
       major: isDevice ? (union & 0xfff00) >>> 8 : 0,
       minor: isDevice ? (union & 0xff) | ((union >>> 12) & 0xfff00) : 0,

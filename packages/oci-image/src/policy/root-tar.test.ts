@@ -2,8 +2,10 @@ import { execFileSync } from "node:child_process"
 import { closeSync, openSync, readFileSync, truncateSync, writeFileSync, writeSync } from "node:fs"
 import { join } from "node:path"
 import { describe, expect, test } from "vitest"
+import { writeMetadata } from "../erofs/write.js"
 import { ImageError } from "../errors.js"
 import { TarReader } from "../layer/tar-reader.js"
+import { TreeNode } from "../layer/tree.js"
 import { DEFAULT_LIMITS } from "../limits.js"
 import type { PackFile } from "../pack/items.js"
 import { packImage } from "../pack/pack-image.js"
@@ -131,6 +133,30 @@ describe("the root of an image as a tar stream", () => {
     const gone = () => Promise.reject(new ImageError("registry-unavailable", "gone"))
     const broken = { ...disk, parts: [metadata, { ...data, prepare: gone }] as ImageDisk["parts"] }
     expect(await codeOf(() => tarOf(broken))).toBe("registry-unavailable")
+  })
+
+  test("has zeros where sparse files have holes", async () => {
+    const folder = temporaryFolder()
+    const root = new TreeNode("directory")
+    const file = new TreeNode("file")
+    Object.assign(file, { size: 30_000, part: 0, block: 0, runs: [0, 1, 5, 2] })
+    root.children?.set("sparse", file)
+    const metadata = Buffer.concat([
+      ...writeMetadata({ root, partSizes: [3 * 4096], uuid: Buffer.alloc(16) }),
+    ])
+    const data = Buffer.concat([Buffer.alloc(4096, "a"), Buffer.alloc(4096, "b"), Buffer.alloc(4096, "c")])
+    const parts = [metadata, data].map((bytes, i) => {
+      const path = join(folder, `${i}`)
+      writeFileSync(path, bytes)
+      return { path, size: bytes.length }
+    })
+    const content = Buffer.alloc(30_000)
+    data.copy(content, 0, 0, 4096)
+    data.copy(content, 5 * 4096, 4096)
+    const entries = readTar(await tarOf({ parts, size: metadata.length + data.length }))
+    expect(entries.map(([entry, text]) => [entry.path, text === content.toString("latin1")])).toEqual([
+      ["sparse", true],
+    ])
   })
 
   test("of an empty image is an empty tar", async () => {

@@ -90,7 +90,8 @@ class RootWalk {
     if (first !== undefined) return
     if (file.nlink > 1) this.#names.set(file.nid, path)
     if (file.kind !== "file") return
-    yield* this.#contents.read(file.start, file.size)
+    for (const { start, size } of this.#metadata.runs(file))
+      yield* start === undefined ? hole(size) : this.#contents.read(start, size)
     yield tarPadding(file.size)
   }
 
@@ -151,6 +152,11 @@ class DiskContents implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const file of this.#open.values()) await file.close()
   }
+}
+
+/** A hole of a sparse file, as a guest reads it. */
+function* hole(size: number): Generator<Buffer> {
+  for (let left = size; left > 0; left -= PIECE) yield Buffer.alloc(Math.min(PIECE, left))
 }
 
 async function* readStep(
