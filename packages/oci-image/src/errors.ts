@@ -53,6 +53,14 @@ export type ImageErrorCode =
   | "registry-tls"
   | "registry-unauthorized"
   | "registry-unavailable"
+  // trust
+  | "policy-invalid"
+  | "policy-denied"
+  | "policy-digest"
+  | "policy-unsigned"
+  | "policy-signature"
+  | "scan-refused"
+  | "scan-failed"
   // bounds, store, system
   | "limit"
   | "index-corrupt"

@@ -19,6 +19,8 @@ export interface ResolveOptions {
   readonly platform: Platform
   readonly limits: ImageLimits
   readonly signal?: AbortSignal | undefined
+  /** Sees every index on the way to the manifest, proven, outermost first: a signature may be for one of them. */
+  readonly onIndex?: (document: Buffer) => void
 }
 
 /** An image that was found: its manifest, proven, and where its content is. */
@@ -60,6 +62,7 @@ export async function locateManifest(
       })
     }
     const document = await readDocument(blobs, at, "index", options.limits.documentBytes, options.signal)
+    options.onIndex?.(document)
     at = pickPlatform(
       readIndex(parseJsonObject(document, "index"), at.mediaType, options.limits),
       options.platform,
