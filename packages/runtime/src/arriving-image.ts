@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises"
-import type { ImageStore, LazyImage } from "@ts-vmm/oci-image"
+import { type ImageStore, type LazyImage, parseReference } from "@ts-vmm/oci-image"
 import type { RegistryClient } from "@ts-vmm/oci-image/registry"
 
 /** Told at most this often that content does not come: a guest may ask for it over and over. */
@@ -47,7 +47,9 @@ export class ArrivingImage implements AsyncDisposable {
     const { store, client, name } = this.#parts
     const { signal } = this.#abort
     await this.image.fill(signal)
-    await store.load(client.source(name), { name, signal })
+    // The image that was begun with, whatever its tag stands for by now.
+    const reference = { ...parseReference(name), digest: this.image.digest }
+    await store.load(client.source(reference), { name, signal })
   }
 
   /** Waits for a range of a part; one that does not come is told, besides being an I/O error in the guest. */

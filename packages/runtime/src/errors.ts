@@ -3,6 +3,7 @@
  *
  * - `invalid-argument`: the caller's options do not hold; the message names the option.
  * - `image-not-found`, `image-invalid`: the image cannot be found, or is refused.
+ * - `image-refused`: the policy does not let the image run; the message names the rule.
  * - `image-unavailable`: the registry that may have the image cannot be reached, or does not give it to us.
  * - `hypervisor-unavailable`: this host cannot run the hypervisor asked for; the message says why.
  * - `no-space`: the host lacks disk or shared memory for the sandbox.
@@ -22,6 +23,7 @@ export type SandboxErrorCode =
   | "image-not-found"
   | "image-invalid"
   | "image-unavailable"
+  | "image-refused"
   | "hypervisor-unavailable"
   | "no-space"
   | "disk-failed"

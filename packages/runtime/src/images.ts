@@ -1,14 +1,18 @@
 import {
   ImageError,
   type ImageErrorCode,
+  type ImageSource,
   ImageStore,
   type LazyImage,
   type LoadOptions,
   parseSource,
   type StoredImage,
 } from "@ts-vmm/oci-image"
+import type { TrustGate } from "@ts-vmm/oci-image/policy"
+import type { RegistryClient } from "@ts-vmm/oci-image/registry"
 import type { ArrivingImage } from "./arriving-image.js"
 import { SandboxError } from "./errors.js"
+import { admitImage, openTrustGate } from "./trust.js"
 
 /** Codes that mean "there is no such image", as opposed to one that is there and refused. */
 const NOT_FOUND: ReadonlySet<ImageErrorCode> = new Set<ImageErrorCode>([
@@ -27,6 +31,8 @@ export interface OpenImageOptions extends LoadOptions {
   readonly pull: PullPolicy
   /** Per-host settings of registries; need not be there. */
   readonly registriesFile: string
+  /** Which images may run; default `defaultPolicyFile()`, if it is there. */
+  readonly policyFile?: string | undefined
   /** Whether to begin before all of it is there, if that can be. */
   readonly lazy: boolean
 }
@@ -42,15 +48,16 @@ export interface OpenedImage {
  * The image named by a user: one of the store; a folder or archive that is put into the store first; or one that a
  * registry is asked for. One that is there already is opened without reading its layers.
  *
- * @throws SandboxError `image-not-found`, `image-unavailable`, `image-invalid`, `no-space`, `aborted`
+ * @throws SandboxError `image-not-found`, `image-unavailable`, `image-refused`, `image-invalid`, `no-space`, `aborted`
  */
 export async function openImage(name: string, options: OpenImageOptions): Promise<OpenedImage> {
-  const { imageDir, pull, signal } = options
+  const { imageDir, signal } = options
   try {
     const store = await ImageStore.open(imageDir)
-    if (parseSource(name)) return { image: await store.load(name, options) }
-    const image = pull === "always" ? undefined : await store.get(name)
-    return image ? { image } : await pullImage(store, name, options)
+    const gate = await openTrustGate(imageDir, options.policyFile)
+    const opened = await findImage(store, gate, name, options)
+    await admit(store, gate, opened, name, signal)
+    return opened
   } catch (error) {
     if (signal?.aborted && error === signal.reason)
       throw new SandboxError("aborted", "loading the image was aborted", { cause: error })
@@ -58,7 +65,56 @@ export async function openImage(name: string, options: OpenImageOptions): Promis
   }
 }
 
-async function pullImage(store: ImageStore, name: string, options: OpenImageOptions): Promise<OpenedImage> {
+/** An image that is refused goes as it came. */
+async function admit(
+  store: ImageStore,
+  gate: TrustGate | undefined,
+  { image, arriving }: OpenedImage,
+  name: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  try {
+    if (gate) await admitImage(gate, store, image, name, signal)
+  } catch (error) {
+    await arriving?.[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+/**
+ * Asks the policy about an image of the store that a program has already.
+ *
+ * @throws SandboxError `image-refused`, `aborted`
+ */
+export async function admitStoredImage(
+  image: StoredImage,
+  { imageDir, policyFile, signal }: Pick<OpenImageOptions, "imageDir" | "policyFile" | "signal">,
+): Promise<void> {
+  try {
+    const gate = await openTrustGate(imageDir, policyFile)
+    if (gate) await admitImage(gate, await ImageStore.open(imageDir), image, undefined, signal)
+  } catch (error) {
+    throw fromImageError(error, image.digest)
+  }
+}
+
+async function findImage(
+  store: ImageStore,
+  gate: TrustGate | undefined,
+  name: string,
+  options: OpenImageOptions,
+): Promise<OpenedImage> {
+  if (parseSource(name)) return { image: await store.load(name, options) }
+  const image = options.pull === "always" ? undefined : await store.get(name)
+  return image ? { image } : await pullImage(store, gate, name, options)
+}
+
+async function pullImage(
+  store: ImageStore,
+  gate: TrustGate | undefined,
+  name: string,
+  options: OpenImageOptions,
+): Promise<OpenedImage> {
   if (options.pull === "never") {
     const what = "it is not in the store, and is no oci:DIR, oci-archive:FILE or docker-archive:FILE"
     throw new ImageError("not-found", what)
@@ -68,15 +124,30 @@ async function pullImage(store: ImageStore, name: string, options: OpenImageOpti
   const client = new RegistryClient({ hosts: loadRegistryHosts(options.registriesFile) })
   let arriving: ArrivingImage | undefined
   try {
-    const source = client.source(name)
+    const source = await allowedSource(gate, client, name)
     const lazy = options.lazy ? await store.openLazy(source, options) : undefined
-    if (!lazy) return { image: await store.load(source, { ...options, name }) }
+    const image = lazy ?? (await store.load(source, { ...options, name }))
+    await source.keep()
+    if (!lazy) return { image }
     const { ArrivingImage } = await import("./arriving-image.js")
     arriving = new ArrivingImage({ store, client, name, image: lazy })
     return { image: lazy, arriving }
   } finally {
     if (!arriving) await client[Symbol.asyncDispose]()
   }
+}
+
+/** A registry's image as the policy allows it. */
+async function allowedSource(
+  gate: TrustGate | undefined,
+  client: RegistryClient,
+  name: string,
+): Promise<ImageSource & { keep(): Promise<void> }> {
+  const source = client.source(name)
+  if (!gate) return Object.assign(source, { keep: async () => undefined })
+  const { registrySignatures } = await import("@ts-vmm/oci-image/policy")
+  const checked = gate.source({ source, reference: name, signatures: registrySignatures(client, name) })
+  return Object.assign(checked, { keep: () => gate.keep(checked) })
 }
 
 /**
@@ -99,6 +170,8 @@ export function fromImageError(error: unknown, name: string): unknown {
     return new SandboxError("image-not-found", `no such image: ${name} (${error.message})`, { cause: error })
   if (error.code.startsWith("registry-"))
     return new SandboxError("image-unavailable", `cannot pull ${name}: ${error.message}`, { cause: error })
+  if (/^(policy|scan)-/.test(error.code))
+    return new SandboxError("image-refused", error.message, { cause: error })
   return new SandboxError("image-invalid", `image ${name}: ${error.message}`, { cause: error })
 }
 

@@ -20,6 +20,8 @@ export interface SandboxOptions extends WaitOptions {
   readonly pull?: PullPolicy
   /** Per-host settings of registries. Default: `defaultRegistriesFile()`. */
   readonly registriesFile?: string
+  /** Which images may run. Default: `defaultPolicyFile()`, if it is there. */
+  readonly policyFile?: string
   /**
    * Begin before all of a registry's image is there, if it was there before (`ImageStore.keepLazyIndex`): content is
    * fetched as it is read, and the rest meanwhile. What cannot be fetched is an I/O error in the guest and an `error`

@@ -44,13 +44,31 @@ export function defaultPaths(env: NodeJS.ProcessEnv = process.env): RuntimePaths
  * ```
  */
 export function defaultRegistriesFile(env: NodeJS.ProcessEnv = process.env): string {
-  if (env["TS_VMM_REGISTRIES"]) return env["TS_VMM_REGISTRIES"]
-  if (process.getuid?.() === 0) return "/etc/ts-vmm/registries.json"
-  return join(
-    env["XDG_CONFIG_HOME"] || join(env["HOME"] || homedir(), ".config"),
-    "ts-vmm",
-    "registries.json",
-  )
+  return env["TS_VMM_REGISTRIES"] || join(configDir(env), "registries.json")
+}
+
+/**
+ * The file that says which images may run (`loadPolicy` of `@ts-vmm/oci-image/policy`): for root
+ * /etc/ts-vmm/policy.json, for others below XDG_CONFIG_HOME; it need not be there. TS_VMM_POLICY overrides it; that one
+ * has to be.
+ *
+ * @example
+ * ```ts
+ * import { defaultPolicyFile } from "@ts-vmm/runtime"
+ *
+ * console.log(defaultPolicyFile().path)
+ * ```
+ */
+export function defaultPolicyFile(env: NodeJS.ProcessEnv = process.env): { path: string; isNamed: boolean } {
+  const named = env["TS_VMM_POLICY"]
+  return named
+    ? { path: named, isNamed: true }
+    : { path: join(configDir(env), "policy.json"), isNamed: false }
+}
+
+function configDir(env: NodeJS.ProcessEnv): string {
+  if (process.getuid?.() === 0) return "/etc/ts-vmm"
+  return join(env["XDG_CONFIG_HOME"] || join(env["HOME"] || homedir(), ".config"), "ts-vmm")
 }
 
 function defaultStateDir(uid: number, env: NodeJS.ProcessEnv): string {

@@ -21,7 +21,7 @@ import { SandboxEmitter, type SandboxExitReason } from "./events.js"
 import { fromGuestError } from "./guest-errors.js"
 import { chooseHypervisor } from "./hypervisor/choose.js"
 import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
-import { fromImageError, type OpenedImage, openImage } from "./images.js"
+import { admitStoredImage, fromImageError, type OpenedImage, openImage } from "./images.js"
 import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
 import { defaultPaths, defaultRegistriesFile, type RuntimePaths } from "./paths.js"
 import { type ControlRequest, serveControl } from "./state/control.js"
@@ -98,7 +98,7 @@ export class Sandbox extends SandboxEmitter {
    * Boots a sandbox. It has no container yet: `exec`, `spawn` and `shell` make one when they are first used,
    * `createContainer` makes them one by one.
    *
-   * @throws SandboxError `invalid-argument`, `image-not-found`, `image-unavailable`, `image-invalid`, `name-in-use`, `no-space`,
+   * @throws SandboxError `invalid-argument`, `image-not-found`, `image-unavailable`, `image-refused`, `image-invalid`, `name-in-use`, `no-space`,
    * `hypervisor-unavailable`, `boot-failed`, `timeout`, `aborted`
    */
   static async create(options: SandboxOptions): Promise<Sandbox> {
@@ -400,11 +400,16 @@ interface StartPlan {
 
 async function findImage(imageDir: string, options: SandboxOptions): Promise<OpenedImage> {
   const { image, pull = "missing", lazy = false, signal, onImageProgress } = options
-  if (typeof image !== "string") return { image }
+  const { policyFile } = options
+  if (typeof image !== "string") {
+    await admitStoredImage(image, { imageDir, policyFile, ...(signal ? { signal } : {}) })
+    return { image }
+  }
   return openImage(image, {
     imageDir,
     pull,
     lazy,
+    policyFile,
     registriesFile: options.registriesFile ?? defaultRegistriesFile(),
     ...(signal ? { signal } : {}),
     ...(onImageProgress ? { onProgress: onImageProgress } : {}),

@@ -1,6 +1,6 @@
-import { familiarName, normalizeName } from "@ts-vmm/oci-image"
+import { familiarName, type LoadProgress, normalizeName } from "@ts-vmm/oci-image"
 import { loadRegistryHosts, RegistryClient } from "@ts-vmm/oci-image/registry"
-import { defaultRegistriesFile } from "@ts-vmm/runtime"
+import { defaultPaths, defaultRegistriesFile, openTrustGate } from "@ts-vmm/runtime"
 import { interruptible } from "../../interrupt.js"
 import { startLayerReport } from "../../layer-report.js"
 import { openStore } from "../../store.js"
@@ -19,7 +19,12 @@ export async function pull(text: string, options: PullOptions): Promise<void> {
   const report = await startLayerReport(options)
   const image = await interruptible("the pull", async signal => {
     await using client = new RegistryClient({ hosts: loadRegistryHosts(defaultRegistriesFile()) })
-    return await store.load(client.source(text), { name, signal, onProgress: layer => report.show(layer) })
+    const load = { name, signal, onProgress: (layer: LoadProgress) => report.show(layer) }
+    const gate = await openTrustGate(defaultPaths().imageDir)
+    if (!gate) return await store.load(client.source(text), load)
+    const { registrySignatures } = await import("@ts-vmm/oci-image/policy")
+    const signatures = registrySignatures(client, text)
+    return await gate.load(store, { ...load, source: client.source(text), reference: text, signatures })
   }).finally(() => report.stop())
   if (options.keepIndex) await store.keepLazyIndex(name)
   const isNew = before?.digest !== image.digest
