@@ -8,7 +8,7 @@ import { MEMORY, temporaryFolder } from "../test-support/images.js"
 let child: Child
 
 beforeAll(async () => {
-  child = await bundleChild("crash-child")
+  child = await bundleChild("crash-child", true)
 })
 afterAll(() => child[Symbol.dispose]())
 

@@ -1,7 +1,9 @@
 import { rmSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { build } from "tsup"
+import { build, type Options } from "tsup"
+
+type Plugin = NonNullable<Options["esbuildPlugins"]>[number]
 
 const HERE = fileURLToPath(new URL(".", import.meta.url))
 
@@ -10,18 +12,28 @@ export interface Child extends Disposable {
   readonly path: string
 }
 
+const READ_HERE: Plugin = {
+  name: "read-here",
+  setup: build =>
+    build.onResolve({ filter: /\/read-layer-apart\.js$/ }, () => ({
+      path: join(HERE, "read-layer-here.ts"),
+    })),
+}
+
 /**
  * Bundles a program of this folder: a process of its own cannot read sources as tests do, and a bundle starts faster.
  *
  * @param name - file name without `.ts`
+ * @param readsHere - whether it reads layers itself, and not by further processes
  */
-export async function bundleChild(name: string): Promise<Child> {
+export async function bundleChild(name: string, readsHere = false): Promise<Child> {
   // Beside the packages that it may need.
   const outDir = join(HERE, `../../node_modules/.${name}-${process.pid}`)
   await build({
     ...{ entry: [join(HERE, `${name}.ts`)], outDir, format: "esm", noExternal: [/./] },
     ...{ outExtension: () => ({ js: ".mjs" }), config: false, dts: false },
     ...{ silent: true, sourcemap: false, splitting: false },
+    esbuildPlugins: readsHere ? [READ_HERE] : [],
   })
   return {
     path: join(outDir, `${name}.mjs`),

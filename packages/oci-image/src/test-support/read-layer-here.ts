@@ -1,0 +1,31 @@
+import { encodeLayerIndex } from "../layer/layer-index.js"
+import { PartWriter } from "../layer/part-writer.js"
+import { type LayerInput, readLayer } from "../layer/read-layer.js"
+import type { ReadLayerApartOptions } from "../layer/read-layer-apart.js"
+
+/**
+ * Reads a layer as `readLayerApart` does, in this process: where hundreds of layers are read, and every write of the
+ * data part and the index is a step to fail at.
+ */
+export async function readLayerApart(options: ReadLayerApartOptions): Promise<void> {
+  const { task, data, index } = options
+  const part = new PartWriter(data)
+  const { diffId, root } = await readLayer({ ...task, blob: teed(options), part })
+  const bytes = encodeLayerIndex({ diffId, dataSize: part.size, root })
+  await index.write(bytes, 0, bytes.length, 0)
+}
+
+function teed({ blob, tee }: ReadLayerApartOptions): LayerInput {
+  return {
+    get bytesRead() {
+      return blob.bytesRead
+    },
+    async next() {
+      const chunk = await blob.next()
+      if (chunk) await tee?.(chunk)
+      return chunk
+    },
+    drain: () => blob.drain(),
+    close: () => blob.close(),
+  }
+}
