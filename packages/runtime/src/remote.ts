@@ -7,7 +7,7 @@ import { type CommitRequest, requestControl } from "./state/control.js"
 import { type FoundSandbox, findSandbox, removeSandbox as removeFolder } from "./state/sandbox-directory.js"
 
 /** How long a killed sandbox may take to remove itself. */
-const REMOVE_TIMEOUT_MS = 10_000
+const REMOVE_TIMEOUT_MS = 30_000
 const POLL_MS = 20
 
 /**

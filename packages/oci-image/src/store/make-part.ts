@@ -107,10 +107,19 @@ async function checkPart(
   }
 }
 
-/** Whether a part is there with all its bytes; one that lost some in a power cut has to be made again. */
+/** A file that cannot be looked at is no missing one: a good part would be made again, and taken away for it. */
+function ignoreMissing(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT") throw ioError(error, "cannot read the image store")
+}
+
+/**
+ * Whether a part is there with all its bytes; one that lost some in a power cut has to be made again.
+ *
+ * @throws ImageError `io` when it cannot be told
+ */
 export async function isPartWhole(folder: StoreFolder, digest: Digest): Promise<boolean> {
-  const data = await stat(folder.part(digest, "data")).catch(() => undefined)
-  const file = data && (await open(folder.part(digest, "index")).catch(() => undefined))
+  const data = await stat(folder.part(digest, "data")).catch(ignoreMissing)
+  const file = data && (await open(folder.part(digest, "index")).catch(ignoreMissing))
   if (!file) return false
   try {
     const { buffer, bytesRead } = await file.read(
