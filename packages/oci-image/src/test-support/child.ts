@@ -1,4 +1,4 @@
-import { rmSync } from "node:fs"
+import { copyFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { build, type Options } from "tsup"
@@ -6,6 +6,9 @@ import { build, type Options } from "tsup"
 type Plugin = NonNullable<Options["esbuildPlugins"]>[number]
 
 const HERE = fileURLToPath(new URL(".", import.meta.url))
+
+/** The script that reads layers, as it is built. */
+const LAYER_PROCESS = join(HERE, "../../dist/layer-process.cjs")
 
 /** A program for a process of its own, in one file; it is gone after disposal. */
 export interface Child extends Disposable {
@@ -35,6 +38,8 @@ export async function bundleChild(name: string, readsHere = false): Promise<Chil
     ...{ silent: true, sourcemap: false, splitting: false },
     esbuildPlugins: readsHere ? [READ_HERE] : [],
   })
+  // Where a bundle looks for it first.
+  if (!readsHere) copyFileSync(LAYER_PROCESS, join(outDir, "layer-process.cjs"))
   return {
     path: join(outDir, `${name}.mjs`),
     [Symbol.dispose]: () => rmSync(outDir, { recursive: true }),
