@@ -56,3 +56,8 @@ export function deferred<T>(): Deferred<T> {
 function ignoreLateFailure(): undefined {
   return undefined
 }
+
+/** The part of larger options that says how long to wait. */
+export function pickWait({ signal, timeoutMs }: WaitOptions): WaitOptions {
+  return { ...(signal ? { signal } : {}), ...(timeoutMs === undefined ? {} : { timeoutMs }) }
+}

@@ -12,6 +12,8 @@ import type { TrustGate } from "@ts-vmm/oci-image/policy"
 import type { RegistryClient } from "@ts-vmm/oci-image/registry"
 import type { ArrivingImage } from "./arriving-image.js"
 import { SandboxError } from "./errors.js"
+import type { SandboxOptions } from "./options.js"
+import { defaultRegistriesFile } from "./paths.js"
 import { admitImage, openTrustGate } from "./trust.js"
 
 /** Codes that mean "there is no such image", as opposed to one that is there and refused. */
@@ -26,7 +28,7 @@ const NOT_FOUND: ReadonlySet<ImageErrorCode> = new Set<ImageErrorCode>([
 export type PullPolicy = "missing" | "always" | "never"
 
 /** How {@link openImage} finds an image. */
-export interface OpenImageOptions extends LoadOptions {
+interface OpenImageOptions extends LoadOptions {
   readonly imageDir: string
   readonly pull: PullPolicy
   /** Per-host settings of registries; need not be there. */
@@ -45,12 +47,35 @@ export interface OpenedImage {
 }
 
 /**
+ * The image that a sandbox's options name, ready to run.
+ *
+ * @throws SandboxError as {@link openImage}
+ */
+export async function imageOf(options: SandboxOptions, imageDir: string): Promise<OpenedImage> {
+  const { image, pull = "missing", lazy = false, signal, onImageProgress } = options
+  const { policyFile } = options
+  if (typeof image !== "string") {
+    await admitStoredImage(image, { imageDir, policyFile, ...(signal ? { signal } : {}) })
+    return { image }
+  }
+  return openImage(image, {
+    imageDir,
+    pull,
+    lazy,
+    policyFile,
+    registriesFile: options.registriesFile ?? defaultRegistriesFile(),
+    ...(signal ? { signal } : {}),
+    ...(onImageProgress ? { onProgress: onImageProgress } : {}),
+  })
+}
+
+/**
  * The image named by a user: one of the store; a folder or archive that is put into the store first; or one that a
  * registry is asked for. One that is there already is opened without reading its layers.
  *
  * @throws SandboxError `image-not-found`, `image-unavailable`, `image-refused`, `image-invalid`, `no-space`, `aborted`
  */
-export async function openImage(name: string, options: OpenImageOptions): Promise<OpenedImage> {
+async function openImage(name: string, options: OpenImageOptions): Promise<OpenedImage> {
   const { imageDir, signal } = options
   try {
     const store = await ImageStore.open(imageDir)
@@ -86,7 +111,7 @@ async function admit(
  *
  * @throws SandboxError `image-refused`, `aborted`
  */
-export async function admitStoredImage(
+async function admitStoredImage(
   image: StoredImage,
   { imageDir, policyFile, signal }: Pick<OpenImageOptions, "imageDir" | "policyFile" | "signal">,
 ): Promise<void> {

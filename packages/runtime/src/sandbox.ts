@@ -15,17 +15,18 @@ import {
 import { type SandboxProcess, signalNumber } from "./container/process.js"
 import { resolveCommand } from "./container/spec.js"
 import type { Volume } from "./container/volumes.js"
-import { deferred, type WaitOptions, withDeadline } from "./deadline.js"
+import { deferred, pickWait, type WaitOptions, withDeadline } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { SandboxEmitter, type SandboxExitReason } from "./events.js"
 import { fromGuestError } from "./guest-errors.js"
 import { chooseHypervisor } from "./hypervisor/choose.js"
 import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
-import { admitStoredImage, fromImageError, type OpenedImage, openImage } from "./images.js"
+import { fromImageError, imageOf, type OpenedImage } from "./images.js"
 import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
-import { defaultPaths, defaultRegistriesFile, type RuntimePaths } from "./paths.js"
+import { defaultPaths, type RuntimePaths } from "./paths.js"
+import { answerControl } from "./state/answer-control.js"
 import { type ControlRequest, serveControl } from "./state/control.js"
-import type { SandboxRecord, SandboxStatus } from "./state/record.js"
+import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
 import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
 
 /** Default for a guest to come up; a hundred times what it takes on a quiet machine. */
@@ -107,7 +108,7 @@ export class Sandbox extends SandboxEmitter {
     const hypervisor = await chooseHypervisor(config)
     hypervisor.check(config)
     const paths = options.paths ?? defaultPaths()
-    const image = await findImage(paths.imageDir, options)
+    const image = await imageOf(options, paths.imageDir)
     const sandbox = await makeSandbox(image, () => {
       const directory = SandboxDirectory.create(paths.stateDir, options.name)
       return new Sandbox(options, directory, image, hypervisor.name)
@@ -344,24 +345,13 @@ export class Sandbox extends SandboxEmitter {
     return container
   }
 
-  async #onControl(request: ControlRequest): Promise<unknown> {
-    if (request.op === "signal") await this.kill(request.signal)
-    else if (request.op === "diff") return this.#firstContainer().diff()
-    else if (request.op === "commit") {
-      const { digest, configDigest } = await this.#firstContainer().commit(request.options)
-      return { digest, configDigest }
-    } else {
-      // Answer first: the socket goes with the sandbox.
-      setImmediate(() => this.destroy().catch(error => this.#report(error)))
-    }
-    return undefined
-  }
-
-  /** What other processes mean by a sandbox: a sandbox of the command line has one container. */
-  #firstContainer(): Container {
-    const [container] = this.#containers.values()
-    if (container) return container
-    throw new SandboxError("stopped", `no container is running in the sandbox ${this.name}`)
+  #onControl(request: ControlRequest): Promise<unknown> {
+    return answerControl(request, {
+      name: this.name,
+      containers: this.#containers.values(),
+      kill: signal => this.kill(signal),
+      end: () => void this.destroy().catch(error => this.#report(error)),
+    })
   }
 
   #report(error: unknown): void {
@@ -398,24 +388,6 @@ interface StartPlan {
   readonly startedAt: number
 }
 
-async function findImage(imageDir: string, options: SandboxOptions): Promise<OpenedImage> {
-  const { image, pull = "missing", lazy = false, signal, onImageProgress } = options
-  const { policyFile } = options
-  if (typeof image !== "string") {
-    await admitStoredImage(image, { imageDir, policyFile, ...(signal ? { signal } : {}) })
-    return { image }
-  }
-  return openImage(image, {
-    imageDir,
-    pull,
-    lazy,
-    policyFile,
-    registriesFile: options.registriesFile ?? defaultRegistriesFile(),
-    ...(signal ? { signal } : {}),
-    ...(onImageProgress ? { onProgress: onImageProgress } : {}),
-  })
-}
-
 /** Makes a sandbox that owns its image; one that cannot be made leaves nothing of an image on its way. */
 async function makeSandbox(image: OpenedImage, make: () => Sandbox): Promise<Sandbox> {
   try {
@@ -424,12 +396,4 @@ async function makeSandbox(image: OpenedImage, make: () => Sandbox): Promise<San
     await image.arriving?.[Symbol.asyncDispose]()
     throw error
   }
-}
-
-function isOver(record: SandboxRecord): boolean {
-  return record.status === "stopped" || record.status === "failed"
-}
-
-function pickWait({ signal, timeoutMs }: WaitOptions): WaitOptions {
-  return { ...(signal ? { signal } : {}), ...(timeoutMs === undefined ? {} : { timeoutMs }) }
 }

@@ -25,6 +25,11 @@ export interface SandboxRecord {
   readonly exitCode?: number
 }
 
+/** Whether a record says that its sandbox has ended. */
+export function isOver(record: SandboxRecord): boolean {
+  return record.status === "stopped" || record.status === "failed"
+}
+
 const RECORD_FILE = "record.json"
 const MAX_RECORD_BYTES = 64 * 1024
 

@@ -1,0 +1,42 @@
+import type { Container } from "../container/container.js"
+import { SandboxError } from "../errors.js"
+import type { ControlRequest } from "./control.js"
+
+/** A sandbox as far as other processes may reach it. */
+export interface Controlled {
+  readonly name: string
+  readonly containers: Iterable<Container>
+  kill(signal: number): Promise<void>
+  /** Begins its end. */
+  end(): void
+}
+
+/**
+ * Does what another process of this user asks of a sandbox.
+ *
+ * @returns what it is told
+ * @throws SandboxError `stopped`, and what the containers throw
+ */
+export async function answerControl(request: ControlRequest, sandbox: Controlled): Promise<unknown> {
+  switch (request.op) {
+    case "signal":
+      await sandbox.kill(request.signal)
+      return undefined
+    case "diff":
+      return firstContainer(sandbox).diff()
+    case "commit": {
+      const { digest, configDigest } = await firstContainer(sandbox).commit(request.options)
+      return { digest, configDigest }
+    }
+    default:
+      // Answer first: the socket goes with the sandbox.
+      setImmediate(() => sandbox.end())
+      return undefined
+  }
+}
+
+/** What other processes mean by a sandbox: a sandbox of the command line has one container. */
+function firstContainer({ name, containers }: Controlled): Container {
+  for (const container of containers) return container
+  throw new SandboxError("stopped", `no container is running in the sandbox ${name}`)
+}
