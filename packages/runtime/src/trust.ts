@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs"
 import { join } from "node:path"
-import type { ImageStore, LazyImage, StoredImage } from "@ts-vmm/oci-image"
+import { type ImageStore, isSameName, type LazyImage, parseSource, type StoredImage } from "@ts-vmm/oci-image"
 import type { TrustGate } from "@ts-vmm/oci-image/policy"
 import { defaultPolicyFile } from "./paths.js"
 
@@ -49,7 +49,6 @@ async function namesOf(
   { digest }: StoredImage | LazyImage,
   name: string | undefined,
 ): Promise<readonly string[]> {
-  const { isSameName, parseSource } = await import("@ts-vmm/oci-image")
   const own = (await store.list()).find(({ image }) => image.digest === digest)?.names ?? []
   if (name === undefined || parseSource(name)) return own
   return own.length === 0 || own.some(one => isSameName(one, name)) ? [name] : own
