@@ -7,6 +7,16 @@ export interface PartFile {
   truncate(size: number): Promise<void>
 }
 
+/** Writes all of `bytes` at a position. */
+export async function writeAll(
+  file: Pick<PartFile, "write">,
+  bytes: Buffer,
+  position: number,
+): Promise<void> {
+  for (let at = 0; at < bytes.length; )
+    at += (await file.write(bytes, at, bytes.length - at, position + at)).bytesWritten
+}
+
 const writeFd = promisify(write)
 const truncateFd = promisify(ftruncate)
 

@@ -1,6 +1,6 @@
 import { BLOCK_SIZE } from "../erofs/defs.js"
 import { ioError } from "../errors.js"
-import type { PartFile } from "./part-file.js"
+import { type PartFile, writeAll } from "./part-file.js"
 
 const BUFFER_SIZE = 1024 * 1024
 const ZEROS = Buffer.alloc(BLOCK_SIZE)
@@ -101,8 +101,7 @@ export class PartWriter {
   async #write(bytes: Buffer, position: number): Promise<void> {
     this.#reached = Math.max(this.#reached, position + bytes.length)
     try {
-      for (let at = 0; at < bytes.length; )
-        at += (await this.#file.write(bytes, at, bytes.length - at, position + at)).bytesWritten
+      await writeAll(this.#file, bytes, position)
     } catch (error) {
       throw ioError(error, "cannot write image data")
     }

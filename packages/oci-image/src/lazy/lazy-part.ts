@@ -1,6 +1,7 @@
 import type { FileHandle } from "node:fs/promises"
 import { BLOCK_SIZE } from "../erofs/defs.js"
 import { ImageError, ioError } from "../errors.js"
+import { writeAll } from "../layer/part-file.js"
 import { readSpan } from "./read-span.js"
 import { digestOfRuns, type Run, type Span, type SpanIndex } from "./span-index.js"
 
@@ -241,9 +242,4 @@ function* inGroups(numbers: Iterable<number>): Generator<number[]> {
     group.push(number)
   }
   if (group.length > 0) yield group
-}
-
-async function writeAll(file: FileHandle, bytes: Buffer, position: number): Promise<void> {
-  for (let at = 0; at < bytes.length; )
-    at += (await file.write(bytes, at, bytes.length - at, position + at)).bytesWritten
 }

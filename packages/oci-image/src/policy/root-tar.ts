@@ -1,4 +1,5 @@
 import { type FileHandle, open, readFile } from "node:fs/promises"
+import { gather } from "../chunks.js"
 import { BLOCK_SIZE } from "../erofs/defs.js"
 import { type ErofsFile, ErofsMetadata } from "../erofs/read.js"
 import { ImageError, ioError } from "../errors.js"
@@ -41,7 +42,7 @@ export async function* rootTar(disk: ReadableDisk): AsyncGenerator<Buffer> {
     throw ioError(error, "cannot read the image store")
   })
   await using contents = new DiskContents(metadata.size, data)
-  yield* inPieces(new RootWalk(new ErofsMetadata(bytes), contents).entries())
+  yield* gather(new RootWalk(new ErofsMetadata(bytes), contents).entries(), PIECE)
 }
 
 class RootWalk {
@@ -173,18 +174,4 @@ async function* readStep(
     yield bytes
   }
   if (left > 0) throw new ImageError("store-corrupt", "a data part of the image is too short")
-}
-
-async function* inPieces(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  let pending: Buffer[] = []
-  let size = 0
-  for await (const chunk of chunks) {
-    pending.push(chunk)
-    size += chunk.length
-    if (size < PIECE) continue
-    yield Buffer.concat(pending)
-    pending = []
-    size = 0
-  }
-  if (size > 0) yield Buffer.concat(pending)
 }

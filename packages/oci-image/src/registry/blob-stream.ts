@@ -1,6 +1,6 @@
 import { ImageError, isImageError } from "../errors.js"
 import type { BlobRequest } from "../sources/blob.js"
-import { connectionError, mayPass } from "./failures.js"
+import { connectionError, MAY_PASS, mayPass } from "./failures.js"
 import { PacedBody } from "./paced-body.js"
 import type { Answer, Transport } from "./transport.js"
 
@@ -8,8 +8,6 @@ import type { Answer, Transport } from "./transport.js"
 const BREAKS = 8
 const BYTES_PER_BREAK = 16 * 1024 * 1024
 const CONTENT_RANGE = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/
-/** Errors that another answer may get around. */
-const MAY_PASS: ReadonlySet<string> = new Set(["registry-unavailable", "registry-timeout"])
 
 /**
  * A blob's bytes, from as many answers as it takes: a stream that breaks, ends early or stands still goes on from

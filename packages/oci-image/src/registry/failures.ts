@@ -6,6 +6,9 @@ const TLS_ERROR = /^(CERT_|ERR_TLS_|ERR_SSL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|E
 /** What does not get better when it is asked again. */
 const FINAL_ERROR = /^(ENOTFOUND$|ERR_INVALID_URL$|HPE_|UND_ERR_HEADERS_OVERFLOW$|UND_ERR_INVALID_ARG$)/
 
+/** Codes of trouble with an answer that another one may get around. */
+export const MAY_PASS: ReadonlySet<string> = new Set(["registry-unavailable", "registry-timeout"])
+
 /** Whether trying again may help. */
 export function mayPass(error: unknown): boolean {
   const { code = "" } = error as NodeJS.ErrnoException

@@ -3,13 +3,11 @@ import { ImageError, isImageError } from "../errors.js"
 import type { BlobRequest } from "../sources/blob.js"
 import type { Authorizer, Rights, Want } from "./authorizer.js"
 import { streamBlob } from "./blob-stream.js"
+import { MAY_PASS } from "./failures.js"
 import { type Endpoint, endpointsOf, maySendOn, type RegistryHosts } from "./hosts.js"
 import { type BodyOrigin, readBody } from "./read-body.js"
 import { statusError } from "./status-error.js"
 import { type Answer, discard, type Transport } from "./transport.js"
-
-/** Trouble while an answer is read that another one may get around. */
-const MAY_PASS: ReadonlySet<string> = new Set(["registry-unavailable", "registry-timeout"])
 
 /** What requests go through. */
 export interface RegistryAccess {

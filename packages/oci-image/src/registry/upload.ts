@@ -2,6 +2,7 @@ import { Readable } from "node:stream"
 import type { Digest } from "../digest.js"
 import { type ImageError, isImageError } from "../errors.js"
 import { type BlobRequest, type BlobSource, VerifiedBlob } from "../sources/blob.js"
+import { MAY_PASS } from "./failures.js"
 import type { Session } from "./session.js"
 
 /** Smallest piece of an upload in pieces; a registry may want larger ones. */
@@ -12,11 +13,7 @@ const OCTETS = { "content-type": "application/octet-stream" }
 /** Answers that say "not in one piece". */
 const WANTS_PIECES: ReadonlySet<unknown> = new Set([405, 411, 413, 501])
 /** Trouble that another upload from the start may get around. */
-const MAY_PASS: ReadonlySet<string> = new Set([
-  "registry-unavailable",
-  "registry-timeout",
-  "registry-rate-limited",
-])
+const MAY_START_AGAIN: ReadonlySet<string> = new Set([...MAY_PASS, "registry-rate-limited"])
 
 /** How a blob got there. */
 export type UploadOutcome = "present" | "mounted" | "uploaded"
@@ -48,7 +45,7 @@ export async function uploadBlob(
       session.signal?.throwIfAborted()
       if (!isImageError(error)) throw error
       if (WANTS_PIECES.has(error.fields["status"])) break
-      if (attempt >= attempts || !MAY_PASS.has(error.code)) throw error
+      if (attempt >= attempts || !MAY_START_AGAIN.has(error.code)) throw error
       await session.wait(attempt)
     }
   }

@@ -8,24 +8,12 @@ import { familiarName, isSameName, normalizeName } from "../references.js"
 import { readConfig } from "../spec/config.js"
 import { Fields, parseJson, parseJsonObject } from "../spec/json.js"
 import type { Descriptor } from "../spec/manifest.js"
-import {
-  type Compression,
-  OCI_CONFIG,
-  OCI_LAYER_GZIP,
-  OCI_LAYER_TAR,
-  OCI_LAYER_ZSTD,
-  OCI_MANIFEST,
-} from "../spec/media-types.js"
+import { OCI_CONFIG, OCI_LAYER, OCI_MANIFEST } from "../spec/media-types.js"
 import type { Archive, ArchiveFile } from "./archive.js"
 import { collect } from "./beneath.js"
 import type { BlobRequest, BlobSource } from "./blob.js"
 import { type ImageSource, type ResolveOptions, withDocuments } from "./source.js"
 
-const LAYER_TYPE: Readonly<Record<Compression, string>> = {
-  none: OCI_LAYER_TAR,
-  gzip: OCI_LAYER_GZIP,
-  zstd: OCI_LAYER_ZSTD,
-}
 const DIGEST_NAME = /^(?:blobs\/sha256\/)?([0-9a-f]{64})(?:\.json)?$/
 
 /** One image as `manifest.json` describes it. */
@@ -120,7 +108,7 @@ export class DockerArchiveSource implements ImageSource {
     const compression = sniffCompression(await collect(this.#archive.read(file, 512)))
     const digest = compression === "none" ? diffId : await this.#hash(file)
     files.set(digest, file)
-    return { mediaType: LAYER_TYPE[compression], digest, size: file.size }
+    return { mediaType: OCI_LAYER[compression], digest, size: file.size }
   }
 
   async #hash(file: ArchiveFile): Promise<Digest> {

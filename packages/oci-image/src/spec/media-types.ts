@@ -18,6 +18,13 @@ export const INDEX_TYPES: ReadonlySet<string> = new Set([OCI_INDEX, DOCKER_INDEX
 export const MANIFEST_TYPES: ReadonlySet<string> = new Set([OCI_MANIFEST, DOCKER_MANIFEST])
 export const CONFIG_TYPES: ReadonlySet<string> = new Set([OCI_CONFIG, DOCKER_CONFIG])
 
+/** The media type of a layer that is packed so. */
+export const OCI_LAYER: Readonly<Record<Compression, string>> = {
+  none: OCI_LAYER_TAR,
+  gzip: OCI_LAYER_GZIP,
+  zstd: OCI_LAYER_ZSTD,
+}
+
 /** Layer media types that can be read, and what the blob must then be. */
 export const LAYER_COMPRESSION: ReadonlyMap<string, Compression> = new Map<string, Compression>([
   [OCI_LAYER_TAR, "none"],

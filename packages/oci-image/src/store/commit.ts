@@ -9,14 +9,7 @@ import { LayoutFolder } from "../sources/layout.js"
 import { withDocuments as withMemory } from "../sources/source.js"
 import { type JsonObject, parseJsonObject } from "../spec/json.js"
 import type { Descriptor, LayerDescriptor } from "../spec/manifest.js"
-import {
-  type Compression,
-  OCI_CONFIG,
-  OCI_LAYER_GZIP,
-  OCI_LAYER_TAR,
-  OCI_LAYER_ZSTD,
-  OCI_MANIFEST,
-} from "../spec/media-types.js"
+import { OCI_CONFIG, OCI_LAYER, OCI_MANIFEST } from "../spec/media-types.js"
 import { bringImage } from "./bring.js"
 import type { StoreContext } from "./context.js"
 import { type StoredDocuments, withDocuments } from "./documents.js"
@@ -38,12 +31,6 @@ export interface CommitOptions {
   /** Default: now. */
   readonly created?: Date
   readonly signal?: AbortSignal
-}
-
-const LAYER_TYPE: Readonly<Record<Compression, string>> = {
-  none: OCI_LAYER_TAR,
-  gzip: OCI_LAYER_GZIP,
-  zstd: OCI_LAYER_ZSTD,
 }
 
 /**
@@ -137,7 +124,7 @@ function derive(
 
 /** One manifest has media types of one family. */
 function asOci({ compression, digest, size, annotations }: LayerDescriptor): Descriptor {
-  return { mediaType: LAYER_TYPE[compression], digest, size, ...(annotations ? { annotations } : {}) }
+  return { mediaType: OCI_LAYER[compression], digest, size, ...(annotations ? { annotations } : {}) }
 }
 
 /** What a newer image says of itself stays as it was, but for what only describes the container it was made in. */

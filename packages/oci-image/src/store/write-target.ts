@@ -2,6 +2,7 @@ import { type FileHandle, lstat, open, readdir, realpath, rename, rm, stat, unli
 import { dirname, join } from "node:path"
 import { Readable, type Writable } from "node:stream"
 import { pipeline } from "node:stream/promises"
+import { gather } from "../chunks.js"
 import { ioError, printable } from "../errors.js"
 import { isOwnerAlive, ownedName } from "./owner.js"
 
@@ -20,7 +21,7 @@ export async function writeTarget(
   chunks: AsyncIterable<Buffer>,
   signal?: AbortSignal,
 ): Promise<void> {
-  const pieces = gather(chunks)
+  const pieces = gather(chunks, PIECE)
   try {
     if (typeof target === "string") await writeFile(target, pieces)
     else await pipeline(Readable.from(pieces), target, signal ? { signal } : {})
@@ -72,21 +73,6 @@ async function writeAll(file: FileHandle, pieces: AsyncIterable<Buffer>, synced:
   } finally {
     await file.close()
   }
-}
-
-/** Puts small chunks together, since an archive is full of them. */
-async function* gather(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  let pending: Buffer[] = []
-  let size = 0
-  for await (const chunk of chunks) {
-    pending.push(chunk)
-    size += chunk.length
-    if (size < PIECE) continue
-    yield Buffer.concat(pending)
-    pending = []
-    size = 0
-  }
-  if (size > 0) yield Buffer.concat(pending)
 }
 
 function ignoreMissing(error: NodeJS.ErrnoException): undefined {
