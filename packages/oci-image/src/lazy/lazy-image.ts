@@ -193,9 +193,16 @@ async function openLayer(
     range({ digest, size: layer?.size ?? 0 }, from, to, signal),
   )
   const file = await open(join(folder, "data"), "wx+", 0o600)
-  const blob = keepBlobs ? await open(join(folder, "blob"), "wx+", 0o600) : undefined
-  const part = await LazyPart.create({ index: kept.spans, fetch, file, blob })
-  return { digest, kept, folder, file, blob, part }
+  let blob: FileHandle | undefined
+  try {
+    blob = keepBlobs ? await open(join(folder, "blob"), "wx+", 0o600) : undefined
+    const part = await LazyPart.create({ index: kept.spans, fetch, file, blob })
+    return { digest, kept, folder, file, blob, part }
+  } catch (error) {
+    await file.close()
+    await blob?.close()
+    throw error
+  }
 }
 
 async function diskOf(

@@ -1,7 +1,18 @@
 import { createHash } from "node:crypto"
-import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import {
+  cpSync,
+  createReadStream,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs"
 import { join } from "node:path"
 import { packImage } from "../pack/pack-image.js"
+import type { BlobRequest } from "../sources/blob.js"
+import { openSource } from "../sources/open.js"
+import type { ImageSource } from "../sources/source.js"
 import { ImageStore } from "../store/store.js"
 import { readDiskBytes } from "./erofs-reader.js"
 
@@ -18,6 +29,29 @@ const loadBoth = async (store: ImageStore, images: string) => {
   await store.load(`oci:${images}/b`, { name: "b" })
 }
 const nothing = async () => undefined
+
+/** Begins with an image that is not there, reads some of it, and fetches the rest. */
+async function fillLazily(store: ImageStore, images: string): Promise<void> {
+  const layout = `${images}/a`
+  const opened = await openSource(`oci:${layout}`, store.limits)
+  if (!("image" in opened)) throw new Error("the layout is no image")
+  await using source = opened.image
+  const range = async ({ digest }: BlobRequest, from: number, to: number) =>
+    readFileSync(join(layout, "blobs/sha256", digest.slice(7))).subarray(from, to)
+  const lazy = { ...lateBound(source), blobs: { open: source.blobs.open.bind(source.blobs), range } }
+  const image = await store.openLazy(lazy)
+  try {
+    await image?.disk().parts[1]?.prepare?.(0, 4096)
+    await image?.fill()
+  } finally {
+    await image?.[Symbol.asyncDispose]()
+  }
+  await store.load(lazy, { name: "a" })
+}
+
+function lateBound(source: ImageSource): Omit<ImageSource, "blobs"> {
+  return { locate: options => source.locate(options), [Symbol.asyncDispose]: nothing }
+}
 
 /** Every operation that changes something. */
 export const SCENARIOS = {
@@ -48,6 +82,20 @@ export const SCENARIOS = {
   import: {
     prepare: nothing,
     run: (store, images) => store.importTar(`${images}/rootfs.tar`, { name: "a" }),
+  },
+  commit: {
+    prepare: loadBoth,
+    run: (store, images) =>
+      store.commit("a", createReadStream(`${images}/rootfs.tar`), { name: "c", created: new Date(0) }),
+  },
+  index: { prepare: loadBoth, run: store => store.keepLazyIndex("a") },
+  lazy: {
+    prepare: async (store, images) => {
+      await loadBoth(store, images)
+      await store.keepLazyIndex("a")
+      await store.remove("a")
+    },
+    run: fillLazily,
   },
 } satisfies Record<string, Scenario>
 

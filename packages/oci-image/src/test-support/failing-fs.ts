@@ -33,9 +33,9 @@ export class FailingFs {
     const handle = Object.getPrototypeOf(file) as Record<string, Call>
     await file.close()
     const functions = fs as unknown as Record<string, Call>
-    for (const name of ["mkdir", "rename", "rm", "unlink", "open", "writeFile"])
+    for (const name of ["mkdir", "rename", "rm", "unlink", "open", "writeFile", "copyFile"])
       failing.#wrap(functions, name, false)
-    for (const name of ["write", "writeFile", "sync"]) failing.#wrap(handle, name, true)
+    for (const name of ["write", "writeFile", "sync", "truncate"]) failing.#wrap(handle, name, true)
     syncBuiltinESMExports()
     return failing
   }
