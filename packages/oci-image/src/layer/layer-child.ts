@@ -18,8 +18,8 @@ const PERMISSION = process.allowedNodeEnvironmentFlags.has("--permission")
 /** How a {@link LayerChild} is started. */
 export interface LayerChildOptions {
   readonly task: LayerTask
-  /** Descriptors of the empty files that become the data part and the index. */
-  readonly files: readonly [data: number, index: number]
+  /** Descriptors that the task works with. */
+  readonly files: readonly [number, number]
   /** MiB of JavaScript heap. */
   readonly heap: number
   readonly patience: LayerPatience

@@ -4,8 +4,8 @@
  *
  * | descriptor | |
  * | --- | --- |
- * | 0 | the compressed layer comes in |
- * | 3, 4 | files for the data part and the index |
+ * | 0 | the compressed layer comes in; for its spans, its index |
+ * | 3, 4 | files for the data part and the index; for its spans, the blob and a file for them |
  * | 5 | one line of JSON goes out |
  *
  * @packageDocumentation
@@ -14,9 +14,11 @@
 import { readFileSync, writeSync } from "node:fs"
 import type { Readable } from "node:stream"
 import { ioError } from "../errors.js"
-import { type LayerIndex, writeLayerIndex } from "./layer-index.js"
+import { findSpans } from "../lazy/find-spans.js"
+import { encodeSpanIndex } from "../lazy/span-index.js"
+import { decodeLayerIndex, type LayerIndex, writeLayerIndex } from "./layer-index.js"
 import { encodeResult } from "./layer-result.js"
-import { DATA_FD, INDEX_FD, type LayerTask, MEMORY_FILE, RESULT_FD } from "./layer-task.js"
+import { BLOB_FD, DATA_FD, INDEX_FD, type LayerTask, MEMORY_FILE, RESULT_FD, SPANS_FD } from "./layer-task.js"
 import { DescriptorFile } from "./part-file.js"
 import { PartWriter } from "./part-writer.js"
 import { type LayerInput, readLayer } from "./read-layer.js"
@@ -47,11 +49,26 @@ class StreamInput implements LayerInput {
   }
 }
 
-async function run({ compression, limits }: LayerTask): Promise<void> {
+async function makePart({ compression, limits }: LayerTask): Promise<void> {
   const part = new PartWriter(new DescriptorFile(DATA_FD))
   const blob = new StreamInput(process.stdin)
   const { diffId, root } = await readLayer({ blob, compression, part, limits })
   writeIndex({ diffId, dataSize: part.size, root })
+}
+
+/** Writes nothing when there is nothing to find. */
+async function writeSpans(task: LayerTask): Promise<void> {
+  const pieces: Buffer[] = []
+  for await (const chunk of process.stdin) pieces.push(chunk)
+  const found = await findSpans(BLOB_FD, decodeLayerIndex(Buffer.concat(pieces)), task)
+  if (!found) return
+  // Of the data part, which only the caller has.
+  const index = encodeSpanIndex({ ...found, dataDigest: Buffer.alloc(32) })
+  try {
+    new DescriptorFile(SPANS_FD).writeAllSync(index, 0)
+  } catch (error) {
+    throw ioError(error, "cannot write a span index")
+  }
 }
 
 function writeIndex(index: LayerIndex): void {
@@ -86,4 +103,6 @@ function report(error?: unknown): void {
   process.exit()
 }
 
-run(JSON.parse(process.argv[2] as string) as LayerTask).then(() => report(), report)
+const task = JSON.parse(process.argv[2] as string) as LayerTask
+const work = task.purpose === "spans" ? writeSpans : makePart
+work(task).then(() => report(), report)

@@ -3,6 +3,8 @@ import type { Compression } from "../spec/media-types.js"
 
 /** What the process that reads a layer is told, as JSON in its first argument. */
 export interface LayerTask {
+  /** Make a layer's data part and index (the default), or find where that part's content lies in the blob. */
+  readonly purpose?: "part" | "spans"
   readonly compression: Compression
   readonly limits: ImageLimits
 }
@@ -10,6 +12,9 @@ export interface LayerTask {
 /** Descriptors of the process: files for the data part and the index, and where its result goes. */
 export const DATA_FD = 3
 export const INDEX_FD = 4
+/** Likewise to find spans: the blob, and the file for what is found. */
+export const BLOB_FD = 3
+export const SPANS_FD = 4
 export const RESULT_FD = 5
 
 /** The one file besides its code that the process may open. @see proc(5), /proc/pid/status */

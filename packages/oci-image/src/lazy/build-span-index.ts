@@ -1,100 +1,57 @@
-import { closeSync, fstatSync, openSync, readSync } from "node:fs"
-import { open } from "node:fs/promises"
-import { decompress } from "../layer/decompress.js"
-import type { TreeNode } from "../layer/tree.js"
+import type { FileHandle } from "node:fs/promises"
+import { ImageError } from "../errors.js"
+import { LayerChild } from "../layer/layer-child.js"
+import { heapFor, limitsFor, patienceFor } from "../layer/layer-task.js"
 import type { ImageLimits } from "../limits.js"
-import { readRange } from "../sources/beneath.js"
 import type { Compression } from "../spec/media-types.js"
-import { type Checkpoint, findCheckpoints } from "./checkpoints.js"
-import { FileRuns } from "./file-runs.js"
-import { SpanCutter } from "./span-cutter.js"
-import { digestOfRuns, type Run, type SpanIndex } from "./span-index.js"
+import { decodeSpanIndex, digestOfRuns, type SpanIndex } from "./span-index.js"
+
+/** Largest index that is taken. */
+const INDEX_MAX = 1024 * 1024 * 1024
 
 /** A layer that was read, and of which everything is there. */
 export interface WholeLayer {
-  /** Files of its blob and of its data part. */
-  readonly blob: string
-  readonly data: string
-  readonly root: TreeNode
+  /** Its blob, from the start on, its data part, and its index as it is stored. */
+  readonly blob: FileHandle
+  readonly data: FileHandle
+  readonly index: Buffer
   readonly compression: Compression
   readonly limits: ImageLimits
 }
 
 /**
- * Finds where everything of a data part lies in the layer's blob, by reading both once more.
+ * Finds where everything of a data part lies in the layer's blob. The blob is decoded by a process of its own, as when
+ * the part was made; what that says is checked for holding together.
  *
+ * @param scratch - an empty file
  * @returns undefined for a layer that can only be read whole: zstd, sparse files, gzip blocks of many megabytes
- * @throws ImageError `compression-invalid`, `tar-…`, `limit`, `io`
+ * @throws ImageError `layer-process`, `index-corrupt`, `limit`, and what decoding the layer throws
  */
-export async function buildSpanIndex(layer: WholeLayer): Promise<SpanIndex | undefined> {
-  const blobSize = sizeOf(layer.blob)
-  const checkpoints = checkpointsOf(layer, blobSize)
-  if (!checkpoints) return undefined
-  const packed = layer.compression !== "none"
-  const cutter = new SpanCutter(checkpoints, packed)
-  const files = new FileRuns(layer.limits)
-  for await (const chunk of tarStream(layer)) {
-    cutter.push(chunk)
-    files.push(chunk)
-  }
-  const [spans, runs] = [cutter.finish(), files.match(layer.root)]
-  if (!spans || !runs) return undefined
-  return {
-    packed,
-    blobSize,
-    dataSize: sizeOf(layer.data),
-    dataDigest: await digestOfData(layer.data, runs),
-    spans,
-    runs,
-  }
+export async function buildSpanIndex(layer: WholeLayer, scratch: FileHandle): Promise<SpanIndex | undefined> {
+  const { size: blobSize } = await layer.blob.stat()
+  await findSpansApart(layer, blobSize, scratch)
+  const { size } = await scratch.stat()
+  if (size === 0) return undefined
+  if (size > INDEX_MAX)
+    throw new ImageError("layer-process", "a span index is longer than any can be", { size })
+  const bytes = Buffer.allocUnsafe(size)
+  await scratch.read(bytes, 0, size, 0)
+  const found = decodeSpanIndex(bytes)
+  if (found.blobSize !== blobSize || found.dataSize !== (await layer.data.stat()).size)
+    throw new ImageError("layer-process", "a span index is for another layer than was asked for")
+  return { ...found, dataDigest: await digestOfRuns(layer.data, found.runs) }
 }
 
-function sizeOf(path: string): number {
-  const fd = openSync(path, "r")
-  try {
-    return fstatSync(fd).size
-  } finally {
-    closeSync(fd)
-  }
-}
-
-/** Synchronously: it is computing that takes the time, and the file was read a moment ago. */
-function checkpointsOf({ blob, compression }: WholeLayer, blobSize: number): Checkpoint[] | undefined {
-  const fd = openSync(blob, "r")
-  try {
-    return findCheckpoints(into => readSync(fd, into), compression, blobSize)
-  } finally {
-    closeSync(fd)
-  }
-}
-
-async function* tarStream({ blob, compression, limits }: WholeLayer): AsyncGenerator<Buffer> {
-  const file = await open(blob, "r")
-  try {
-    const chunks = readRange(file, 0, Number.POSITIVE_INFINITY)
-    let bytesRead = 0
-    const input = {
-      get bytesRead() {
-        return bytesRead
-      },
-      async next() {
-        const { done, value } = await chunks.next()
-        if (done) return undefined
-        bytesRead += value.length
-        return value
-      },
-    }
-    yield* decompress(input, compression, limits)
-  } finally {
-    await file.close()
-  }
-}
-
-async function digestOfData(path: string, runs: readonly Run[]): Promise<Buffer> {
-  const file = await open(path, "r")
-  try {
-    return await digestOfRuns(file, runs)
-  } finally {
-    await file.close()
-  }
+async function findSpansApart(layer: WholeLayer, blobSize: number, scratch: FileHandle): Promise<void> {
+  const { compression, limits } = layer
+  await using child = new LayerChild({
+    task: { purpose: "spans", compression, limits: limitsFor(limits, blobSize) },
+    files: [layer.blob.fd, scratch.fd],
+    heap: heapFor(limits, blobSize),
+    patience: patienceFor(blobSize),
+    signal: undefined,
+  })
+  await child.write(layer.index)
+  const { error } = await child.finish()
+  if (error) throw error
 }

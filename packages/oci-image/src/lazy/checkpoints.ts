@@ -7,7 +7,7 @@ export const SPAN_BYTES = 1024 * 1024
 /** Tar stream that one span has at most: it is unpacked in memory. */
 export const SPAN_MAX = 16 * 1024 * 1024
 /** Most spans of a layer. */
-const SPANS_MAX = 200_000
+const SPANS_MAX = 20_000
 
 /** A place in a blob from which it is read on; a span reaches from one to the next. */
 export interface Checkpoint {

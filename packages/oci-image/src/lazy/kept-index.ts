@@ -1,4 +1,4 @@
-import { copyFile, mkdir, open, rm } from "node:fs/promises"
+import { type FileHandle, mkdir, open, readFile, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { checkDigest, type Digest } from "../digest.js"
 import { ioError, isImageError } from "../errors.js"
@@ -8,7 +8,7 @@ import type { LayerDescriptor } from "../spec/manifest.js"
 import { exists } from "../store/context.js"
 import { type StoreFolder, writeSynced } from "../store/folder.js"
 import { readPartIndex } from "../store/make-part.js"
-import { buildSpanIndex } from "./build-span-index.js"
+import { buildSpanIndex, type WholeLayer } from "./build-span-index.js"
 import { decodeSpanIndex, encodeSpanIndex, type SpanIndex } from "./span-index.js"
 
 /** Largest file that is read back. */
@@ -37,20 +37,46 @@ export async function keepIndex(
   limits: ImageLimits,
 ): Promise<boolean> {
   if (await exists(folder.lazy(digest, "spans"))) return true
-  const { root } = await readPartIndex(folder, digest, diffId)
-  const [blob, data] = [folder.blob(digest), folder.part(digest, "data")]
-  const spans = await buildSpanIndex({ blob, data, root, compression, limits })
-  if (!spans) return false
+  // Proven to be of the layer that the image means.
+  await readPartIndex(folder, digest, diffId)
   const temporary = folder.temporary()
   try {
     await mkdir(temporary, { mode: 0o700 })
-    await copyFile(folder.part(digest, "index"), join(temporary, "index"))
+    const index = await readFile(folder.part(digest, "index"))
+    const spans = await findIndex(folder, digest, { index, compression, limits }, join(temporary, "scratch"))
+    if (!spans) return false
+    await writeSynced(join(temporary, "index"), index)
     await writeSynced(join(temporary, "spans"), encodeSpanIndex(spans))
     await folder.publishFolder(temporary, folder.lazy(digest))
     return true
   } catch (error) {
+    throw (error as NodeJS.ErrnoException).syscall
+      ? ioError(error, "cannot keep the index of a layer")
+      : error
+  } finally {
     await rm(temporary, { recursive: true, force: true })
-    throw ioError(error, "cannot keep the index of a layer")
+  }
+}
+
+async function findIndex(
+  folder: StoreFolder,
+  digest: Digest,
+  layer: Omit<WholeLayer, "blob" | "data">,
+  scratchPath: string,
+): Promise<SpanIndex | undefined> {
+  const files: FileHandle[] = []
+  const opened = async (path: string, flags: string) => {
+    const file = await open(path, flags, 0o600)
+    files.push(file)
+    return file
+  }
+  try {
+    const blob = await opened(folder.blob(digest), "r")
+    const data = await opened(folder.part(digest, "data"), "r")
+    return await buildSpanIndex({ ...layer, blob, data }, await opened(scratchPath, "wx+"))
+  } finally {
+    for (const file of files) await file.close()
+    await rm(scratchPath, { force: true })
   }
 }
 

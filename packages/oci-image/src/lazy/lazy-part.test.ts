@@ -5,14 +5,11 @@ import { join } from "node:path"
 import { gzipSync } from "node:zlib"
 import { afterEach, describe, expect, test } from "vitest"
 import { parseDigest } from "../digest.js"
-import { decodeLayerIndex } from "../layer/layer-index.js"
-import { DEFAULT_LIMITS } from "../limits.js"
 import type { PackFile } from "../pack/items.js"
 import type { Compression } from "../spec/media-types.js"
 import { StoreFolder } from "../store/folder.js"
 import { ImageStore } from "../store/store.js"
 import { codeOf, TestLayout, tarOf, temporaryFolder } from "../test-support/images.js"
-import { buildSpanIndex } from "./build-span-index.js"
 import { findCheckpoints } from "./checkpoints.js"
 import { type FetchRange, LazyPart } from "./lazy-part.js"
 import { restingFetch } from "./resting-fetch.js"
@@ -58,16 +55,10 @@ async function indexed(
   const image = await store.load(`oci:${layout.path}`)
   const files = new StoreFolder(join(folder, "store"))
   const layer = parseDigest(image.layers[0])
-  const { root } = decodeLayerIndex(readFileSync(files.part(layer, "index")))
+  expect(await store.keepLazyIndex(image.digest)).toEqual([])
+  const index = decodeSpanIndex(readFileSync(files.lazy(layer, "spans")))
   const data = files.part(layer, "data")
-  const index = await buildSpanIndex({
-    blob: files.blob(layer),
-    data,
-    root,
-    compression,
-    limits: DEFAULT_LIMITS,
-  })
-  return { index: index as SpanIndex, blob, data: readFileSync(data), folder }
+  return { index, blob, data: readFileSync(data), folder }
 }
 
 async function lazy(index: SpanIndex, fetch: FetchRange, folder: string) {

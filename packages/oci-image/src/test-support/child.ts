@@ -39,7 +39,7 @@ export async function bundleChild(name: string, readsHere = false): Promise<Chil
     esbuildPlugins: readsHere ? [READ_HERE] : [],
   })
   // Where a bundle looks for it first.
-  if (!readsHere) copyFileSync(LAYER_PROCESS, join(outDir, "layer-process.cjs"))
+  copyFileSync(LAYER_PROCESS, join(outDir, "layer-process.cjs"))
   return {
     path: join(outDir, `${name}.mjs`),
     [Symbol.dispose]: () => rmSync(outDir, { recursive: true }),
