@@ -58,7 +58,7 @@ export async function run(image: string, command: string[], options: RunOptions)
     onImageProgress: layer => progress.show(layers.add(layer)),
   })
   await using sandbox = await creating.finally(() => progress.stop())
-  sandbox.on("error", reportDisk)
+  sandbox.on("error", reporter())
   if (options.debug) (await import("../log.js")).startDebugLog(sandbox)
   const container = await startContainer(sandbox, command, options, abort.signal)
   for (const signal of FORWARDED) process.off(signal, stopEarly)
@@ -69,9 +69,22 @@ export async function run(image: string, command: string[], options: RunOptions)
   return exitCode
 }
 
-/** The program sees no more than an I/O error. */
-function reportDisk(error: Error & { code?: string }): void {
-  if (error.code === "no-space" || error.code === "disk-failed") reportError(error)
+/** Failures of which the program sees no more than an I/O error: of its disk, and of an image that is on its way. */
+const BEHIND_IO: ReadonlySet<unknown> = new Set([
+  "no-space",
+  "disk-failed",
+  "image-unavailable",
+  "image-invalid",
+])
+
+/** Tells of each kind once: a program may try again and again. */
+function reporter(): (error: Error & { code?: string }) => void {
+  const told = new Set<unknown>()
+  return error => {
+    if (!BEHIND_IO.has(error.code) || told.has(error.code)) return
+    told.add(error.code)
+    reportError(error)
+  }
 }
 
 function sandboxOptions(
