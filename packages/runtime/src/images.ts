@@ -151,14 +151,16 @@ async function pullImage(
   try {
     const source = await allowedSource(gate, client, name)
     const lazy = options.lazy ? await store.openLazy(source, options) : undefined
+    arriving =
+      lazy && new (await import("./arriving-image.js")).ArrivingImage({ store, client, name, image: lazy })
     const image = lazy ?? (await store.load(source, { ...options, name }))
     await source.keep()
-    if (!lazy) return { image }
-    const { ArrivingImage } = await import("./arriving-image.js")
-    arriving = new ArrivingImage({ store, client, name, image: lazy })
-    return { image: lazy, arriving }
-  } finally {
-    if (!arriving) await client[Symbol.asyncDispose]()
+    if (arriving) return { image, arriving }
+    await client[Symbol.asyncDispose]()
+    return { image }
+  } catch (error) {
+    await (arriving ?? client)[Symbol.asyncDispose]()
+    throw error
   }
 }
 
