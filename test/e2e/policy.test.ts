@@ -88,6 +88,16 @@ describe("an image that is refused does not start, and the message names the rul
     await expectRefused({ default: "deny" }, /is denied/, `oci:${busyboxImage()}`)
   })
 
+  test("by an id that looks like a name", async () => {
+    const other = new Workplace(join(scratch, "unnamed"))
+    const store = await ImageStore.open(join(scratch, "unnamed"))
+    const { configDigest } = await store.load(`oci:${busyboxImage()}`)
+    const env = { TS_VMM_POLICY: policyFile(rule("docker.io/*", { action: "allow" })) }
+    const { exitCode, stderr } = await other.run(["run", "--rm", configDigest.slice(7, 19), "true"], { env })
+    other.remove()
+    expect([exitCode, stderr]).toEqual([125, expect.stringContaining("is denied by the default")])
+  })
+
   test("by a policy that cannot be read: fail closed", async () => {
     await expectRefused("{", /^example-runtime: .*policy-\d+\.json/)
     await expectRefused({ default: "allow", rulez: [] }, /rulez/)

@@ -1,6 +1,12 @@
 import { existsSync } from "node:fs"
 import { join } from "node:path"
-import { type ImageStore, isSameName, type LazyImage, parseSource, type StoredImage } from "@ts-vmm/oci-image"
+import {
+  type ImageStore,
+  type LazyImage,
+  normalizeName,
+  parseSource,
+  type StoredImage,
+} from "@ts-vmm/oci-image"
 import type { TrustGate } from "@ts-vmm/oci-image/policy"
 import { defaultPolicyFile } from "./paths.js"
 
@@ -47,9 +53,12 @@ export async function admitImage(
 async function namesOf(
   store: ImageStore,
   { digest }: StoredImage | LazyImage,
-  name: string | undefined,
+  asked: string | undefined,
 ): Promise<readonly string[]> {
-  const own = (await store.list()).find(({ image }) => image.digest === digest)?.names ?? []
-  if (name === undefined || parseSource(name)) return own
-  return own.length === 0 || own.some(one => isSameName(one, name)) ? [name] : own
+  const name = asked === undefined || parseSource(asked) ? undefined : asked
+  // The usual case costs two small reads, however many images there are.
+  if (name !== undefined && (await store.get(normalizeName(name)))?.digest === digest) return [name]
+  const entry = (await store.list()).find(({ image }) => image.digest === digest)
+  // One that is not in the store is on its way, by that name. An id is no name, though it may look like one.
+  return entry ? entry.names : name === undefined ? [] : [name]
 }
