@@ -26,7 +26,8 @@ export {
   type Reference,
 } from "./references.js"
 export { type BlobRequest, type BlobSource, VerifiedBlob } from "./sources/blob.js"
-export { type OpenedSource, openSource, parseSource, type SourceSpec } from "./sources/open.js"
+export { type OpenedSource, openSource } from "./sources/open.js"
+export { parseSource, type SourceSpec } from "./sources/parse.js"
 export type { FoundImage, ImageSource, ResolveOptions } from "./sources/source.js"
 export type { ImageConfig } from "./spec/config.js"
 export type { Descriptor, LayerDescriptor, Manifest } from "./spec/manifest.js"

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest"
 import { familiarName, isSameName, normalizeName, parseReference } from "./references.js"
-import { parseSource } from "./sources/open.js"
+import { parseSource } from "./sources/parse.js"
 import { codeOf } from "./test-support/images.js"
 
 const HEX = "0123456789abcdef".repeat(4)

@@ -1,5 +1,5 @@
 import type { Readable } from "node:stream"
-import { Agent, type Dispatcher, request } from "undici"
+import { Agent, type Dispatcher } from "undici"
 import { ImageError } from "../errors.js"
 import { type Clock, SYSTEM_CLOCK } from "./clock.js"
 import { connectionError, mayPass, retryAfter, troubleError } from "./failures.js"
@@ -142,8 +142,9 @@ export class Transport {
 
   #send(ask: Ask, url: URL, isOwn: boolean): Promise<Answer> {
     const { settings } = endpointFor(url, ask.endpoint, this.hosts)
-    return request(url, {
-      dispatcher: this.#agent(settings),
+    return this.#agent(settings).request({
+      origin: url.origin,
+      path: url.pathname + url.search,
       method: ask.method ?? "GET",
       body: ask.body?.() ?? null,
       headers: {

@@ -9,7 +9,7 @@ import { readRange } from "../sources/beneath.js"
 import { bringImage } from "./bring.js"
 import type { StoreContext } from "./context.js"
 import type { LoadOptions } from "./load-options.js"
-import { loadPacked } from "./loader.js"
+import { loadPacked } from "./load-text.js"
 import type { PackSourceOptions } from "./pack-source.js"
 import type { ImageRecord, StoredImage } from "./stored-image.js"
 

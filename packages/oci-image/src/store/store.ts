@@ -1,27 +1,27 @@
 import type { Writable } from "node:stream"
 import type { Digest } from "../digest.js"
 import type { LazyImage } from "../lazy/lazy-image.js"
-import { keepLazyIndex, type OpenLazyOptions, openLazy } from "../lazy/verbs.js"
+import type { OpenLazyOptions } from "../lazy/verbs.js"
 import type { ImageLimits } from "../limits.js"
 import type { ImageSource } from "../sources/source.js"
-import { type CommitOptions, commitImage } from "./commit.js"
-import { type StoredContent, withContent } from "./content.js"
+import type { CommitOptions } from "./commit.js"
+import type { StoredContent } from "./content.js"
 import type { StoreContext } from "./context.js"
-import { type ImageDetails, imageDetails } from "./details.js"
-import { collectGarbage, type PruneOptions, type PruneResult, prune } from "./gc.js"
-import { type HistoryEntry, imageHistory } from "./history.js"
-import { type BuildOptions, buildRootfs, type ImportOptions, importTar } from "./import.js"
+import type { ImageDetails } from "./details.js"
+import type { PruneOptions, PruneResult } from "./gc.js"
+import type { HistoryEntry } from "./history.js"
+import type { BuildOptions, ImportOptions } from "./import.js"
 import { type ImageEntry, listImages } from "./list.js"
-import { type LoadArchiveOptions, loadArchive } from "./load-archive.js"
+import type { LoadArchiveOptions } from "./load-archive.js"
 import type { LoadOptions } from "./load-options.js"
 import { loadSource } from "./loader.js"
 import { openStore, type StoreOptions } from "./open-store.js"
-import { type RemovedImage, removeImage } from "./removal.js"
+import type { RemovedImage } from "./removal.js"
 import { findRecord } from "./resolve.js"
-import { type SaveOptions, saveImages } from "./save.js"
+import type { SaveOptions } from "./save.js"
 import { StoredImage } from "./stored-image.js"
 import { tagImage } from "./tag.js"
-import { type DiskUsage, diskUsage } from "./usage.js"
+import type { DiskUsage } from "./usage.js"
 
 /**
  * A folder of images, shared by any number of processes. Every file in it is content-addressed or replaced
@@ -29,6 +29,8 @@ import { type DiskUsage, diskUsage } from "./usage.js"
  *
  * A *reference* is a name; a manifest's digest; an image's id, which is its config's digest; at least four digits that
  * one of the two begins with; or `NAME@sha256:…`.
+ *
+ * What a verb takes is loaded when it is used: a program that starts a container needs little of it.
  *
  * @example
  * ```ts
@@ -80,7 +82,7 @@ export class ImageStore {
    * ```
    */
   async loadArchive(path: string, options: LoadArchiveOptions = {}): Promise<ImageEntry[]> {
-    return loadArchive(this.#context, path, options)
+    return (await import("./load-archive.js")).loadArchive(this.#context, path, options)
   }
 
   /**
@@ -98,7 +100,7 @@ export class ImageStore {
     source: string | AsyncIterable<Uint8Array>,
     options: ImportOptions = {},
   ): Promise<StoredImage> {
-    return importTar(this.#context, source, options)
+    return (await import("./import.js")).importTar(this.#context, source, options)
   }
 
   /**
@@ -113,7 +115,7 @@ export class ImageStore {
    * ```
    */
   async buildRootfs(path: string, options: BuildOptions = {}): Promise<StoredImage> {
-    return buildRootfs(this.#context, path, options)
+    return (await import("./import.js")).buildRootfs(this.#context, path, options)
   }
 
   /**
@@ -132,7 +134,7 @@ export class ImageStore {
     tar: AsyncIterable<Uint8Array>,
     options: CommitOptions = {},
   ): Promise<StoredImage> {
-    return commitImage(this.#context, reference, tar, options)
+    return (await import("./commit.js")).commitImage(this.#context, reference, tar, options)
   }
 
   /**
@@ -159,7 +161,7 @@ export class ImageStore {
    * documents that are not what they were
    */
   async inspect(reference: string): Promise<ImageDetails> {
-    return imageDetails(this.#context, reference)
+    return (await import("./details.js")).imageDetails(this.#context, reference)
   }
 
   /**
@@ -168,7 +170,7 @@ export class ImageStore {
    * @throws ImageError what {@link inspect} throws
    */
   async history(reference: string): Promise<HistoryEntry[]> {
-    return imageHistory(this.#context, reference)
+    return (await import("./history.js")).imageHistory(this.#context, reference)
   }
 
   /**
@@ -198,7 +200,7 @@ export class ImageStore {
     target: string | Writable,
     options: SaveOptions = {},
   ): Promise<void> {
-    return saveImages(this.#context, references, target, options)
+    return (await import("./save.js")).saveImages(this.#context, references, target, options)
   }
 
   /**
@@ -214,7 +216,7 @@ export class ImageStore {
    * ```
    */
   async withContent<T>(reference: string, use: (content: StoredContent) => Promise<T>): Promise<T> {
-    return withContent(this.#context, reference, use)
+    return (await import("./content.js")).withContent(this.#context, reference, use)
   }
 
   /**
@@ -227,7 +229,7 @@ export class ImageStore {
    * @throws ImageError `not-found`, and what {@link get} throws; `io`
    */
   async keepLazyIndex(reference: string): Promise<Digest[]> {
-    return keepLazyIndex(this.#context, reference)
+    return (await import("../lazy/verbs.js")).keepLazyIndex(this.#context, reference)
   }
 
   /**
@@ -246,7 +248,7 @@ export class ImageStore {
    * ```
    */
   async openLazy(source: ImageSource, options: OpenLazyOptions = {}): Promise<LazyImage | undefined> {
-    return openLazy(this.#context, source, options)
+    return (await import("../lazy/verbs.js")).openLazy(this.#context, source, options)
   }
 
   /**
@@ -256,7 +258,7 @@ export class ImageStore {
    * @throws ImageError `not-found`, and what {@link get} throws
    */
   async remove(reference: string): Promise<RemovedImage> {
-    return removeImage(this.#context, reference)
+    return (await import("./removal.js")).removeImage(this.#context, reference)
   }
 
   /**
@@ -265,7 +267,7 @@ export class ImageStore {
    * @returns whether it was done; false while another load or collection runs
    */
   async collectGarbage(): Promise<boolean> {
-    return (await collectGarbage(this.#context)) !== undefined
+    return (await (await import("./gc.js")).collectGarbage(this.#context)) !== undefined
   }
 
   /**
@@ -278,7 +280,7 @@ export class ImageStore {
    * ```
    */
   async prune(options: PruneOptions = {}): Promise<PruneResult> {
-    return prune(this.#context, options)
+    return (await import("./gc.js")).prune(this.#context, options)
   }
 
   /**
@@ -288,6 +290,6 @@ export class ImageStore {
    * @throws ImageError `io`
    */
   async diskUsage(inUse: Iterable<Digest> = []): Promise<DiskUsage> {
-    return diskUsage(this.#context, inUse)
+    return (await import("./usage.js")).diskUsage(this.#context, inUse)
   }
 }
