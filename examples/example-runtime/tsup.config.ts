@@ -1,4 +1,6 @@
 import { defineConfig } from "tsup"
+import { directImports } from "./bundle/direct-imports.js"
+import { slim } from "./bundle/slim.js"
 
 /**
  * One small file a command, so that `run` loads only what it needs. Everything is bundled, from the sources;
@@ -14,6 +16,7 @@ export default defineConfig({
   sourcemap: false,
   minify: true,
   noExternal: [/.*/],
+  esbuildPlugins: [directImports, slim],
   esbuildOptions(options) {
     options.conditions = ["@ts-vmm/source"]
   },

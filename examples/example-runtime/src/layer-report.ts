@@ -1,7 +1,7 @@
 import type { LoadProgress } from "@ts-vmm/oci-image"
 import type { MultiBar, SingleBar } from "cli-progress"
 import { shortId } from "./store.js"
-import { size } from "./table.js"
+import { size } from "./words.js"
 
 /** What is shown of layers on their way; it goes to stderr, since stdout has the result. */
 export interface LayerReport {

@@ -1,5 +1,5 @@
 import type { LoadProgress } from "@ts-vmm/oci-image"
-import { size } from "./table.js"
+import { size } from "./words.js"
 
 /** Work that takes less is not worth a spinner. */
 const QUIET_MS = 300

@@ -1,5 +1,6 @@
 import { Sandbox, type SandboxRecord } from "@ts-vmm/runtime"
-import { ago, printTable } from "../table.js"
+import { printTable } from "../table.js"
+import { ago } from "../words.js"
 
 /** `ps` */
 export function ps(options: { all?: boolean; quiet?: boolean; json?: boolean }): void {

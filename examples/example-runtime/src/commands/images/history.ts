@@ -1,7 +1,9 @@
 import type { HistoryEntry } from "@ts-vmm/oci-image"
 import { escapeControls } from "@ts-vmm/runtime"
+import { printJson } from "../../print-json.js"
 import { openStore } from "../../store.js"
-import { ago, printJson, printTable, size } from "../../table.js"
+import { printTable } from "../../table.js"
+import { ago, size } from "../../words.js"
 
 const COMMAND_WIDTH = 45
 

@@ -1,6 +1,6 @@
 import { CliError } from "../../exit.js"
+import { printJson } from "../../print-json.js"
 import { openStore } from "../../store.js"
-import { printJson } from "../../table.js"
 
 /** `inspect`: always JSON, as docker has it; what is not there is told at the end. */
 export async function inspect(references: readonly string[]): Promise<void> {

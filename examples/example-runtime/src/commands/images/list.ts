@@ -1,6 +1,7 @@
 import { familiarName, type ImageEntry } from "@ts-vmm/oci-image"
 import { openStore, shortId } from "../../store.js"
-import { printTable, size } from "../../table.js"
+import { printTable } from "../../table.js"
+import { size } from "../../words.js"
 
 /** `images` */
 export async function listImages(options: { quiet?: boolean; json?: boolean }): Promise<void> {

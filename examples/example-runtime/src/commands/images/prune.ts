@@ -1,8 +1,9 @@
 import { familiarName } from "@ts-vmm/oci-image"
 import { CliError } from "../../exit.js"
+import { imagesInUse } from "../../images-in-use.js"
 import { confirm } from "../../prompt.js"
-import { imagesInUse, openStore } from "../../store.js"
-import { size } from "../../table.js"
+import { openStore } from "../../store.js"
+import { size } from "../../words.js"
 
 /** `image prune`: images without names, or with `--all` every one that no sandbox runs. */
 export async function pruneImages(options: {

@@ -1,6 +1,7 @@
 import { familiarName, type ImageStore, isSameName, type RemovedImage } from "@ts-vmm/oci-image"
 import { CliError } from "../../exit.js"
-import { imagesInUse, openStore } from "../../store.js"
+import { imagesInUse } from "../../images-in-use.js"
+import { openStore } from "../../store.js"
 
 interface Removal {
   readonly reference: string

@@ -1,6 +1,8 @@
 import { type DiskUsage, familiarName, type ImageUsage } from "@ts-vmm/oci-image"
-import { imagesInUse, openStore, shortId } from "../../store.js"
-import { printTable, size } from "../../table.js"
+import { imagesInUse } from "../../images-in-use.js"
+import { openStore, shortId } from "../../store.js"
+import { printTable } from "../../table.js"
+import { size } from "../../words.js"
 
 /** `system df` */
 export async function usage(options: { verbose?: boolean; json?: boolean }): Promise<void> {
