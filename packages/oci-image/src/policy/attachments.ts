@@ -5,7 +5,7 @@ import { type Digest, digestHex } from "../digest.js"
 import { ImageError, ioError, printable } from "../errors.js"
 import { readRegularFile, UnusableFile } from "./regular-file.js"
 
-/** Small files that are kept with an image and go with it. */
+/** Small files that are kept with an image, and go with it where the folder is `trust` in the image's store. */
 export interface Attachments {
   /** A file's content; undefined when it is not there. */
   get(name: string): Promise<Uint8Array | undefined>

@@ -19,6 +19,7 @@ const FOLDERS = ["blobs/sha256", "parts", "images", "lazy", "refs", "folders", "
  * lazy/HEX/{index,spans,start}    what it takes to begin with a layer that is not there: its tree, where its content
  *                                 lies in its blob, and what was needed first the last time
  * refs/HEX                        one name, by its hash: {"name","digest"}
+ * trust/HEX/*                     what proves an image to a policy, by the digest of its manifest (`TrustGate`)
  * folders/HEX                     which image a root folder was packed into
  * tmp/OWNER-*  leases/*-OWNER-*   of running processes
  * ```

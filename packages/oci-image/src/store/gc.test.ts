@@ -1,9 +1,11 @@
 import { execFileSync } from "node:child_process"
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { describe, expect, test } from "vitest"
+import type { Digest } from "../digest.js"
 import { packImage } from "../pack/pack-image.js"
+import { folderAttachments } from "../policy/attachments.js"
 import { LayoutFolder, LayoutSource } from "../sources/layout.js"
 import type { ImageSource } from "../sources/source.js"
 import { readDiskBytes, readErofs } from "../test-support/erofs-reader.js"
@@ -177,5 +179,48 @@ describe("I14: while something is loaded or saved", () => {
     await expect(aborted).rejects.toThrow(/aborted/)
     await collecting?.[Symbol.asyncDispose]()
     expect(await load).toBeUndefined()
+  })
+})
+
+describe("what proves an image", () => {
+  const HOUR_S = 60 * 60
+
+  async function withTrust() {
+    const setting = await setUp()
+    const prove = async (digest: Digest) => {
+      await folderAttachments(join(setting.path, "trust"), digest).set("provenance.json", Buffer.from("{}"))
+      return join(setting.path, "trust", digest.slice(7))
+    }
+    const [a, b] = [await prove(setting.a.digest), await prove(setting.b.digest)]
+    return { ...setting, prove, proofs: { a, b } }
+  }
+
+  test("goes with the image, and is counted", async () => {
+    const { path, store, a, proofs } = await withTrust()
+    await store.tag("a", "other")
+    await store.remove("other")
+    expect(existsSync(proofs.a)).toBe(true)
+    expect((await store.diskUsage([a.digest])).total).toBe(duOfFiles(path))
+    await store.remove("a")
+    expect([existsSync(proofs.a), existsSync(proofs.b)]).toEqual([false, true])
+  })
+
+  test("goes with a prune, which frees what was said", async () => {
+    const { path, store, proofs } = await withTrust()
+    const { reclaimable } = await store.diskUsage()
+    expect((await store.prune({ all: true })).bytes).toBe(reclaimable)
+    expect([existsSync(proofs.a), existsSync(proofs.b)]).toEqual([false, false])
+    expect((await store.diskUsage()).total).toBe(duOfFiles(path))
+  })
+
+  test("stays for an image that is on its way, but not for ever", async () => {
+    const { store, prove } = await withTrust()
+    const proof = await prove(`sha256:${"a".repeat(64)}`)
+    expect(await store.collectGarbage()).toBe(true)
+    expect(existsSync(proof)).toBe(true)
+    const longAgo = Date.now() / 1000 - 25 * HOUR_S
+    utimesSync(proof, longAgo, longAgo)
+    expect(await store.collectGarbage()).toBe(true)
+    expect(existsSync(proof)).toBe(false)
   })
 })

@@ -1,4 +1,5 @@
 import { rm } from "node:fs/promises"
+import { join } from "node:path"
 import type { Digest } from "../digest.js"
 import { ioError } from "../errors.js"
 import { exists, type StoreContext } from "./context.js"
@@ -28,12 +29,17 @@ export interface PruneResult {
   readonly bytes: number
 }
 
-/** Removes what no image needs. @returns undefined while something is loaded, saved or collected */
-export async function collectGarbage(context: StoreContext): Promise<Garbage | undefined> {
+/**
+ * Removes what no image needs.
+ *
+ * @param gone - an image that was just removed
+ * @returns undefined while something is loaded, saved or collected
+ */
+export async function collectGarbage(context: StoreContext, gone?: Digest): Promise<Garbage | undefined> {
   const lease = await context.leases.collect()
   if (!lease) return undefined
   try {
-    return await sweep(context, await readRecords(context.folder))
+    return await sweep(context, await readRecords(context.folder), gone)
   } catch (error) {
     throw ioError(error, "cannot remove from the image store")
   } finally {
@@ -82,12 +88,13 @@ export function removable(
  * Removes everything but these images; the lease for collecting is held, so nobody loads, saves or names one.
  * Images go first: one whose parts are gone already would count as damaged.
  */
-async function sweep(context: StoreContext, kept: readonly ImageRecord[]): Promise<Garbage> {
+async function sweep(context: StoreContext, kept: readonly ImageRecord[], gone?: Digest): Promise<Garbage> {
   const { folder, names } = context
   await folder.removeStale()
-  const garbage = findGarbage(await surveyStore(folder), kept)
+  const garbage = findGarbage(await surveyStore(folder), kept, gone)
   for (const hex of garbage.images) await folder.removeFolder(folder.image(`sha256:${hex}`))
   for (const hex of garbage.parts) await folder.removeFolder(folder.part(`sha256:${hex}`))
+  for (const hex of garbage.trust) await folder.removeFolder(join(folder.top("trust"), hex))
   for (const hex of garbage.blobs) await rm(folder.blob(`sha256:${hex}`), { force: true })
   await forgetMissing(context)
   await refreshIndex(folder, names)

@@ -18,7 +18,8 @@ export interface RemovedImage {
 export async function removeImage(context: StoreContext, reference: string): Promise<RemovedImage> {
   const removed = await withLease(context, () => removeReference(context, reference))
   // Collecting brings `index.json` up to date too, and on a full disk makes room for it.
-  if (!(await collectGarbage(context))) await refreshIndex(context.folder, context.names)
+  if (!(await collectGarbage(context, removed.deleted ? removed.digest : undefined)))
+    await refreshIndex(context.folder, context.names)
   return removed
 }
 

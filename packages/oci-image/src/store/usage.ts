@@ -36,7 +36,7 @@ export interface DiskUsage {
   readonly blobs: UsageSum
   /** Work of running processes, and what dead ones left. */
   readonly temporary: number
-  /** Names and the index for other tools. */
+  /** Names, the index for other tools, and what proves images. */
   readonly other: number
   readonly total: number
   /** Needed by more than one image; counted once. */
@@ -76,7 +76,8 @@ function sums(survey: Survey) {
     count: sizes.size,
     bytes: total(sizes.values()),
   })) as [UsageSum, UsageSum, UsageSum]
-  const { temporary, other } = survey
+  const { temporary } = survey
+  const other = survey.other + total(survey.trust.values())
   const all = total([metadata.bytes, parts.bytes, blobs.bytes, temporary, other])
   return { metadata, parts, blobs, temporary, other, total: all }
 }
