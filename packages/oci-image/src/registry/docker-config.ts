@@ -1,8 +1,10 @@
-import { open, readFile, realpath, rename, rm } from "node:fs/promises"
+import { mkdir, open, readFile, realpath, rename, rm } from "node:fs/promises"
 import { homedir } from "node:os"
-import { join } from "node:path"
+import { basename, dirname, join } from "node:path"
 import { ImageError, ioError } from "../errors.js"
 import { Fields, isObject, type JsonObject, parseJsonObject } from "../spec/json.js"
+import { Leases } from "../store/leases.js"
+import { removeStale } from "../store/owner.js"
 
 const DOCUMENT_MAX = 4 * 1024 * 1024
 /** Under which key docker keeps what it knows of docker.io. */
@@ -67,26 +69,46 @@ export class DockerConfig {
 
   /**
    * Writes the file with another entry for a registry, or without one. Whoever reads it meanwhile sees the old one or
-   * the new one; nobody else may read it.
+   * the new one; nobody else may read it. Of two that write at once, the second begins with what the first wrote;
+   * docker itself waits for nobody.
    *
-   * @throws ImageError `io`
+   * @throws ImageError `registry-config`, `json-invalid`, `io`
    */
-  async write(registry: string, entry: JsonObject | undefined): Promise<void> {
-    const key = configKey(registry)
-    const others = Object.entries(this.#auths()).filter(([one]) => hostOf(one) !== hostOf(key))
-    const auths = Object.fromEntries(entry ? [...others, [key, entry]] : others)
-    const text = `${JSON.stringify({ ...this.#json, auths }, undefined, "\t")}\n`
+  static async update(path: string, registry: string, entry: JsonObject | undefined): Promise<void> {
     try {
-      await replaceFile(await realpath(this.#path).catch(() => this.#path), text)
+      await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+      const file = await realpath(path).catch(() => path)
+      const lock = await lockFile(file)
+      try {
+        const config = await DockerConfig.read(file)
+        await replaceFile(file, config.#with(registry, entry))
+      } finally {
+        await lock[Symbol.asyncDispose]()
+      }
     } catch (error) {
       throw ioError(error, "cannot write docker's config.json")
     }
+  }
+
+  #with(registry: string, entry: JsonObject | undefined): string {
+    const key = configKey(registry)
+    const others = Object.entries(this.#auths()).filter(([one]) => hostOf(one) !== hostOf(key))
+    const auths = Object.fromEntries(entry ? [...others, [key, entry]] : others)
+    return `${JSON.stringify({ ...this.#json, auths }, undefined, "\t")}\n`
   }
 
   #auths(): JsonObject {
     const auths = Object.hasOwn(this.#json, "auths") ? this.#json["auths"] : undefined
     return isObject(auths) ? auths : {}
   }
+}
+
+/** Nobody else that asks has it until it is disposed of. What killed processes left beside the file goes. */
+async function lockFile(path: string): Promise<AsyncDisposable> {
+  const [folder, name] = [dirname(path), basename(path)]
+  for (const kind of ["queue", "work"]) await removeStale(folder, `${kind}-${name}-`)
+  const lock = await new Leases(folder).claim(name, async () => false)
+  return lock as AsyncDisposable // it is never done
 }
 
 async function replaceFile(path: string, text: string): Promise<void> {

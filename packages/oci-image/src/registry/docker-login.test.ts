@@ -11,10 +11,11 @@ import {
 import { join } from "node:path"
 import { inspect } from "node:util"
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest"
+import { ownedName } from "../store/owner.js"
 import { codeOf, temporaryFolder } from "../test-support/images.js"
 import { configOf, TestClock, TestRegistry } from "../test-support/test-registry.js"
 import { dockerCredentials } from "./credentials.js"
-import { dockerConfigFile } from "./docker-config.js"
+import { DockerConfig, dockerConfigFile } from "./docker-config.js"
 import { login, logout } from "./docker-login.js"
 
 const encode = (text: string) => Buffer.from(text).toString("base64")
@@ -154,6 +155,23 @@ describe("login and logout", () => {
     expect(await logout(registry.host, { configFile: path })).toBe(true)
     expect(JSON.parse(readFileSync(path, "utf8"))).toEqual(before)
     expect(await logout(registry.host, { configFile: path })).toBe(false)
+    expect(readdirSync(folder)).toEqual(["config.json"])
+  })
+
+  test("several at once lose nothing, and leave nothing", async () => {
+    write({ detachKeys: "ctrl-x" })
+    const names = Array.from({ length: 12 }, (_, i) => `registry-${i}.example`)
+    await Promise.all(names.map(name => DockerConfig.update(path, name, { auth: encode("a:b") })))
+    await Promise.all(names.slice(6).map(name => logout(name, { configFile: path })))
+    const left = Object.fromEntries(names.slice(0, 6).map(name => [name, { auth: encode("a:b") }]))
+    expect(JSON.parse(readFileSync(path, "utf8"))).toEqual({ detachKeys: "ctrl-x", auths: left })
+    expect(readdirSync(folder)).toEqual(["config.json"])
+  })
+
+  test("do not wait for one that was killed, and clean up behind it", async () => {
+    const dead = `work-config.json-${ownedName().replace(/^\d+-\d+/, "1-1")}`
+    writeFileSync(join(folder, dead), "")
+    await login(registry.host, alice, options())
     expect(readdirSync(folder)).toEqual(["config.json"])
   })
 

@@ -1,6 +1,4 @@
-import { mkdir } from "node:fs/promises"
-import { dirname } from "node:path"
-import { ImageError, ioError } from "../errors.js"
+import { ImageError } from "../errors.js"
 import { Authorizer } from "./authorizer.js"
 import { runCredentialHelper } from "./credential-helper.js"
 import type { Credentials } from "./credentials.js"
@@ -41,12 +39,9 @@ export async function login(
   const config = await DockerConfig.read(path)
   const helper = config.helper(registry)
   if (helper !== undefined) return store(helper, registry, credentials)
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 }).catch(error => {
-    throw ioError(error, "cannot make docker's folder")
-  })
   const { username, password, identityToken } = credentials
   const auth = Buffer.from(`${username}:${password}`).toString("base64")
-  await config.write(registry, identityToken ? { identitytoken: identityToken } : { auth })
+  await DockerConfig.update(path, registry, identityToken ? { identitytoken: identityToken } : { auth })
 }
 
 /**
@@ -63,7 +58,7 @@ export async function logout(
   const helper = config.helper(registry)
   if (helper !== undefined) await runCredentialHelper(helper, "erase", configKey(registry))
   if (!config.entry(registry)) return helper !== undefined
-  await config.write(registry, undefined)
+  await DockerConfig.update(configFile, registry, undefined)
   return true
 }
 

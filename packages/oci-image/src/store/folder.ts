@@ -1,8 +1,8 @@
-import { mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises"
+import { mkdir, open, rename, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { type Digest, digestHex } from "../digest.js"
 import { ioError } from "../errors.js"
-import { isOwnerAlive, ownedName } from "./owner.js"
+import { ownedName, removeStale } from "./owner.js"
 
 /** The folders of a store. */
 const FOLDERS = ["blobs/sha256", "parts", "images", "lazy", "refs", "folders", "tmp", "leases"]
@@ -128,15 +128,6 @@ export class StoreFolder {
       if (wanted) await this.publishFolder(grave, target)
     }
     return wanted
-  }
-}
-
-/** Removes files and folders whose names say that they belong to a process which is dead. */
-async function removeStale(folder: string): Promise<void> {
-  for (const name of await readdir(folder)) {
-    const path = join(folder, name)
-    const found = await stat(path).catch(() => undefined)
-    if (found && !isOwnerAlive(name, found.mtimeMs)) await rm(path, { recursive: true, force: true })
   }
 }
 

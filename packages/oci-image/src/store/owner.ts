@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto"
 import { readFileSync, readlinkSync } from "node:fs"
+import { readdir, rm, stat } from "node:fs/promises"
+import { join } from "node:path"
 
 /** A file of another process id namespace cannot be asked about; after this long its owner counts as dead. */
 const FOREIGN_LIFETIME_MS = 24 * 60 * 60 * 1000
@@ -26,6 +28,20 @@ export function isOwnerAlive(name: string, modifiedMs: number): boolean {
   if (pid === undefined) return false
   if (namespace !== pidNamespace()) return Date.now() - modifiedMs < FOREIGN_LIFETIME_MS
   return startTime(Number(pid)) === start
+}
+
+/**
+ * Removes files and folders whose names say that they belong to a process which is dead.
+ *
+ * @param prefix - what the names begin with that are looked at
+ */
+export async function removeStale(folder: string, prefix = ""): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (!name.startsWith(prefix)) continue
+    const path = join(folder, name)
+    const found = await stat(path).catch(() => undefined)
+    if (found && !isOwnerAlive(name, found.mtimeMs)) await rm(path, { recursive: true, force: true })
+  }
 }
 
 /**
