@@ -6,18 +6,30 @@ import { size } from "./words.js"
 /** What is shown of layers on their way; it goes to stderr, since stdout has the result. */
 export interface LayerReport {
   show(progress: LoadProgress): void
+  /** Tells of trouble that was got around. */
+  warn(warning: Warning): void
   stop(): void
+}
+
+/** As the packages' errors are. */
+interface Warning {
+  readonly code: string
+  readonly message: string
 }
 
 /** Which of the reports: none for `-q`, events for `--json`, else bars on a terminal and lines elsewhere. */
 export async function startLayerReport(options: { quiet?: boolean; json?: boolean }): Promise<LayerReport> {
   if (options.json) return new EventReport()
-  if (options.quiet) return { show: () => undefined, stop: () => undefined }
+  if (options.quiet) return { show: () => undefined, warn: printWarning, stop: () => undefined }
   if (!process.stderr.isTTY) return new LineReport()
   const { MultiBar } = await import("cli-progress")
   return new BarReport(
     new MultiBar({ stream: process.stderr, format: BAR, hideCursor: true, forceRedraw: true, fps: 10 }),
   )
+}
+
+function printWarning({ message }: Warning): void {
+  console.error(`WARNING: ${message}`)
 }
 
 const BAR = "{id}: {state} {bar} {bytes}"
@@ -51,6 +63,10 @@ class BarReport implements LayerReport {
     bar.update(state === "exists" ? total : done, fields)
   }
 
+  warn({ message }: Warning): void {
+    this.#bars.log(`WARNING: ${message}\n`)
+  }
+
   stop(): void {
     this.#bars.stop()
   }
@@ -60,6 +76,10 @@ class BarReport implements LayerReport {
 class LineReport implements LayerReport {
   show({ layer, state }: LoadProgress): void {
     if (state === "done" || state === "exists") console.error(`${shortId(layer)}: ${STATES[state]}`)
+  }
+
+  warn(warning: Warning): void {
+    printWarning(warning)
   }
 
   stop(): void {
@@ -80,6 +100,10 @@ class EventReport implements LayerReport {
     if (last?.state === state && at - last.at < EVENT_GAP_MS) return
     this.#last.set(position, { state, at })
     console.error(JSON.stringify({ event: "layer", layer, position, layers, state, done, total }))
+  }
+
+  warn({ code, message }: Warning): void {
+    console.error(JSON.stringify({ event: "warning", code, message }))
   }
 
   stop(): void {

@@ -9,6 +9,7 @@ export { type CredentialSource, type Credentials, dockerCredentials } from "./cr
 export { dockerConfigFile } from "./docker-config.js"
 export { type LoginOptions, login, logout } from "./docker-login.js"
 export type { HostSettings, Mirror, RegistryHosts } from "./hosts.js"
+export type { WarningListener } from "./mirrors.js"
 export type { PushOptions, PushResult } from "./push.js"
 export type { Referrer } from "./referrers.js"
 export { loadRegistryHosts } from "./registries-file.js"

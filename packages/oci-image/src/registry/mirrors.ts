@@ -1,4 +1,4 @@
-import { isImageError } from "../errors.js"
+import { ImageError, isImageError } from "../errors.js"
 import { type Endpoint, endpointsOf } from "./hosts.js"
 import type { Transport } from "./transport.js"
 
@@ -12,14 +12,21 @@ const OUT_OF_ORDER: ReadonlySet<string> = new Set([
   "registry-rate-limited",
 ])
 
+/** Is told of trouble that was got around: its code, message and fields say what and where. */
+export type WarningListener = (warning: ImageError) => void
+
 /** Asks those that answer for a registry, mirrors first; one that fails, however it does, is passed over. */
 export class Mirrors {
   readonly #transport: Transport
   /** By origin: until when it is left out. */
   readonly #resting = new Map<string, number>()
+  /** Origins that gave something else than they were asked for: they are not asked again. */
+  readonly #distrusted = new Set<string>()
+  readonly #onWarning: WarningListener
 
-  constructor(transport: Transport) {
+  constructor(transport: Transport, onWarning: WarningListener = () => undefined) {
     this.#transport = transport
+    this.#onWarning = onWarning
   }
 
   /**
@@ -36,19 +43,30 @@ export class Mirrors {
   ): Promise<T> {
     const endpoints = endpointsOf(registry, this.#transport.hosts)
     for (const mirror of endpoints.slice(0, -1)) {
-      if ((mirror.pullByDigestOnly && !byDigest) || this.#isResting(mirror)) continue
+      if ((mirror.pullByDigestOnly && !byDigest) || this.#isLeftOut(mirror)) continue
       try {
         return await ask(mirror)
       } catch (error) {
         signal?.throwIfAborted()
         if (!isImageError(error)) throw error
         if (OUT_OF_ORDER.has(error.code)) this.#rest(mirror)
+        if (error.code === "digest-mismatch") this.distrust(mirror, error)
       }
     }
     return ask(endpoints.at(-1) as Endpoint)
   }
 
-  #isResting({ origin }: Endpoint): boolean {
+  /** Never asks a mirror again: what it gave was not what its digest says, or never came to its end. */
+  distrust({ origin }: Endpoint, why: ImageError): void {
+    if (this.#distrusted.has(origin)) return
+    this.#distrusted.add(origin)
+    const { host } = new URL(origin)
+    const message = `the mirror ${host} is left out from now on: ${why.message}`
+    this.#onWarning(new ImageError(why.code, message, { ...why.fields, host }, { cause: why }))
+  }
+
+  #isLeftOut({ origin }: Endpoint): boolean {
+    if (this.#distrusted.has(origin)) return true
     return this.#transport.options.clock.now() < (this.#resting.get(origin) ?? 0)
   }
 

@@ -5,7 +5,7 @@ import type { Descriptor } from "../spec/manifest.js"
 import { Authorizer } from "./authorizer.js"
 import { type CredentialSource, dockerCredentials } from "./credentials.js"
 import type { RegistryHosts } from "./hosts.js"
-import { Mirrors } from "./mirrors.js"
+import { Mirrors, type WarningListener } from "./mirrors.js"
 import { type PushOptions, type PushResult, pushImage } from "./push.js"
 import { listReferrers, type Referrer } from "./referrers.js"
 import { RegistrySource } from "./registry-source.js"
@@ -18,6 +18,8 @@ export interface RegistryClientOptions extends TransportOptions {
   readonly hosts?: RegistryHosts
   /** Default: what docker keeps, `dockerCredentials()`. */
   readonly credentials?: CredentialSource
+  /** Is told of a mirror that gave wrong content, and is left out for that. */
+  readonly onWarning?: WarningListener
 }
 
 /**
@@ -45,7 +47,7 @@ export class RegistryClient implements AsyncDisposable {
     const transport = new Transport(options, options.hosts ?? new Map())
     const authorizer = new Authorizer(transport, options.credentials ?? dockerCredentials())
     this.#access = { transport, authorizer }
-    this.#mirrors = new Mirrors(transport)
+    this.#mirrors = new Mirrors(transport, options.onWarning)
   }
 
   /**

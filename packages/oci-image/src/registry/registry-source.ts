@@ -42,6 +42,8 @@ export class RegistrySource implements ImageSource {
   readonly #mirrors: Mirrors
   readonly #reference: Reference
   #behind: BlobSource
+  /** Who gave a blob the last time. */
+  readonly #givers = new Map<Digest, Endpoint>()
 
   constructor(reference: Reference, access: RegistryAccess, mirrors: Mirrors) {
     this.#reference = reference
@@ -52,6 +54,7 @@ export class RegistrySource implements ImageSource {
       open: (request, signal) => this.#behind.open(request, signal),
       range: (request, from, to, signal) =>
         readRange({ access, mirrors, reference }, request, [from, to], signal),
+      reject: ({ digest }, why) => this.#reject(digest, why),
     }
   }
 
@@ -129,6 +132,7 @@ export class RegistrySource implements ImageSource {
       const session = this.#session(endpoint, signal)
       return { session, answer: await session.ask({ to, what }, 200) }
     })
+    this.#givers.set(request.digest, first.session.endpoint)
     let unused: Answer | undefined = first.answer
     yield* first.session.stream(request, first.session.url(to), async from => {
       const answer = unused
@@ -137,6 +141,14 @@ export class RegistrySource implements ImageSource {
       const headers = from > 0 ? { range: `bytes=${from}-${request.size - 1}` } : {}
       return first.session.ask({ to, headers, what }, 200, 206)
     })
+  }
+
+  /** Behind each mirror is another place; behind the registry itself there is none. */
+  #reject(digest: Digest, why: ImageError): boolean {
+    const giver = this.#givers.get(digest)
+    if (!giver?.isMirror) return false
+    this.#mirrors.distrust(giver, why)
+    return true
   }
 
   async #document(session: Session, { digest, size }: BlobRequest): Promise<Buffer> {

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { checkDigest, type Digest, finishDigest } from "../digest.js"
-import { ImageError } from "../errors.js"
+import { ImageError, isImageError } from "../errors.js"
 import { checkLimit } from "../limits.js"
 
 /** What is asked of a {@link BlobSource}: a digest, and the size its descriptor declares. */
@@ -31,6 +31,47 @@ export interface BlobSource {
    * @throws ImageError `blob-missing`, `io`, `registry-…`
    */
   range?(request: BlobRequest, from: number, to: number, signal?: AbortSignal): Promise<Buffer>
+  /**
+   * Is told that what {@link open} gave was not the content, or not all of it; absent where there is one place only.
+   *
+   * @returns whether there is another place, which the next {@link open} asks
+   */
+  reject?(request: BlobRequest, why: ImageError): boolean
+}
+
+/** Trouble with one place that another may not have. */
+const OF_ONE_PLACE: ReadonlySet<string> = new Set([
+  "registry-protocol",
+  "registry-timeout",
+  "registry-unavailable",
+])
+
+/**
+ * Does something that reads content to its proven end, and does it again while what came was wrong and the source has
+ * another place to take it from.
+ *
+ * @param read - opens the content itself, and leaves nothing behind when it fails
+ */
+export async function fromAnyPlace<T>(
+  source: BlobSource,
+  request: BlobRequest,
+  read: () => Promise<T>,
+): Promise<T> {
+  for (;;) {
+    try {
+      return await read()
+    } catch (error) {
+      if (!isImageError(error) || !isOfPlace(error, request)) throw error
+      if (!source.reject?.(request, error)) throw error
+    }
+  }
+}
+
+/** Whether it is the place's fault; a layer that unpacks to something else than the image says is everywhere. */
+function isOfPlace({ code, fields }: ImageError, { digest }: BlobRequest): boolean {
+  if (code === "digest-mismatch") return fields["expected"] === digest
+  if (code === "size-mismatch") return fields["digest"] === digest
+  return OF_ONE_PLACE.has(code)
 }
 
 /**
@@ -118,12 +159,14 @@ export async function readDocument(
   signal?: AbortSignal,
 ): Promise<Buffer> {
   checkLimit("documentBytes", request.size, max, `size of ${what}`)
-  const blob = new VerifiedBlob(source, request, what, signal)
-  try {
-    const chunks: Buffer[] = []
-    for (let chunk = await blob.next(); chunk; chunk = await blob.next()) chunks.push(chunk)
-    return Buffer.concat(chunks)
-  } finally {
-    await blob.close()
-  }
+  return fromAnyPlace(source, request, async () => {
+    const blob = new VerifiedBlob(source, request, what, signal)
+    try {
+      const chunks: Buffer[] = []
+      for (let chunk = await blob.next(); chunk; chunk = await blob.next()) chunks.push(chunk)
+      return Buffer.concat(chunks)
+    } finally {
+      await blob.close()
+    }
+  })
 }

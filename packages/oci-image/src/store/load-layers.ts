@@ -1,4 +1,5 @@
 import { type Digest, digestHex } from "../digest.js"
+import { fromAnyPlace } from "../sources/blob.js"
 import type { FoundImage } from "../sources/source.js"
 import type { LayerDescriptor } from "../spec/manifest.js"
 import { exists, type StoreContext } from "./context.js"
@@ -99,18 +100,21 @@ class LayerLoad {
     return (await isPartWhole(folder, digest)) && (!keepBlobs || (await exists(folder.blob(digest))))
   }
 
-  async #make(signal: AbortSignal): Promise<void> {
+  #make(signal: AbortSignal): Promise<void> {
     const { folder, limits, keepBlobs: keepBlob } = this.#context
-    this.report("reading", 0)
-    await makePart({
-      folder,
-      blobs: this.#image.blobs,
-      layer: this.#layer,
-      diffId: this.#diffId,
-      limits,
-      keepBlob,
-      signal,
-      onBytes: done => this.report("reading", done),
+    const { blobs } = this.#image
+    return fromAnyPlace(blobs, this.#layer, async () => {
+      this.report("reading", 0)
+      await makePart({
+        folder,
+        blobs,
+        layer: this.#layer,
+        diffId: this.#diffId,
+        limits,
+        keepBlob,
+        signal,
+        onBytes: done => this.report("reading", done),
+      })
     })
   }
 }

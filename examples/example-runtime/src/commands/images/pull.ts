@@ -18,7 +18,10 @@ export async function pull(text: string, options: PullOptions): Promise<void> {
   const before = await store.get(name)
   const report = await startLayerReport(options)
   const image = await interruptible("the pull", async signal => {
-    await using client = new RegistryClient({ hosts: loadRegistryHosts(defaultRegistriesFile()) })
+    await using client = new RegistryClient({
+      hosts: loadRegistryHosts(defaultRegistriesFile()),
+      onWarning: warning => report.warn(warning),
+    })
     const load = { name, signal, onProgress: (layer: LoadProgress) => report.show(layer) }
     const gate = await openTrustGate(defaultPaths().imageDir)
     if (!gate) return await store.load(client.source(text), load)
