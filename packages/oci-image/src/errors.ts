@@ -47,6 +47,7 @@ export type ImageErrorCode =
   | "registry-insecure"
   | "registry-not-found"
   | "registry-protocol"
+  | "registry-proxy"
   | "registry-rate-limited"
   | "registry-redirect"
   | "registry-timeout"

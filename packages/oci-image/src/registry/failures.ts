@@ -3,6 +3,9 @@ import { ImageError } from "../errors.js"
 
 /** Errors of Node's TLS that say "not whom you wanted to talk to". */
 const TLS_ERROR = /^(CERT_|ERR_TLS_|ERR_SSL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|EPROTO$|HOSTNAME_MISMATCH)/
+/** Alerts by which a server says that it is the client who has not proven himself. @see RFC 8446, 6.2 */
+const CLIENT_REFUSED =
+  /_ALERT_(CERTIFICATE_REQUIRED|BAD_CERTIFICATE|UNKNOWN_CA|CERTIFICATE_UNKNOWN|HANDSHAKE_FAILURE|ACCESS_DENIED)$/
 /** What does not get better when it is asked again. */
 const FINAL_ERROR = /^(ENOTFOUND$|ERR_INVALID_URL$|HPE_|UND_ERR_HEADERS_OVERFLOW$|UND_ERR_INVALID_ARG$)/
 
@@ -19,6 +22,12 @@ export function mayPass(error: unknown): boolean {
 export function connectionError({ host }: URL, cause: unknown): ImageError {
   const { code = "", message = "" } = cause as NodeJS.ErrnoException
   const fields = { host, errno: code }
+  if (CLIENT_REFUSED.test(code)) {
+    const hint = "set cert and key for the host, of an authority that it knows"
+    return new ImageError("registry-tls", `${host} wants a client certificate (${code}): ${hint}`, fields, {
+      cause,
+    })
+  }
   if (TLS_ERROR.test(code)) {
     const hint = "set ca for the host, or plainHttp if it speaks no TLS"
     return new ImageError("registry-tls", `${host} is not trusted (${code}): ${hint}`, fields, { cause })

@@ -25,15 +25,16 @@ describe("loadRegistryHosts", () => {
       headers: { "x-a": "b" },
       mirrors: [{ url: "https://mirror.example:8443", pullByDigestOnly: true }],
       tokenHosts: ["login.example"],
+      proxy: "http://u:p@proxy.example:3128",
     }
     const config = load({
       hosts: { "a.example:5000": { ...settings, ca: "ca.pem" } },
-      default: { ca: "ca.pem" },
+      default: { ca: "ca.pem", proxy: false },
     })
     expect(config).toEqual(
       new Map<string, object>([
         ["a.example:5000", { ...settings, ca: PEM }],
-        ["*", { ca: PEM }],
+        ["*", { ca: PEM, proxy: false }],
       ]),
     )
   })
@@ -56,6 +57,9 @@ describe("loadRegistryHosts", () => {
     ["a flag of text", { hosts: { a: { plainHttp: "yes" } } }, "plainHttp"],
     ["a mirror with a path", { hosts: { a: { mirrors: [{ url: "https://m/p" }] } } }, "url"],
     ["a mirror with a password", { hosts: { a: { mirrors: [{ url: "https://u:p@m" }] } } }, "url"],
+    ["a proxy of another protocol", { hosts: { a: { proxy: "socks5://p" } } }, "proxy is a"],
+    ["a proxy for all that is none", { default: { proxy: "http://" } }, "proxy is no"],
+    ["a proxy that is a number", { hosts: { a: { proxy: 3128 } } }, "proxy"],
     ["a mirror of another protocol", { hosts: { a: { mirrors: [{ url: "ftp://m" }] } } }, "url"],
     ["a header of the client's", { hosts: { a: { headers: { Authorization: "x" } } } }, "Authorization"],
     ["a header with a line break", { hosts: { a: { headers: { x: "a\r\nb: c" } } } }, "headers"],

@@ -8,6 +8,13 @@ export interface Mirror {
   readonly pullByDigestOnly?: boolean
 }
 
+/** A certificate and its key, both PEM. */
+export interface ClientCertificate {
+  readonly cert: string
+  /** A secret. */
+  readonly key: string
+}
+
 /** How one registry is reached. */
 export interface HostSettings {
   /** Talk plain HTTP to it. Nothing falls back to plain HTTP by itself, not even on this machine. Default false. */
@@ -16,6 +23,10 @@ export interface HostSettings {
   readonly ca?: string
   /** Believe whoever answers. Anybody on the way can read credentials and change what tags stand for. */
   readonly skipVerify?: boolean
+  /** What this client proves itself with, PEM. A host that redirects does not pass it on. */
+  readonly clientCertificate?: ClientCertificate
+  /** The proxy that leads to it, whatever the environment says; false for none. Default: as the environment says. */
+  readonly proxy?: string | false
   /** Sent with each request to this host, and to no other. */
   readonly headers?: Readonly<Record<string, string>>
   /** Asked first, in this order. Each is a host of its own, with its own settings and credentials. */

@@ -1,8 +1,10 @@
+import { createPrivateKey, X509Certificate } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { dirname, resolve } from "node:path"
 import { ImageError, ioError, printable } from "../errors.js"
 import { Fields, isObject, parseJsonObject } from "../spec/json.js"
-import type { HostSettings, Mirror, RegistryHosts } from "./hosts.js"
+import type { ClientCertificate, HostSettings, Mirror, RegistryHosts } from "./hosts.js"
+import { parseProxy } from "./proxy-settings.js"
 
 const DOCUMENT_MAX = 1024 * 1024
 const HOSTS_MAX = 10_000
@@ -10,6 +12,10 @@ const LIST_MAX = 16
 const HEADERS_MAX = 32
 const HOST = /^[A-Za-z0-9.:[\]-]{1,255}$/
 const ORIGIN = /^https?:\/\/[^/?#@\s]+$/
+const HOST_KEYS = [
+  ...["plainHttp", "ca", "proxy", "skipVerify", "cert", "key"],
+  ...["headers", "mirrors", "tokenHosts"],
+]
 /** RFC 9110, 5.6.2, "token". */
 const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/
 const HEADER_VALUE = /^[\x20-\x7e]{0,4096}$/
@@ -40,15 +46,18 @@ const OWN_HEADERS: ReadonlySet<string> = new Set([
  *     "docker.io": { "mirrors": ["https://a.example", { "url": "https://b.example", "pullByDigestOnly": true }] },
  *     "registry.example:5000": { "ca": "ca.pem", "headers": { "x-team": "a" }, "tokenHosts": ["login.example"] },
  *     "10.0.0.5:5000": { "plainHttp": true },
+ *     "secure.example": { "cert": "client.pem", "key": "client.key", "proxy": false },
  *     "test.example": { "skipVerify": true }
  *   },
- *   "default": { "ca": "company.pem" }
+ *   "default": { "ca": "company.pem", "proxy": "http://proxy.example:3128" }
  * }
  * ```
  *
  * `default` is for every host that is not named; it ends up under `*`.
  *
- * @param path - `ca` names files relative to its folder
+ * `proxy` goes before HTTPS_PROXY and its kin, for loopback too; false is for none.
+ *
+ * @param path - `ca`, `cert` and `key` name files relative to its folder
  * @throws ImageError `registry-config` with what is wrong where, `json-invalid`, `io`
  * @example
  * ```ts
@@ -91,9 +100,9 @@ class SettingsFile {
   }
 
   settings(value: unknown, name: string): HostSettings {
-    const keys = ["plainHttp", "ca", "skipVerify", "headers", "mirrors", "tokenHosts"]
-    const fields = this.object(value, `hosts.${name}`, keys)
+    const fields = this.object(value, `hosts.${name}`, HOST_KEYS)
     const skipVerify = boolean(fields, "skipVerify")
+    const clientCertificate = this.#certificate(fields)
     const headers = this.#headers(fields)
     const mirrors = fields
       .array("mirrors", LIST_MAX)
@@ -102,6 +111,7 @@ class SettingsFile {
     return {
       ...this.#access(fields),
       ...(skipVerify === undefined ? {} : { skipVerify }),
+      ...(clientCertificate === undefined ? {} : { clientCertificate }),
       ...(headers === undefined ? {} : { headers }),
       ...(mirrors === undefined ? {} : { mirrors }),
       ...(tokenHosts === undefined ? {} : { tokenHosts }),
@@ -109,14 +119,33 @@ class SettingsFile {
   }
 
   defaults(value: unknown): HostSettings {
-    return this.#access(this.object(value, "default", ["plainHttp", "ca"]))
+    return this.#access(this.object(value, "default", ["plainHttp", "ca", "proxy"]))
   }
 
-  #access(fields: Fields): Pick<HostSettings, "plainHttp" | "ca"> {
+  #access(fields: Fields): Pick<HostSettings, "plainHttp" | "ca" | "proxy"> {
     const plainHttp = boolean(fields, "plainHttp")
-    const file = fields.string("ca")
-    const ca = file === undefined ? undefined : readPem(resolve(dirname(this.#path), file))
-    return { ...(plainHttp === undefined ? {} : { plainHttp }), ...(ca === undefined ? {} : { ca }) }
+    const ca = this.#pem(fields, "ca")
+    const proxy = fields.raw("proxy") === false ? false : fields.string("proxy")
+    if (typeof proxy === "string") parseProxy(proxy, `${this.#path}: proxy`)
+    return {
+      ...(plainHttp === undefined ? {} : { plainHttp }),
+      ...(ca === undefined ? {} : { ca }),
+      ...(proxy === undefined ? {} : { proxy }),
+    }
+  }
+
+  #certificate(fields: Fields): ClientCertificate | undefined {
+    const [cert, key] = [this.#pem(fields, "cert"), this.#pem(fields, "key")]
+    if (cert === undefined && key === undefined) return undefined
+    if (cert === undefined) throw fields.bad("cert", "is missing: it goes with key")
+    if (key === undefined) throw fields.bad("key", "is missing: it goes with cert")
+    if (!isPair(cert, key)) throw fields.bad("key", "is not the key of cert, both PEM and without a password")
+    return { cert, key }
+  }
+
+  #pem(fields: Fields, name: string): string | undefined {
+    const file = fields.string(name)
+    return file === undefined ? undefined : readPem(resolve(dirname(this.#path), file))
   }
 
   #mirror(text: unknown, where: string): Mirror {
@@ -137,6 +166,14 @@ class SettingsFile {
         throw fields.bad("headers", `has ${name}, which is set by the client itself`)
     }
     return headers
+  }
+}
+
+function isPair(cert: string, key: string): boolean {
+  try {
+    return new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))
+  } catch {
+    return false
   }
 }
 

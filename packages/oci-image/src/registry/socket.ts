@@ -11,7 +11,11 @@ import { buildConnector } from "undici"
  * @see nodejs/undici issue 5360, mended in undici 8, which does not run on Node 20
  */
 export function patientConnector(options: buildConnector.BuildOptions): buildConnector.connector {
-  const connect = buildConnector(options)
+  return patient(buildConnector(options))
+}
+
+/** The same for connections that are made in another way. */
+export function patient(connect: buildConnector.connector): buildConnector.connector {
   return (to, callback) =>
     connect(to, (...result) => {
       if (result[1]) holdBackEnd(result[1])

@@ -1,53 +1,28 @@
 // Whom a client trusts, catalogue I12: nothing but what the system or the settings vouch for.
-import { execFileSync } from "node:child_process"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { writeFileSync } from "node:fs"
 import { createServer as createHttpsServer } from "node:https"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
+import type { TLSSocket } from "node:tls"
 import { afterAll, describe, expect, test } from "vitest"
+import { TestCertificates } from "../test-support/certificates.js"
 import { codeOf } from "../test-support/images.js"
 import { configOf, pull, TestRegistry, testClient } from "../test-support/test-registry.js"
+import { connectionError } from "./failures.js"
+import { loadRegistryHosts } from "./registries-file.js"
 
-const folder = mkdtempSync(join(tmpdir(), "oci-image-tls-"))
-afterAll(() => rmSync(folder, { recursive: true, force: true }))
+const certificates = new TestCertificates()
+afterAll(() => certificates[Symbol.dispose]())
+const read = (name: string) => certificates.read(name)
 
-const openssl = (...args: string[]) => execFileSync("openssl", args, { cwd: folder, stdio: "ignore" })
-const read = (name: string) => readFileSync(join(folder, name), "utf8")
-
-function authority(name: string): void {
-  const key = ["-newkey", "rsa:2048", "-nodes", "-keyout", `${name}.key`]
-  openssl("req", "-x509", ...key, "-out", `${name}.pem`, "-days", "2", "-subj", `/CN=${name}`)
-}
-
-/** A certificate of `own`; `days` below zero has run out. */
-function certificate(name: string, altName: string, days: number): void {
-  openssl(
-    "req",
-    "-newkey",
-    "rsa:2048",
-    "-nodes",
-    "-keyout",
-    `${name}.key`,
-    "-out",
-    `${name}.csr`,
-    "-subj",
-    "/CN=x",
-  )
-  writeFileSync(join(folder, "san"), `subjectAltName=${altName}`)
-  const signer = ["-CA", "own.pem", "-CAkey", "own.key", "-CAcreateserial", "-extfile", "san"]
-  openssl("x509", "-req", "-in", `${name}.csr`, "-out", `${name}.pem`, "-days", `${days}`, ...signer)
-}
-
-authority("own")
-authority("foreign")
-certificate("right", "IP:127.0.0.1", 2)
-certificate("expired", "IP:127.0.0.1", -1)
-certificate("elsewhere", "DNS:registry.example", 2)
+certificates.authority("own")
+certificates.authority("foreign")
+certificates.certificate("right", "own", "IP:127.0.0.1")
+certificates.certificate("expired", "own", "IP:127.0.0.1", -1)
+certificates.certificate("elsewhere", "own", "DNS:registry.example")
+certificates.certificate("alice", "own", "DNS:alice")
+certificates.certificate("mallory", "foreign", "DNS:mallory")
 
 const serve = (name: string) =>
-  TestRegistry.start(handler =>
-    createHttpsServer({ key: read(`${name}.key`), cert: read(`${name}.pem`) }, handler),
-  )
+  TestRegistry.start(handler => createHttpsServer(certificates.pair(name), handler))
 
 async function outcome(name: string, settings: object): Promise<string | undefined> {
   await using registry = await serve(name)
@@ -113,5 +88,77 @@ describe("a registry with TLS", () => {
     const both = configOf({ [registry.host]: trusted, [other.host]: trusted })
     await using informed = testClient({ hosts: both })
     expect(await pull(informed, `${registry.host}/app:1`)).toBe(registry.digest)
+  })
+})
+
+describe("a registry that wants to know the client", () => {
+  const own = read("own.pem")
+  const strict = () =>
+    TestRegistry.start(handler =>
+      createHttpsServer({ ...certificates.pair("right"), ca: own, requestCert: true }, handler),
+    )
+
+  async function outcomeFor(clientCertificate: object): Promise<string | undefined> {
+    await using registry = await strict()
+    const hosts = configOf({ [registry.host]: { ca: own, ...clientCertificate } })
+    await using client = testClient({ hosts })
+    return await codeOf(() => pull(client, `${registry.host}/app:1`))
+  }
+
+  test("is shown the certificate of the settings", async () => {
+    expect(await outcomeFor({ clientCertificate: certificates.pair("alice") })).toBeUndefined()
+  })
+
+  test.each([
+    ["none", {}],
+    ["one of another authority", { clientCertificate: certificates.pair("mallory") }],
+  ])("refuses %s", async (_, settings) => {
+    // Node's server only hangs up.
+    expect(await outcomeFor(settings)).toBe("registry-unavailable")
+  })
+
+  test.each(["ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED", "ERR_SSL_SSLV3_ALERT_BAD_CERTIFICATE"])(
+    "may say so: %s",
+    code => {
+      const error = connectionError(new URL("https://a"), Object.assign(new Error(), { code }))
+      expect(error.code).toBe("registry-tls")
+      expect(error.message).toContain("a wants a client certificate")
+    },
+  )
+
+  test("a host that it redirects to is shown nothing", async () => {
+    const shown: (object | undefined)[] = []
+    await using other = await TestRegistry.start(handler =>
+      createHttpsServer(
+        { ...certificates.pair("right"), ca: own, requestCert: true, rejectUnauthorized: false },
+        (request, response) => {
+          shown.push((request.socket as TLSSocket).getPeerCertificate())
+          handler(request, response)
+        },
+      ),
+    )
+    await using registry = await strict()
+    registry.failAt(registry.layerPath, response => {
+      response.writeHead(307, { location: `https://${other.host}/v2/app/${other.layerPath}` }).end()
+    })
+    const clientCertificate = certificates.pair("alice")
+    const hosts = configOf({ [registry.host]: { ca: own, clientCertificate }, [other.host]: { ca: own } })
+    await using client = testClient({ hosts })
+    expect(await pull(client, `${registry.host}/app:1`)).toBe(registry.digest)
+    expect(shown).toEqual([{}])
+  })
+
+  test("the settings' file names the files, which have to be a pair", () => {
+    const file = certificates.path("registries.json")
+    const load = (settings: object) => {
+      writeFileSync(file, JSON.stringify({ hosts: { a: settings } }))
+      return loadRegistryHosts(file).get("a")
+    }
+    const pair = certificates.pair("alice")
+    expect(load({ cert: "alice.pem", key: "alice.key" })).toEqual({ clientCertificate: pair })
+    expect(() => load({ cert: "alice.pem" })).toThrow(/key .*is missing/)
+    expect(() => load({ key: "alice.key" })).toThrow(/cert .*is missing/)
+    expect(() => load({ cert: "alice.pem", key: "mallory.key" })).toThrow("is not the key of cert")
+    expect(() => load({ cert: "alice.pem", key: "none.key" })).toThrow("is not there")
   })
 })

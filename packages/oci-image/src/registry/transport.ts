@@ -1,10 +1,12 @@
 import type { Readable } from "node:stream"
-import { Agent, type Dispatcher } from "undici"
+import type { Dispatcher } from "undici"
 import { ImageError } from "../errors.js"
+import { Agents } from "./agents.js"
 import { type Clock, SYSTEM_CLOCK } from "./clock.js"
-import { connectionError, mayPass, retryAfter, troubleError } from "./failures.js"
-import { type Endpoint, endpointFor, type HostSettings, maySendOn, type RegistryHosts } from "./hosts.js"
-import { patientConnector } from "./socket.js"
+import { connectionError, MAY_PASS, mayPass, retryAfter, troubleError } from "./failures.js"
+import { type Endpoint, endpointFor, maySendOn, type RegistryHosts } from "./hosts.js"
+import { refusal } from "./proxy-connector.js"
+import { type ProxyEnvironment, proxyFor } from "./proxy-settings.js"
 
 /** Times and counts of the transport. Times in milliseconds. */
 export interface TransportOptions {
@@ -24,6 +26,8 @@ export interface TransportOptions {
   readonly connectionsPerHost?: number
   /** Default: the machine's own. */
   readonly clock?: Clock
+  /** Where HTTPS_PROXY, HTTP_PROXY and NO_PROXY are looked up, as programs in Go do. Default: the process's. */
+  readonly environment?: ProxyEnvironment
 }
 
 /** One answer whose body is still to be read. */
@@ -54,6 +58,7 @@ const DEFAULTS: Required<TransportOptions> = {
   minBytesPerSecond: 1024,
   connectionsPerHost: 8,
   clock: SYSTEM_CLOCK,
+  environment: process.env,
 }
 const REDIRECTS_MAX = 5
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
@@ -69,11 +74,12 @@ const DISCARD_MS = 5000
 export class Transport {
   readonly options: Required<TransportOptions>
   readonly hosts: RegistryHosts
-  readonly #agents = new Map<string, Agent>()
+  readonly #agents: Agents
 
   constructor(options: TransportOptions, hosts: RegistryHosts) {
     this.options = { ...DEFAULTS, ...options }
     this.hosts = hosts
+    this.#agents = new Agents(this.options, hosts)
   }
 
   /**
@@ -103,8 +109,7 @@ export class Transport {
 
   /** Closes every connection. */
   async close(): Promise<void> {
-    await Promise.all([...this.#agents.values()].map(agent => agent.destroy()))
-    this.#agents.clear()
+    await this.#agents.close()
   }
 
   async #try(ask: Ask): Promise<{ answer: Answer } | Failure> {
@@ -117,7 +122,7 @@ export class Transport {
       return { error, mayPass: !isForGood, waitMs: retryAfter(answer) }
     } catch (cause) {
       ask.signal?.throwIfAborted()
-      if (cause instanceof ImageError) return { error: cause, mayPass: false, waitMs: 0 }
+      if (cause instanceof ImageError) return { error: cause, mayPass: MAY_PASS.has(cause.code), waitMs: 0 }
       return { error: connectionError(ask.url, cause), mayPass: mayPass(cause), waitMs: 0 }
     }
   }
@@ -140,11 +145,15 @@ export class Transport {
     throw new ImageError("registry-redirect", `${host} redirects more than ${REDIRECTS_MAX} times`, { host })
   }
 
-  #send(ask: Ask, url: URL, isOwn: boolean): Promise<Answer> {
+  async #send(ask: Ask, url: URL, isOwn: boolean): Promise<Answer> {
     const { settings } = endpointFor(url, ask.endpoint, this.hosts)
-    return this.#agent(settings).request({
+    const proxy = proxyFor(url, settings, this.options.environment)
+    // A proxy that sees the request itself, since it is not in a tunnel.
+    const reader = url.protocol === "http:" ? proxy : undefined
+    const path = url.pathname + url.search
+    const answer = await this.#agents.agent(settings, proxy).request({
       origin: url.origin,
-      path: url.pathname + url.search,
+      path: reader ? url.origin + path : path,
       method: ask.method ?? "GET",
       body: ask.body?.() ?? null,
       headers: {
@@ -153,23 +162,15 @@ export class Transport {
         "accept-encoding": "identity",
         "user-agent": "ts-vmm",
         ...(isOwn && ask.authorization !== undefined ? { authorization: ask.authorization } : {}),
+        ...(reader?.authorization ? { "proxy-authorization": reader.authorization } : {}),
       },
       signal: ask.signal ?? null,
       headersTimeout: this.options.idleTimeoutMs,
       bodyTimeout: this.options.idleTimeoutMs,
     })
-  }
-
-  /** One for each way to be trusted: connections of one must not serve another. */
-  #agent({ ca, skipVerify = false }: HostSettings): Agent {
-    const key = `${skipVerify} ${ca}`
-    const known = this.#agents.get(key)
-    if (known) return known
-    const { connectTimeoutMs: timeout, connectionsPerHost: connections } = this.options
-    const trust = { rejectUnauthorized: !skipVerify, ...(ca === undefined ? {} : { ca }) }
-    const agent = new Agent({ connections, connect: patientConnector({ timeout, ...trust }) })
-    this.#agents.set(key, agent)
-    return agent
+    if (!reader || answer.statusCode !== 407) return answer
+    await discard(answer)
+    throw refusal(reader, url.host, answer.statusCode)
   }
 }
 
