@@ -1,9 +1,11 @@
 import { spawn } from "node:child_process"
+import { join } from "node:path"
 import { text } from "node:stream/consumers"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { bundleChild, type Child } from "../test-support/child.js"
 import { prepareScenario, SCENARIOS, type ScenarioName } from "../test-support/crash-scenarios.js"
 import { MEMORY, temporaryFolder } from "../test-support/images.js"
+import { serveLayouts } from "../test-support/layout-registry.js"
 
 let child: Child
 
@@ -43,7 +45,8 @@ async function killAtEveryStep(name: ScenarioName, folder: string): Promise<void
 describe("I14: killed at every step that changes a file, and the disk full from every step on", () => {
   test.each(Object.keys(SCENARIOS) as ScenarioName[])("%s", async name => {
     const folder = temporaryFolder(MEMORY)
-    await prepareScenario(name, folder)
+    await using registry = await serveLayouts(join(folder, "images"))
+    await prepareScenario(name, folder, registry.host)
     const [full] = await Promise.all([run("full", name, folder), killAtEveryStep(name, folder)])
     expect(full).toEqual({ signal: null, output: [] })
   })

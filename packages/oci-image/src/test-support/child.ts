@@ -15,6 +15,10 @@ export interface Child extends Disposable {
   readonly path: string
 }
 
+/** undici is no ES module: in a bundle that is one it has to be given what it asks for modules with. */
+const REQUIRE =
+  'import { createRequire as requireOf } from "node:module"; const require = requireOf(import.meta.url);'
+
 const READ_HERE: Plugin = {
   name: "read-here",
   setup: build =>
@@ -36,6 +40,7 @@ export async function bundleChild(name: string, readsHere = false): Promise<Chil
     ...{ entry: [join(HERE, `${name}.ts`)], outDir, format: "esm", noExternal: [/./] },
     ...{ outExtension: () => ({ js: ".mjs" }), config: false, dts: false },
     ...{ silent: true, sourcemap: false, splitting: false },
+    banner: { js: REQUIRE },
     esbuildPlugins: readsHere ? [READ_HERE] : [],
   })
   // Where a bundle looks for it first.

@@ -10,6 +10,7 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 import { packImage } from "../pack/pack-image.js"
+import { RegistryClient } from "../registry/registry-client.js"
 import type { BlobRequest } from "../sources/blob.js"
 import { openSource } from "../sources/open.js"
 import type { ImageSource } from "../sources/source.js"
@@ -53,9 +54,21 @@ function lateBound(source: ImageSource): Omit<ImageSource, "blobs"> {
   return { locate: options => source.locate(options), [Symbol.asyncDispose]: nothing }
 }
 
+/** Where the registry is that has the images: {@link prepareScenario} says it to the processes that pull. */
+const REGISTRY_FILE = "registry"
+
+async function pull(store: ImageStore, images: string): Promise<void> {
+  const host = readFileSync(join(images, REGISTRY_FILE), "utf8")
+  const hosts = new Map([[host, { plainHttp: true }]])
+  await using client = new RegistryClient({ hosts, credentials: nothing })
+  await store.load(client.source(`${host}/a`), { name: "a" })
+}
+
 /** Every operation that changes something. */
 export const SCENARIOS = {
   load: { prepare: nothing, run: (store, images) => store.load(`oci:${images}/a`, { name: "a" }) },
+  pull: { prepare: nothing, run: pull },
+  "pull again": { prepare: loadBoth, run: pull },
   tag: { prepare: loadBoth, run: store => store.tag("a", "b") },
   remove: { prepare: loadBoth, run: store => store.remove("a"), once: true },
   collect: {
@@ -101,9 +114,14 @@ export const SCENARIOS = {
 
 export type ScenarioName = keyof typeof SCENARIOS
 
-/** Makes the images, what a scenario begins with, and what it ends with when nothing fails. */
-export async function prepareScenario(name: ScenarioName, folder: string): Promise<void> {
+/**
+ * Makes the images, what a scenario begins with, and what it ends with when nothing fails.
+ *
+ * @param registry - address of one that has the images of `FOLDER/images`
+ */
+export async function prepareScenario(name: ScenarioName, folder: string, registry: string): Promise<void> {
   await makeImages(join(folder, "images"))
+  writeFileSync(join(folder, "images", REGISTRY_FILE), registry)
   const begin = join(folder, "begin")
   await SCENARIOS[name].prepare(await ImageStore.open(join(begin, "store")), join(folder, "images"), begin)
   copyBegin(folder, "end")
