@@ -1,7 +1,5 @@
 import type { LoadProgress } from "@ts-vmm/oci-image"
-import type { MultiBar, SingleBar } from "cli-progress"
 import { shortId } from "./store.js"
-import { size } from "./words.js"
 
 /** What is shown of layers on their way; it goes to stderr, since stdout has the result. */
 export interface LayerReport {
@@ -12,7 +10,7 @@ export interface LayerReport {
 }
 
 /** As the packages' errors are. */
-interface Warning {
+export interface Warning {
   readonly code: string
   readonly message: string
 }
@@ -22,55 +20,20 @@ export async function startLayerReport(options: { quiet?: boolean; json?: boolea
   if (options.json) return new EventReport()
   if (options.quiet) return { show: () => undefined, warn: printWarning, stop: () => undefined }
   if (!process.stderr.isTTY) return new LineReport()
-  const { MultiBar } = await import("cli-progress")
-  return new BarReport(
-    new MultiBar({ stream: process.stderr, format: BAR, hideCursor: true, forceRedraw: true, fps: 10 }),
-  )
+  return new (await import("./layer-bars.js")).BarReport()
 }
 
 function printWarning({ message }: Warning): void {
   console.error(`WARNING: ${message}`)
 }
 
-const BAR = "{id}: {state} {bar} {bytes}"
-
 /** Words of docker's. */
-const STATES = {
+export const STATES = {
   waiting: "Waiting",
   reading: "Pulling",
   done: "Pull complete",
   exists: "Already exists",
 } as const
-
-/** A bar for each layer. */
-class BarReport implements LayerReport {
-  readonly #bars: MultiBar
-  readonly #layers = new Map<number, SingleBar>()
-
-  constructor(bars: MultiBar) {
-    this.#bars = bars
-  }
-
-  show(progress: LoadProgress): void {
-    const { position, layer, state, done, total } = progress
-    const fields = {
-      id: shortId(layer),
-      state: STATES[state].padEnd(14),
-      bytes: `${size(done)}/${size(total)}`,
-    }
-    const bar = this.#layers.get(position) ?? this.#bars.create(total, 0, fields)
-    this.#layers.set(position, bar)
-    bar.update(state === "exists" ? total : done, fields)
-  }
-
-  warn({ message }: Warning): void {
-    this.#bars.log(`WARNING: ${message}\n`)
-  }
-
-  stop(): void {
-    this.#bars.stop()
-  }
-}
 
 /** A line for each layer that is there, for logs. */
 class LineReport implements LayerReport {
