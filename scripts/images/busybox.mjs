@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs"
 import { query } from "../setup/run.mjs"
-import { tar } from "./tar.mjs"
+import { pack } from "./pack.mjs"
 
 /** The statically linked one of Debian's package busybox-static. */
 const BUSYBOX = "/bin/busybox"
@@ -53,5 +53,17 @@ export function busyboxEntries() {
   ]
 }
 
+const TYPES = { dir: "directory", file: "file", symlink: "symlink" }
+
 /** One layer, as small as a userland gets. */
-export const busyboxImage = () => ({ layers: [{ tar: tar(busyboxEntries()) }], config: BUSYBOX_CONFIG })
+export function writeBusyboxImage(folder) {
+  const files = busyboxEntries().map(({ name, type, data, link, ...rest }) => ({
+    ...rest,
+    path: name,
+    type: TYPES[type],
+    ...(data && { content: data }),
+    ...(link && { target: link }),
+  }))
+  const { Env: env, Cmd: cmd, WorkingDir: workingDir } = BUSYBOX_CONFIG
+  return pack(folder, { layer: { files }, config: { env, cmd, workingDir } })
+}

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { readdirSync, readFileSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { withLock } from "../setup/lock.mjs"
 import { CACHE } from "../setup/paths.mjs"
@@ -8,11 +8,11 @@ import { exists, makeCache } from "../setup/stamps.mjs"
 
 const HERE = fileURLToPath(new URL(".", import.meta.url))
 
-/** Where each image comes from; loaded when it is made. */
+/** Where each image comes from; loaded when it is made. Each writes a layout to a folder that is not there. */
 const RECIPES = {
-  busybox: async () => (await import("./busybox.mjs")).busyboxImage(),
-  layered: async () => (await import("./layered.mjs")).layeredImage(),
-  python: async () => (await import("./python.mjs")).pythonImage(),
+  busybox: async folder => (await import("./busybox.mjs")).writeBusyboxImage(folder),
+  layered: async folder => (await import("./layered.mjs")).writeLayeredImage(folder),
+  python: async folder => (await import("./python.mjs")).writePythonImage(folder),
 }
 
 /** Names of the images that can be made. */
@@ -20,7 +20,7 @@ export const IMAGES = Object.keys(RECIPES)
 
 /** Changes with the text of the recipes: an image made by another recipe is not used. */
 function recipeKey(name) {
-  const used = ["tar.mjs", "oci-layout.mjs", "busybox.mjs", `${name}.mjs`]
+  const used = ["tar.mjs", "oci-layout.mjs", "pack.mjs", "busybox.mjs", `${name}.mjs`]
   const hash = createHash("sha256")
   for (const file of readdirSync(HERE).filter(file => used.includes(file)))
     hash.update(readFileSync(`${HERE}/${file}`))
@@ -40,10 +40,18 @@ export async function localImage(name) {
   makeCache(`${CACHE}/images`)
   await withLock(`image-${name}`, async () => {
     if (exists(folder)) return
-    await step(`image ${name}`, async () => {
-      const { writeOciLayout } = await import("./oci-layout.mjs")
-      writeOciLayout(folder, await RECIPES[name]())
-    })
+    await step(`image ${name}`, () => appearWhole(folder, RECIPES[name]))
   })
   return folder
+}
+
+/** What is written appears under its name when it is whole, or not at all. */
+async function appearWhole(folder, write) {
+  const fresh = mkdtempSync(`${folder}.`)
+  try {
+    await write(`${fresh}/layout`)
+    renameSync(`${fresh}/layout`, folder)
+  } finally {
+    rmSync(fresh, { recursive: true, force: true })
+  }
 }

@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { run } from "../setup/run.mjs"
 import { BUSYBOX_CONFIG, busyboxEntries } from "./busybox.mjs"
+import { writeOciLayout } from "./oci-layout.mjs"
 import { tar } from "./tar.mjs"
 
 /** What the second layer changes, replaces and takes away again. */
@@ -72,7 +73,7 @@ async function zstd(bytes) {
  * Three layers (gzip, uncompressed, zstd) with whiteouts, an opaque folder, changed kinds, links, devices, owners,
  * xattrs and long names, and a config that sets everything a container takes from it.
  */
-export async function layeredImage() {
+export async function writeLayeredImage(folder) {
   const top = tar(TOP)
   const layers = [
     { tar: tar([...busyboxEntries(), ...BELOW]) },
@@ -86,5 +87,5 @@ export async function layeredImage() {
     User: "alice",
     WorkingDir: "/home/alice",
   }
-  return { layers, config }
+  writeOciLayout(folder, { layers, config })
 }

@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto"
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs"
-import { dirname } from "node:path"
+import { mkdirSync, writeFileSync } from "node:fs"
 import { gzipSync } from "node:zlib"
 
 const CREATED = "1970-01-01T00:00:00Z"
@@ -34,7 +33,15 @@ function imageConfig(layers, config) {
   }
 }
 
-function fill(folder, { layers, config, tag }) {
+/**
+ * Writes an OCI image layout folder with one image, without our own packer: what it makes is there to test that, too.
+ * @param {string} folder where; must not exist
+ * @param {object} image
+ * @param {{ tar: Buffer, compression?: "none" | "gzip" | "zstd", packed?: Buffer }[]} image.layers lowest first;
+ *   packed: the stored bytes, needed for zstd, which Node 20 cannot write
+ * @param {object} image.config the config's `config` member: Env, Cmd, Entrypoint, User, WorkingDir
+ */
+export function writeOciLayout(folder, { layers, config }) {
   mkdirSync(`${folder}/blobs/sha256`, { recursive: true })
   const json = value => Buffer.from(JSON.stringify(value))
   const manifest = {
@@ -45,7 +52,7 @@ function fill(folder, { layers, config, tag }) {
   }
   const descriptor = addBlob(folder, json(manifest), manifest.mediaType)
   const platform = { architecture: ARCHITECTURE, os: "linux" }
-  const annotations = { "org.opencontainers.image.ref.name": tag }
+  const annotations = { "org.opencontainers.image.ref.name": "latest" }
   const index = {
     schemaVersion: 2,
     mediaType: `${MEDIA}.index.v1+json`,
@@ -53,24 +60,4 @@ function fill(folder, { layers, config, tag }) {
   }
   writeFileSync(`${folder}/index.json`, json(index))
   writeFileSync(`${folder}/oci-layout`, json({ imageLayoutVersion: "1.0.0" }))
-}
-
-/**
- * Writes an OCI image layout folder with one image; it appears whole or not at all.
- * @param {string} folder where; must not exist
- * @param {object} image
- * @param {{ tar: Buffer, compression?: "none" | "gzip" | "zstd", packed?: Buffer }[]} image.layers lowest first;
- *   packed: the stored bytes, needed for zstd, which Node 20 cannot write
- * @param {object} image.config the config's `config` member: Env, Cmd, Entrypoint, User, WorkingDir
- * @param {string} [image.tag]
- */
-export function writeOciLayout(folder, { layers, config, tag = "latest" }) {
-  mkdirSync(dirname(folder), { recursive: true })
-  const fresh = mkdtempSync(`${folder}.`)
-  try {
-    fill(`${fresh}/layout`, { layers, config, tag })
-    renameSync(`${fresh}/layout`, folder)
-  } finally {
-    rmSync(fresh, { recursive: true, force: true })
-  }
 }

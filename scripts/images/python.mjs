@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { debianCodename, sourceLines } from "../setup/apt-sources.mjs"
 import { query, run } from "../setup/run.mjs"
+import { pack } from "./pack.mjs"
 
 /** Left out of the image: nothing in a test reads them. */
 const LEFT_OUT = [
@@ -38,11 +39,11 @@ async function debianTar() {
 }
 
 /** Debian's minimal system with python3 in one layer. */
-export async function pythonImage() {
+export async function writePythonImage(folder) {
   const config = {
-    Env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"],
-    Cmd: ["python3"],
-    WorkingDir: "/",
+    env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"],
+    cmd: ["python3"],
+    workingDir: "/",
   }
-  return { layers: [{ tar: await debianTar() }], config }
+  await pack(folder, { layer: { tar: [await debianTar()] }, config })
 }
