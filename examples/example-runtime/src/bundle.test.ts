@@ -52,10 +52,11 @@ describe("a command loads no more than it needs", () => {
     expect(loadedBy(command).bytes).toBeLessThan(most)
   })
 
-  test("nothing of a hypervisor is behind a pull, and nothing that reads layers", () => {
+  test("nothing of a hypervisor is behind a pull, and nothing that reads layers or starts programs", () => {
     const { inputs } = loadedBy("commands/images/pull.ts")
     expect(inputs.filter(input => input.endsWith("registry-client.ts"))).toHaveLength(1)
     expect(inputs.filter(input => /\/(vmm|hypervisor|virtio-devices|erofs|layer)\//.test(input))).toEqual([])
+    expect(inputs.filter(input => /(credential-helper|layer-child)\.ts$/.test(input))).toEqual([])
   })
 
   test("of undici only what the registry client asks of it", () => {

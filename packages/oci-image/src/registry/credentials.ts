@@ -1,6 +1,5 @@
 import { ImageError } from "../errors.js"
 import { Fields, parseJsonObject } from "../spec/json.js"
-import { runCredentialHelper } from "./credential-helper.js"
 import { configKey, DockerConfig, dockerConfigFile } from "./docker-config.js"
 
 /** Who one is to a registry. Never part of a message. */
@@ -56,6 +55,8 @@ function readEntry(entry: Fields): Credentials | undefined {
 
 /** @see docker/docker-credential-helpers: the server on stdin, JSON on stdout, another exit code for "none" */
 async function askHelper(name: string, server: string): Promise<Credentials | undefined> {
+  // Few have one, and starting programs is a large part of Node.
+  const { runCredentialHelper } = await import("./credential-helper.js")
   const { code, output } = await runCredentialHelper(name, "get", server)
   if (code !== 0) {
     if (/credentials not found/i.test(output)) return undefined
