@@ -1,6 +1,7 @@
 import type { LoadProgress } from "@ts-vmm/oci-image"
 import { MultiBar, type SingleBar } from "cli-progress"
-import { type LayerReport, STATES, type Warning } from "./layer-report.js"
+import type { LayerReport, Warning } from "./layer-report.js"
+import { STATES } from "./layer-states.js"
 import { shortId } from "./store.js"
 import { size } from "./words.js"
 

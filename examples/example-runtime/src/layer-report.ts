@@ -1,4 +1,5 @@
 import type { LoadProgress } from "@ts-vmm/oci-image"
+import { STATES } from "./layer-states.js"
 import { shortId } from "./store.js"
 
 /** What is shown of layers on their way; it goes to stderr, since stdout has the result. */
@@ -26,14 +27,6 @@ export async function startLayerReport(options: { quiet?: boolean; json?: boolea
 function printWarning({ message }: Warning): void {
   console.error(`WARNING: ${message}`)
 }
-
-/** Words of docker's. */
-export const STATES = {
-  waiting: "Waiting",
-  reading: "Pulling",
-  done: "Pull complete",
-  exists: "Already exists",
-} as const
 
 /** A line for each layer that is there, for logs. */
 class LineReport implements LayerReport {
