@@ -65,17 +65,14 @@ export class SandboxProcess {
     this.stdout = streams.stdout
     this.stderr = streams.stderr
     const startedAt = performance.now()
-    this.#ended = ended
-    this.#exit = ended.then(
-      ({ exitCode }) => ({
-        exitCode,
-        signal: signalName(exitCode),
-        durationMs: performance.now() - startedAt,
-      }),
-      error => {
-        throw fromGuestError(error)
-      },
-    )
+    this.#ended = ended.catch(error => {
+      throw fromGuestError(error)
+    })
+    this.#exit = this.#ended.then(({ exitCode }) => ({
+      exitCode,
+      signal: signalName(exitCode),
+      durationMs: performance.now() - startedAt,
+    }))
     // Whoever waits gets the error; nobody has to.
     this.#exit.catch(() => undefined)
   }
