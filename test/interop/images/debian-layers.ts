@@ -33,10 +33,7 @@ os.setxattr(b"attributes", "trusted.x", b"t")
 os.mkdir(b"directory"); os.chmod(b"directory", 0o1777); os.setxattr(b"directory", "user.d", b"d")
 `
 
-/**
- * Debian's minimal system, which mmdebstrap made, as a folder, with more in it; without its 50 largest files, which are
- * half of its bytes. Needs root, for devices and owners.
- */
+/** Debian's minimal system, which mmdebstrap made, as a folder, with more in it. Needs root, for devices and owners. */
 export function makeDebianRoot(root: string): void {
   const image = pythonImage()
   const blob = (digest: string) => join(image, "blobs/sha256", digest.slice(7))
@@ -44,7 +41,6 @@ export function makeDebianRoot(root: string): void {
   const manifest = read(blob(read(join(image, "index.json")).manifests[0].digest))
   mkdirSync(root)
   execFileSync("tar", ["-xpf", blob(manifest.layers[0].digest), "--numeric-owner", "-C", root])
-  execFileSync("find", [root, "-type", "f", "-size", "+400k", "-delete"])
   execFileSync("python3", ["-c", SPECIALS, root])
 }
 
