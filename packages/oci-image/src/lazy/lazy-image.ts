@@ -3,6 +3,7 @@ import { type FileHandle, mkdir, open, readFile, rename, rm } from "node:fs/prom
 import { join } from "node:path"
 import { checkDigest, type Digest, digestHex, finishDigest } from "../digest.js"
 import { ioError } from "../errors.js"
+import { isPartOf } from "../layer/layer-header.js"
 import { readRange } from "../sources/beneath.js"
 import type { BlobSource } from "../sources/blob.js"
 import type { FoundImage } from "../sources/source.js"
@@ -10,7 +11,7 @@ import type { ConfigDocument, ImageConfig } from "../spec/config.js"
 import type { StoreContext } from "../store/context.js"
 import { writeSynced } from "../store/folder.js"
 import { mergeImage } from "../store/make-image.js"
-import { isPartWhole, readPartIndex } from "../store/make-part.js"
+import { partHeader, readPartIndex } from "../store/parts.js"
 import { type KeptIndex, keepStart, readKeptIndex } from "./kept-index.js"
 import { LazyPart } from "./lazy-part.js"
 import { restingFetch } from "./resting-fetch.js"
@@ -169,10 +170,13 @@ async function keptLayers(
   { diffIds }: ConfigDocument,
 ): Promise<Map<Digest, KeptIndex> | undefined> {
   const kept = new Map<Digest, KeptIndex>()
-  for (const [i, { digest, size }] of image.manifest.layers.entries()) {
-    if (kept.has(digest) || (await isPartWhole(folder, digest))) continue
+  const { layers } = image.manifest
+  const digests = layers.map(layer => layer.digest)
+  for (const [i, { digest, size }] of layers.entries()) {
+    const there = kept.has(digest) ? undefined : await partHeader(folder, digest)
+    if (kept.has(digest) || (there && isPartOf(there, digests))) continue
     const index = await readKeptIndex(folder, digest, diffIds[i] as Digest, size)
-    if (!index) return undefined
+    if (!index || !isPartOf(index.layer, digests)) return undefined
     kept.set(digest, index)
   }
   return kept

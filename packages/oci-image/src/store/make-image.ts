@@ -2,14 +2,15 @@ import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { type Digest, digestHex } from "../digest.js"
 import { writeMetadata } from "../erofs/write.js"
-import { ioError } from "../errors.js"
+import { ImageError, ioError } from "../errors.js"
+import { isPartOf } from "../layer/layer-header.js"
 import type { LayerIndex } from "../layer/layer-index.js"
 import { type MergeLayer, mergeLayers } from "../layer/merge.js"
 import type { ImageLimits } from "../limits.js"
 import type { FoundImage } from "../sources/source.js"
 import type { ConfigDocument } from "../spec/config.js"
 import { type StoreFolder, writeSynced } from "./folder.js"
-import { readPartIndex } from "./make-part.js"
+import { readPartIndex } from "./parts.js"
 import { type ImageRecord, readRecord } from "./stored-image.js"
 
 /**
@@ -52,7 +53,11 @@ export interface MergedImage {
   readonly pieces: Iterable<Buffer>
 }
 
-/** Merges the trees of an image's layers. A layer that occurs twice has one part. */
+/**
+ * Merges the trees of an image's layers. A layer that occurs twice has one part.
+ *
+ * @throws ImageError `store-corrupt` for a layer that was read together with one that the image does not have
+ */
 export async function mergeImage(
   image: FoundImage,
   document: ConfigDocument,
@@ -61,8 +66,10 @@ export async function mergeImage(
 ): Promise<MergedImage> {
   const parts: Part[] = []
   const layers: MergeLayer[] = []
-  for (const [i, { digest }] of image.manifest.layers.entries()) {
+  const digests = image.manifest.layers.map(layer => layer.digest)
+  for (const [i, digest] of digests.entries()) {
     const index = await readIndex(digest, document.diffIds[i] as Digest)
+    if (!isPartOf(index, digests)) throw readForAnother(digest)
     const known = parts.findIndex(part => part.digest === digest)
     if (known < 0 && index.dataSize > 0) parts.push({ digest, size: index.dataSize })
     layers.push({ root: index.root, part: known < 0 ? parts.length - 1 : known })
@@ -73,6 +80,13 @@ export async function mergeImage(
     uuid: Buffer.from(digestHex(image.digest).slice(0, 32), "hex"),
   })
   return { parts, pieces }
+}
+
+/** Whoever brings the image in has looked before. */
+function readForAnother(digest: Digest): ImageError {
+  return new ImageError("store-corrupt", `layer ${digest} was read for another image: load it again`, {
+    digest,
+  })
 }
 
 function recordOf(

@@ -1,4 +1,5 @@
 import { encodeLayerIndex } from "../layer/layer-index.js"
+import type { LayerSeriesOptions } from "../layer/layer-series.js"
 import { PartWriter } from "../layer/part-writer.js"
 import { type LayerInput, readLayer } from "../layer/read-layer.js"
 import type { ReadLayerApartOptions } from "../layer/read-layer-apart.js"
@@ -13,6 +14,36 @@ export async function readLayerApart(options: ReadLayerApartOptions): Promise<vo
   const { diffId, root } = await readLayer({ ...task, blob: teed(options), part })
   const bytes = encodeLayerIndex({ diffId, dataSize: part.size, root })
   await index.write(bytes, 0, bytes.length, 0)
+}
+
+/** Reads small layers in this process, with the files that the real series has. */
+export class LayerSeries {
+  readonly #options: LayerSeriesOptions
+
+  constructor(options: LayerSeriesOptions) {
+    this.#options = options
+  }
+
+  static takes(): boolean {
+    return true
+  }
+
+  async read(options: ReadLayerApartOptions): Promise<void> {
+    const scratch = await this.#options.scratch()
+    try {
+      await readLayerApart(options)
+    } finally {
+      await scratch.close()
+    }
+  }
+
+  async end(): Promise<void> {
+    // There is no process.
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Nor is one left.
+  }
 }
 
 function teed({ blob, tee }: ReadLayerApartOptions): LayerInput {
