@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto"
 import { BLOCK_SIZE } from "../erofs/defs.js"
 import { ByteReader, ByteWriter } from "./bytes.js"
+import { type Contents, readContents, writeContents } from "./contents.js"
 import { checkName, checkNode, corrupt, MAX_DEPTH } from "./index-checks.js"
 import {
   CHECKSUM_SIZE,
@@ -20,6 +21,7 @@ import { type NodeKind, sortedNames, TreeNode } from "./tree.js"
  *            sameAs      number:u32 (of an earlier record that is no directory)
  *            others      mode:u16 uid:u32 gid:u32 mtime:f64 nsec:u32 [xattrs] and
  *              directory [whiteouts]    file  size:f64 block:u32 [runs]    device  major:u32 minor:u32    symlink, link  length:u16 text
+ * contents words:u32, then see Contents
  * trailer  records:u32 sha256[32] of everything before
  * ```
  */
@@ -45,10 +47,14 @@ const FLAGS = 31
 /** A layer as it is stored: its tree, and what the tree's blocks point into. */
 export interface LayerIndex extends LayerHeader {
   readonly root: TreeNode
+  readonly contents: Contents
 }
 
 /** What a process that reads layers says of one. */
-export type ReadLayerIndex = Omit<LayerIndex, "readAfter">
+export type ReadLayerIndex = Omit<LayerIndex, "readAfter" | "contents"> & {
+  /** Default: nothing that could be shared with other layers. */
+  readonly contents?: Contents
+}
 
 /**
  * Encodes an index, piece by piece. Equal layers give equal bytes. Uses the nodes' `slot`.
@@ -62,7 +68,9 @@ export function writeLayerIndex(index: ReadLayerIndex, sink: (bytes: Buffer) => 
     sink(bytes)
   })
   out.bytes(encodeLayerHeader(index))
-  out.u32(new RecordEncoder(out).encode(index.root))
+  const records = new RecordEncoder(out).encode(index.root)
+  writeContents(out, index.contents ?? new Uint32Array())
+  out.u32(records)
   out.flush()
   sink(hash.digest())
 }
@@ -92,7 +100,11 @@ export function decodeLayerIndex(bytes: Buffer, maxRecords = Number.POSITIVE_INF
   if (records > maxRecords) throw corrupt("too many records")
   const input = new ByteReader(bytes.subarray(0, recordsEnd), layerHeaderSize(header))
   try {
-    return { ...header, root: decodeRecords(input, records, header.dataSize / BLOCK_SIZE) }
+    const blocks = header.dataSize / BLOCK_SIZE
+    const root = decodeRecords(input, records, blocks)
+    const contents = readContents(input, blocks)
+    if (input.left !== 0) throw corrupt("more than its records")
+    return { ...header, root, contents }
   } catch (error) {
     if (error instanceof RangeError) throw corrupt(error.message)
     throw error
@@ -218,7 +230,7 @@ function decodeRecords(input: ByteReader, records: number, blocks: number): Tree
     if (node.kind === "directory") open.push(node)
     else if (kind !== SAME) numbered.push(node)
   }
-  if (!open[0] || input.left !== 0) throw corrupt("wrong number of records")
+  if (!open[0]) throw corrupt("wrong number of records")
   return open[0]
 }
 

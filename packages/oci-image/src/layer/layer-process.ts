@@ -27,8 +27,8 @@ import { type LayerInput, readLayer } from "./read-layer.js"
 
 async function makePart({ compression, limits }: LayerTask, blob: LayerInput): Promise<void> {
   const part = new PartWriter(new DescriptorFile(DATA_FD))
-  const { diffId, root } = await readLayer({ blob, compression, part, limits })
-  writeIndex({ diffId, dataSize: part.size, root })
+  const read = await readLayer({ blob, compression, part, limits })
+  writeIndex({ ...read, dataSize: part.size })
 }
 
 /** Writes nothing when there is nothing to find. */

@@ -10,7 +10,7 @@ import type { FoundImage } from "../sources/source.js"
 import type { ConfigDocument, ImageConfig } from "../spec/config.js"
 import type { StoreContext } from "../store/context.js"
 import { writeSynced } from "../store/folder.js"
-import { mergeImage } from "../store/make-image.js"
+import { mergeImage, metadataPieces } from "../store/make-image.js"
 import { partHeader, readPartIndex } from "../store/parts.js"
 import { type KeptIndex, keepStart, readKeptIndex } from "./kept-index.js"
 import { LazyPart } from "./lazy-part.js"
@@ -83,14 +83,15 @@ export class LazyImage implements AsyncDisposable {
     const opened: LazyLayer[] = []
     try {
       await mkdir(temporary, { mode: 0o700 })
-      const { parts, pieces } = await mergeImage(image, document, context.limits, (digest, diffId) => {
+      const merged = await mergeImage(image, document, context.limits, (digest, diffId) => {
         const known = kept.get(digest)
         return known ? Promise.resolve(known.layer) : readPartIndex(context.folder, digest, diffId)
       })
-      await writeSynced(join(temporary, "metadata"), pieces)
+      // Content that is not there cannot be compared: nothing is shared until the image is loaded.
+      await writeSynced(join(temporary, "metadata"), metadataPieces(image, merged))
       for (const [digest, known] of kept)
         opened.push(await openLayer(context, temporary, digest, known, image))
-      const disk = await diskOf(context, temporary, parts, opened)
+      const disk = await diskOf(context, temporary, merged.parts, opened)
       return new LazyImage(context, image, document, { temporary, layers: opened, disk })
     } catch (error) {
       for (const { file, blob } of opened) await Promise.all([file.close(), blob?.close()])

@@ -11,8 +11,8 @@ import type { ReadLayerApartOptions } from "../layer/read-layer-apart.js"
 export async function readLayerApart(options: ReadLayerApartOptions): Promise<void> {
   const { task, data, index } = options
   const part = new PartWriter(data)
-  const { diffId, root } = await readLayer({ ...task, blob: teed(options), part })
-  const bytes = encodeLayerIndex({ diffId, dataSize: part.size, root })
+  const read = await readLayer({ ...task, blob: teed(options), part })
+  const bytes = encodeLayerIndex({ ...read, dataSize: part.size })
   await index.write(bytes, 0, bytes.length, 0)
 }
 
