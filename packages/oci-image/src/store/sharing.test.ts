@@ -1,12 +1,15 @@
 import { randomBytes } from "node:crypto"
-import { readFileSync } from "node:fs"
+import { readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, expect, test } from "vitest"
+import { PartBlocks } from "../erofs/extents.js"
 import { ErofsMetadata } from "../erofs/read.js"
+import { decodeLayerIndex, encodeLayerIndex } from "../layer/layer-index.js"
 import type { PackFile } from "../pack/items.js"
 import { packImage } from "../pack/pack-image.js"
 import { readDiskBytes, readErofs } from "../test-support/erofs-reader.js"
 import { temporaryFolder } from "../test-support/images.js"
+import { proveEqual } from "./prove-equal.js"
 import { ImageStore } from "./store.js"
 import type { StoredImage } from "./stored-image.js"
 
@@ -126,4 +129,68 @@ describe("content that a lower layer has", () => {
     const text = (path: string) => filesOf(image).get(path)?.content.toString()
     expect([text("a"), text("b")]).toEqual(["a", "b"])
   })
+})
+
+describe("I4: what a layer says of its content", () => {
+  const honest = randomBytes(2 * CHUNK + 5)
+  const other = randomBytes(honest.length)
+
+  /** Two layers in a store, whose upper one claims to have the lower one's content. */
+  async function claimed(files: readonly PackFile[]): Promise<{ store: ImageStore; layout: string }> {
+    const folder = temporaryFolder()
+    const layout = join(folder, "image")
+    const layers = [{ files: [{ path: "lower", content: honest }] }, { files }]
+    await packImage(layout, { layers })
+    const store = await ImageStore.open(join(folder, "store"))
+    const image = await store.load(`oci:${layout}`)
+    const [lower, upper] = image.layers.map(digest => join(folder, "store/parts", digest.slice(7), "index"))
+    const { contents } = decodeLayerIndex(readFileSync(lower as string))
+    const { root, diffId, dataSize } = decodeLayerIndex(readFileSync(upper as string))
+    writeFileSync(upper as string, encodeLayerIndex({ root, diffId, dataSize, contents }))
+    rmSync(join(folder, "store/images", image.digest.slice(7)), { recursive: true })
+    return { store, layout }
+  }
+
+  test("is not believed: other bytes stay other bytes, whatever their hashes are said to be", async () => {
+    const { store, layout } = await claimed([{ path: "upper", content: other }])
+    const image = await store.load(`oci:${layout}`)
+    expect(image.sharedSize).toBe(0)
+    expect(filesOf(image).get("upper")?.content.equals(other)).toBe(true)
+    expect(filesOf(image).get("lower")?.content.equals(honest)).toBe(true)
+  })
+
+  test("counts for the chunks that are equal, and not for those that are not", async () => {
+    const half = Buffer.concat([honest.subarray(0, CHUNK), other.subarray(CHUNK)])
+    const { store, layout } = await claimed([{ path: "upper", content: half }])
+    const image = await store.load(`oci:${layout}`)
+    expect(image.sharedSize).toBe(CHUNK)
+    expect(filesOf(image).get("upper")?.content.equals(half)).toBe(true)
+  })
+
+  test("does not reach behind its own end: a file longer than the content that it begins with", async () => {
+    const long = Buffer.concat([honest, randomBytes(5 * CHUNK)])
+    const { store, layout } = await claimed([{ path: "upper", content: long }])
+    const image = await store.load(`oci:${layout}`)
+    // The last chunk of what is claimed is shorter than that of the file.
+    expect(image.sharedSize).toBe(2 * CHUNK)
+    expect(filesOf(image).get("upper")?.content.equals(long)).toBe(true)
+  })
+})
+
+test("I14: a part that became shorter shares nothing that it has no longer", async () => {
+  const path = join(temporaryFolder(), "part")
+  const content = randomBytes(2 * CHUNK)
+  writeFileSync(path, content)
+  const short = `${path}-short`
+  writeFileSync(short, content.subarray(0, CHUNK + BLOCK))
+  const parts = new PartBlocks([2 * CHUNK, 2 * CHUNK])
+  const chunks = [0, 16].map(lower => ({ block: 32 + lower, count: 16, lower }))
+  for (const paths of [
+    [path, short],
+    [short, path],
+  ]) {
+    const proven = []
+    for await (const { lower } of proveEqual(chunks, paths, parts)) proven.push(lower)
+    expect(proven).toEqual([0])
+  }
 })
