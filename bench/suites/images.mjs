@@ -8,6 +8,7 @@ import { ROOT } from "../../scripts/setup/paths.mjs"
 import { MemoryGroup, whyNoMemoryGroup } from "../cgroup.mjs"
 import { goals } from "../harness.mjs"
 import { IMAGE_BYTES, imageRegistry } from "../image-registry.mjs"
+import { layerCases } from "../layer-cases.mjs"
 import { lazyCases } from "../lazy-cases.mjs"
 import { complete, output, wallMs, which } from "../process.mjs"
 import { SharedMeasurement } from "../shared-measurement.mjs"
@@ -233,6 +234,7 @@ export default {
     return [
       ...pullCases(own, peers, registry),
       ...libraryCases(folder, registry),
+      ...(await layerCases(folder)),
       ...sandboxCases(own, registry),
       ...(await lazyCases(ours(`${folder}/lazy`, registry.registries), registry.name, folder, onEnd)),
     ]

@@ -9,11 +9,11 @@ import { writeAll } from "./part-file.js"
 import { proven, type ReadLayerApartOptions, readBy } from "./read-layer-apart.js"
 
 const MIB = 1024 * 1024
-/** Bytes of the largest compressed layer that is read so: reading it takes less time than a process takes to start. */
-const SERIES_LAYER_MAX = MIB
+/** Bytes of the largest compressed layer that is read so: reading it takes no longer than a process takes to start. */
+const SERIES_LAYER_MAX = 4 * MIB
 const COPY_SIZE = MIB
-/** Largest index of such a layer that is taken: much more than its entries need. */
-const INDEX_MAX = 64 * MIB
+/** Largest index of such a layer that is taken: more than its entries need. */
+const INDEX_MAX = 128 * MIB
 
 /** What a {@link LayerSeries} is made with. */
 export interface LayerSeriesOptions {
