@@ -72,6 +72,18 @@ describe("small layers of one image", () => {
     expect(readdirSync(folder.top("tmp"))).toEqual([])
   })
 
+  test("an image of 60 layers takes as many processes as layers are read at once", async () => {
+    const { path } = await setUp()
+    const layout = new TestLayout(temporaryFolder())
+    const tars = Array.from({ length: 60 }, (_, i) => tarWith(`${i}`))
+    layout.image(tars.map(tar => ({ blob: tar, tar })))
+    const store = await ImageStore.open(path, { parallelLayers: 2 })
+    const image = await store.load(`oci:${layout.path}`)
+    const headers = await Promise.all(image.layers.map(digest => partHeader(new StoreFolder(path), digest)))
+    expect(headers.filter(header => header?.readAfter.length === 0)).toHaveLength(2)
+    expect(processes()).toEqual([])
+  })
+
   test(`get another process after ${READ_AFTER_MAX} of them`, async () => {
     const { folder, series, make } = await setUp()
     await using _ = series

@@ -30,7 +30,8 @@ export type SeriesLayer = ReadLayerApartOptions & { readonly digest: Digest }
 
 /**
  * One process that reads small layers of one image one after another: starting a process takes longer than reading them.
- * It has the bounds of a process for a single layer, each layer its own time and limits, and none follows one that failed.
+ * It has the bounds of a process for the largest of them alone, each layer has its own limits and time, and none follows
+ * one that failed: a crash or a bomb fails this image and nothing else.
  *
  * An image that took the process over could give wrong parts of all layers that come later, and parts are shared between
  * images. So:

@@ -9,8 +9,8 @@ import { makePart } from "./make-part.js"
 import { partHeader } from "./parts.js"
 
 /**
- * Makes the parts of an image's layers, some of them at once, small ones by one process. The first failure ends the others; all have ended when
- * this does.
+ * Makes the parts of an image's layers, some of them at once; one process reads small ones one after another. The first
+ * failure ends the others; all have ended when this does.
  *
  * @param diffIds - what the image's config says the unpacked layers are
  * @throws what making a part throws; the signal's reason

@@ -31,7 +31,7 @@ export interface MakePartOptions {
 
 /**
  * Turns one layer into its data part and index, and publishes both under the layer's digest, in one step and
- * only after everything was proven. What is there already takes the place of one that was read after other layers.
+ * only after everything was proven. The layer is decoded in another process; a part that is there already gives way.
  */
 export async function makePart(options: MakePartOptions): Promise<void> {
   const { folder, layer } = options
