@@ -8,6 +8,7 @@ import { ROOT } from "../../scripts/setup/paths.mjs"
 import { MemoryGroup, whyNoMemoryGroup } from "../cgroup.mjs"
 import { goals } from "../harness.mjs"
 import { imageRegistry, LAYER_BYTES } from "../image-registry.mjs"
+import { layerCases } from "../layer-cases.mjs"
 import { lazyCases } from "../lazy-cases.mjs"
 import { complete, output, wallMs, which } from "../process.mjs"
 import { SharedMeasurement } from "../shared-measurement.mjs"
@@ -237,6 +238,7 @@ export default {
     return [
       ...pullCases(own, peersOf(folder, name), name),
       ...libraryCases(folder, name, registries),
+      ...(await layerCases(folder)),
       ...sandboxCases(own, name),
       ...(await lazyCases(ours(`${folder}/lazy`, registries), large, folder, onEnd)),
     ]
