@@ -1,4 +1,4 @@
-import type { PublishedPort, SandboxMount, SandboxStorage } from "@ts-vmm/runtime"
+import type { PublishedPort, SandboxMount, SandboxRootfs, SandboxStorage } from "@ts-vmm/runtime"
 import { CliError } from "./exit.js"
 
 const MIB_OF_SUFFIX: Readonly<Record<string, number>> = { "": 1, m: 1, g: 1024 }
@@ -41,6 +41,15 @@ export function parseVolume(text: string, before: readonly SandboxMount[]): Sand
   if (!source || !target || rest.length > 0 || !["ro", "rw"].includes(mode))
     throw new CliError(`invalid --volume "${text}": give SOURCE:TARGET or SOURCE:TARGET:ro`)
   return [...before, { source, target, readOnly: mode === "ro" }]
+}
+
+/**
+ * `PATH`, `PATH:O` or `PATH:rw`: a root file system of the host, below a top that takes what is written, as podman's `:O`,
+ * or written to itself.
+ */
+export function parseRootfs(kind: SandboxRootfs["kind"], text: string): SandboxRootfs {
+  const [, path = "", mode = "O"] = /^(.*?)(?::(O|rw))?$/s.exec(text) ?? []
+  return { kind, path, writable: mode === "rw" }
 }
 
 /** Collects `-p [ADDRESS:]HOST:GUEST[/udp]`, as docker does. */
