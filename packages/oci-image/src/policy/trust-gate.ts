@@ -1,4 +1,5 @@
 import type { Digest } from "../digest.js"
+import type { ReadableDisk } from "../erofs/disk-contents.js"
 import { isImageError } from "../errors.js"
 import type { Reference } from "../references.js"
 import type { ImageSource } from "../sources/source.js"
@@ -9,7 +10,6 @@ import { type Attachments, folderAttachments } from "./attachments.js"
 import { CheckedSource } from "./checked-source.js"
 import { asksNothing, type Policy } from "./policy.js"
 import { decodeProvenance, encodeProvenance, mergeProvenance, type Provenance } from "./provenance.js"
-import type { ReadableDisk } from "./root-tar.js"
 import { Scanner } from "./scanner.js"
 import type { SignatureSource } from "./signature-source.js"
 
