@@ -1,6 +1,17 @@
 // Root file systems of the host: a folder and an ext4 disk, below a writable top or written to themselves.
 import { execFileSync } from "node:child_process"
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { createHash } from "node:crypto"
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs"
 import { writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -116,6 +127,8 @@ describe("a folder that is written to", () => {
       code: "invalid-argument",
       message: expect.stringContaining(`writes to the folder ${written} itself`),
     })
+    await writeFile(join(work, "kept.tar"), one.copyOut("/etc/kept"))
+    expect(execFileSync("tar", ["-xOf", join(work, "kept.tar"), "kept"], { encoding: "utf8" })).toBe("kept\n")
     await one.remove()
     expect((await other.exec("echo", ["alive"])).stdout).toBe("alive\n")
     await sandbox.destroy()
@@ -130,7 +143,105 @@ describe("a folder that is written to", () => {
   })
 })
 
-describe("run --rootfs", () => {
+describe("an ext4 disk", () => {
+  const disk = join(work, "disk.ext4")
+  const sum = () => createHash("sha256").update(readFileSync(disk)).digest("hex")
+  const check = (path: string) => execFileSync("/sbin/e2fsck", ["-fn", path], { stdio: "pipe" })
+  beforeAll(async () => {
+    const store = await ImageStore.open(paths.imageDir)
+    const image = await store.load(`oci:${busyboxImage()}`)
+    await store.exportExt4(image.digest, disk, { size: 64 * 1024 * 1024 })
+  })
+
+  test("below a writable top runs programs and does not change, for two sandboxes at once", async () => {
+    const before = sum()
+    await using one = await create({ kind: "disk", path: disk })
+    await using other = await create({ kind: "disk", path: disk })
+    const script = "echo mine > /etc/mine && rm /bin/vi && ls /lost+found && cat /etc/mine"
+    expect((await one.shell(script)).stdout).toBe("mine\n")
+    const container = await other.createContainer({ command: ["sleep", "60"] })
+    await container.shell("mkdir /new")
+    expect(await container.diff()).toEqual([{ kind: "added", path: "/new" }])
+    await expect(container.commit()).rejects.toMatchObject({ code: "image-not-found" })
+    expect(sum()).toBe(before)
+  })
+
+  test("keeps what is written to it, and needs no repair after the sandbox's end", async () => {
+    const written = join(work, "written.ext4")
+    copyFileSync(disk, written)
+    const rootfs = { kind: "disk", path: written, writable: true } as const
+    {
+      await using sandbox = await create(rootfs)
+      const one = await sandbox.createContainer({ command: ["true"] })
+      await one.wait()
+      const other = await sandbox.createContainer({ command: ["sleep", "60"] })
+      const script =
+        "mkdir /data; i=0; while [ $i -lt 300 ]; do echo $i > /data/$i; i=$((i+1)); done; echo kept > /etc/kept"
+      expect((await other.shell(script)).exitCode).toBe(0)
+      expect((await sandbox.exec("cat", ["/etc/kept"])).stdout).toBe("kept\n")
+      await expect(other.diff()).rejects.toMatchObject({ code: "invalid-argument" })
+    }
+    check(written)
+    await using again = await create(rootfs)
+    expect((await again.shell("cat /etc/kept; ls /data | wc -l")).stdout).toBe("kept\n300\n")
+  })
+
+  test("is whole again after a guest that ended in the middle of writing", async () => {
+    const written = join(work, "cut.ext4")
+    copyFileSync(disk, written)
+    const rootfs = { kind: "disk", path: written, writable: true } as const
+    const cut = await create(rootfs)
+    await cut.shell("echo synced > /etc/synced && sync; mkdir /data; (while :; do echo x >> /data/x; done) &")
+    process.kill(cut.pid as number, "SIGKILL")
+    await cut.wait()
+    await using again = await create(rootfs)
+    expect((await again.exec("cat", ["/etc/synced"])).stdout).toBe("synced\n")
+    await again.destroy()
+    check(written)
+  })
+
+  test("a full one is the program's error, and the sandbox lives", async () => {
+    const written = join(work, "full.ext4")
+    copyFileSync(disk, written)
+    await using sandbox = await create({ kind: "disk", path: written, writable: true })
+    const { stderr } = await sandbox.shell("dd if=/dev/zero of=/big bs=1M count=100")
+    expect(stderr).toMatch(/No space left on device/)
+    expect((await sandbox.shell("rm /big && echo room > /small && cat /small")).stdout).toBe("room\n")
+  })
+
+  test("is refused while somebody writes to it, as a symbolic link, and when it is no ext4", async () => {
+    const written = join(work, "busy.ext4")
+    copyFileSync(disk, written)
+    await using sandbox = await create({ kind: "disk", path: written, writable: true })
+    for (const writable of [true, false])
+      await expect(create({ kind: "disk", path: written, writable })).rejects.toMatchObject({
+        code: "invalid-argument",
+        message: expect.stringContaining(`disk image ${written} is in use by somebody else`),
+      })
+    expect((await sandbox.exec("echo", ["alive"])).stdout).toBe("alive\n")
+    symlinkSync(disk, join(work, "link.ext4"))
+    await expect(create({ kind: "disk", path: join(work, "link.ext4") })).rejects.toMatchObject({
+      code: "invalid-argument",
+      message: expect.stringContaining("the root file system cannot be opened"),
+    })
+    writeFileSync(join(work, "none.ext4"), Buffer.alloc(1024 * 1024))
+    await expect(create({ kind: "disk", path: join(work, "none.ext4") })).rejects.toMatchObject({
+      code: "agent-failed",
+      message: expect.stringContaining("mount ext4"),
+    })
+  })
+
+  test("that others made is a root too", async () => {
+    const foreign = join(work, "foreign.ext4")
+    writeFileSync(foreign, "")
+    truncateSync(foreign, 32 * 1024 * 1024)
+    execFileSync("/sbin/mke2fs", ["-q", "-F", "-t", "ext4", "-d", folder, foreign])
+    await using sandbox = await create({ kind: "disk", path: foreign, writable: true })
+    expect((await sandbox.shell("echo it works > /x && cat /x")).stdout).toBe("it works\n")
+  })
+})
+
+describe("run --rootfs and --root-disk", () => {
   test("runs /bin/sh without a command, and any command", async () => {
     const shell = await place.run(["run", "--rm", "-i", "--rootfs", folder], {
       input: "echo from the shell\n",
@@ -147,6 +258,25 @@ describe("run --rootfs", () => {
     const { exitCode } = await place.run(["run", "--rm", "--rootfs", `${written}:rw`, "touch", "/kept"])
     expect(exitCode).toBe(0)
     expect(existsSync(join(written, "kept"))).toBe(true)
+  })
+
+  test("image export-ext4 makes a disk, --root-disk runs it", async () => {
+    const disk = join(work, "by-command.ext4")
+    const store = await ImageStore.open(paths.imageDir)
+    const { digest } = await store.load(`oci:${busyboxImage()}`)
+    const made = await place.run(["image", "export-ext4", digest, "-o", disk, "--size", "64m", "--json"])
+    expect(JSON.parse(made.stdout.toString())).toEqual({ path: disk, size: 64 * 1024 * 1024 })
+    expect((await place.run(["run", "--rm", "--root-disk", `${disk}:rw`, "touch", "/kept"])).exitCode).toBe(0)
+    const { stdout } = await place.run(["run", "--rm", "--root-disk", disk, "ls", "/kept"])
+    expect(stdout.toString()).toBe("/kept\n")
+    const small = await place.run(["image", "export-ext4", digest, "-o", disk, "--size", "1m"])
+    expect(small).toMatchObject({ exitCode: 125 })
+    expect(small.stderr).toMatch(/does not fit on a disk of 1048576 bytes: \d+ are enough/)
+  })
+
+  test("exclude each other", async () => {
+    const both = await place.run(["run", "--rootfs", "--root-disk", folder])
+    expect(both.stderr).toBe("example-runtime: --rootfs and --root-disk exclude each other\n")
   })
 })
 

@@ -11,14 +11,30 @@ export function parseMemoryMiB(text: string): number {
   return Number(match[1]) * factor
 }
 
-const STORAGE_UNITS: Readonly<Record<string, number>> = { k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 }
+const SIZE_UNITS: Readonly<Record<string, number>> = { k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 }
+
+/** `1073741824`, `1g` or `1.5gb`, in bytes; undefined for what is no size. */
+function sizeOf(text: string): number | undefined {
+  const match = /^(\d{1,16}(?:\.\d{1,3})?)([kmgt]?)b?$/i.exec(text)
+  return match
+    ? Math.ceil(Number(match[1]) * (SIZE_UNITS[(match[2] as string).toLowerCase()] ?? 1))
+    : undefined
+}
 
 /** `size=1g`, as docker has it, rounded up to MiB: the limit of a disk for what containers write. */
 export function parseStorageOption(text: string): SandboxStorage {
-  const match = /^size=(\d{1,12}(?:\.\d{1,3})?)([kmgt]?)b?$/i.exec(text)
-  if (!match) throw new CliError(`invalid --storage-opt "${text}": give size=NUMBER with k, m, g or t`)
-  const unit = STORAGE_UNITS[(match[2] as string).toLowerCase()] ?? 1
-  return { kind: "disk", sizeMiB: Math.ceil((Number(match[1]) * unit) / 1024 ** 2) }
+  const size = text.startsWith("size=") ? sizeOf(text.slice("size=".length)) : undefined
+  if (size === undefined)
+    throw new CliError(`invalid --storage-opt "${text}": give size=NUMBER with k, m, g or t`)
+  return { kind: "disk", sizeMiB: Math.ceil(size / 1024 ** 2) }
+}
+
+/** Bytes of a disk. */
+export function parseDiskSize(text: string): number {
+  const size = sizeOf(text)
+  if (size === undefined)
+    throw new CliError(`invalid --size "${text}": give bytes, or a number with k, m, g or t`)
+  return size
 }
 
 /** A whole number of virtual CPUs. */
