@@ -33,13 +33,20 @@ void allow_open_files() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// A root that is written to itself has no record of that.
+Status check_has_changes(const OverlayLayers& layers) {
+  if (!layers.upper.empty() && layers.lower.find(':') == std::string::npos) return {};
+  return {Code::failed_precondition, "the container's root is no overlay over one image", {}};
+}
+
 }  // namespace
 
 Status Agent::list_changes(uint32_t stream, std::string_view payload) {
   return files_job(stream, payload, [](const Container& container, const FilesRequest&, int fd) {
     StreamWriter out(fd);
     Listing listing(out);
-    const Status status = walk_changes(container.layers, container.baseline, listing);
+    Status status = check_has_changes(container.layers);
+    if (status.ok()) status = walk_changes(container.layers, container.baseline, listing);
     return status.ok() ? out.finish() : status;
   });
 }
@@ -48,7 +55,8 @@ Status Agent::pack_changes(uint32_t stream, std::string_view payload) {
   return files_job(stream, payload, [](const Container& container, const FilesRequest&, int fd) {
     StreamWriter out(fd);
     LayerWriter layer(out, true);
-    Status status = walk_changes(container.layers, container.baseline, layer);
+    Status status = check_has_changes(container.layers);
+    if (status.ok()) status = walk_changes(container.layers, container.baseline, layer);
     if (status.ok()) status = layer.finish();
     return status.ok() ? out.finish() : status;
   });
@@ -69,8 +77,6 @@ Status Agent::files_job(uint32_t call, std::string_view payload, FilesWork work)
   if (!decode(payload, request)) return {Code::invalid_argument, "FilesRequest does not decode", {}};
   Container* container = find_container(request.container_id);
   if (!container) return {Code::not_found, "container \"" + request.container_id.substr(0, 128) + "\" does not exist", {}};
-  if (container->layers.upper.empty() || container->layers.lower.find(':') != std::string::npos)
-    return {Code::failed_precondition, "the container's root is no overlay over one image", {}};
   Fd stream = connect_port(request.port);
   if (!stream) return errno_status("connect to port " + std::to_string(request.port), errno);
   const auto run = [&](int fd) {

@@ -47,12 +47,17 @@ export interface OpenedImage {
 }
 
 /**
- * The image that a sandbox's options name, ready to run.
+ * The image that a sandbox is to run, ready.
  *
+ * @param options - say how it is found
  * @throws SandboxError as {@link openImage}
  */
-export async function imageOf(options: SandboxOptions, imageDir: string): Promise<OpenedImage> {
-  const { image, pull = "missing", lazy = false, signal, onImageProgress } = options
+export async function imageOf(
+  image: string | StoredImage,
+  options: SandboxOptions,
+  imageDir: string,
+): Promise<OpenedImage> {
+  const { pull = "missing", lazy = false, signal, onImageProgress } = options
   const { policyFile } = options
   if (typeof image !== "string") {
     await admitStoredImage(image, { imageDir, policyFile, ...(signal ? { signal } : {}) })

@@ -21,9 +21,12 @@ import { SandboxEmitter, type SandboxExitReason } from "./events.js"
 import { fromGuestError } from "./guest-errors.js"
 import { chooseHypervisor } from "./hypervisor/choose.js"
 import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
-import { fromImageError, imageOf, type OpenedImage } from "./images.js"
+import { fromImageError } from "./images.js"
 import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
 import { defaultPaths, type RuntimePaths } from "./paths.js"
+import { findRoot } from "./root/find.js"
+import { arrivingOf, giveRoot, isWritten, rootDefaults, type SandboxRoot } from "./root/root.js"
+import { unmountRoot } from "./root/unmount.js"
 import { answerControl } from "./state/answer-control.js"
 import { type ControlRequest, serveControl } from "./state/control.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
@@ -42,7 +45,7 @@ export interface SandboxTimings {
 }
 
 /**
- * Containers of one image on a Linux kernel of their own. It lives in the process that made it, owns one
+ * Containers of one image, or of one root file system of the host, on a Linux kernel of their own. It lives in the process that made it, owns one
  * private folder, and leaves nothing behind.
  *
  * @example
@@ -57,7 +60,8 @@ export interface SandboxTimings {
 export class Sandbox extends SandboxEmitter {
   readonly id: string
   readonly name: string
-  readonly image: StoredImage | LazyImage
+  /** Undefined where the root is none (`rootfs`). */
+  readonly image: StoredImage | LazyImage | undefined
   readonly hypervisor: HypervisorName
   /** The console's last 64 KiB. */
   readonly console = new ConsoleLog()
@@ -67,6 +71,7 @@ export class Sandbox extends SandboxEmitter {
   readonly #createdAt = Date.now()
   readonly #containers = new Map<string, Container>()
   readonly #ended = deferred<SandboxExitReason>()
+  readonly #root: SandboxRoot
   readonly #arriving: ArrivingImage | undefined
   #volumes: readonly Volume[] = []
   #status: SandboxStatus = "creating"
@@ -74,14 +79,15 @@ export class Sandbox extends SandboxEmitter {
   #machine: Machine | undefined
   #control: Server | undefined
   #main: Promise<Container> | undefined
-  #containerCount = 0
+  /** Of all that were made; the guest has those of ended ones until they are removed. */
+  readonly #containerIds: string[] = []
   #killRequested = false
   #exitCode: number | undefined
 
   private constructor(
     options: SandboxOptions,
     directory: SandboxDirectory,
-    { image, arriving }: OpenedImage,
+    root: SandboxRoot,
     hypervisor: HypervisorName,
   ) {
     super()
@@ -89,9 +95,11 @@ export class Sandbox extends SandboxEmitter {
     this.#directory = directory
     this.id = directory.id
     this.name = directory.name
-    this.image = image
-    this.#arriving = arriving
-    if (arriving) arriving.onError = error => this.#report(fromImageError(error, this.#imageName()))
+    this.#root = root
+    this.image = root.kind === "image" ? root.image : undefined
+    this.#arriving = arrivingOf(root)
+    if (this.#arriving)
+      this.#arriving.onError = error => this.#report(fromImageError(error, this.#rootName()))
     this.hypervisor = hypervisor
   }
 
@@ -108,10 +116,10 @@ export class Sandbox extends SandboxEmitter {
     const hypervisor = await chooseHypervisor(config)
     hypervisor.check(config)
     const paths = options.paths ?? defaultPaths()
-    const image = await imageOf(options, paths.imageDir)
-    const sandbox = await makeSandbox(image, () => {
+    const root = await findRoot(config.root, options, paths.imageDir)
+    const sandbox = await giveRoot(root, () => {
       const directory = SandboxDirectory.create(paths.stateDir, options.name)
-      return new Sandbox(options, directory, image, hypervisor.name)
+      return new Sandbox(options, directory, root, hypervisor.name)
     })
     sandbox.timings.imageMs = performance.now() - startedAt
     const booting = sandbox.#boot({ config, hypervisor, paths, startedAt })
@@ -151,7 +159,7 @@ export class Sandbox extends SandboxEmitter {
    * @throws SandboxError `command-not-found`, `command-not-executable`, `stopped`, `guest-died`
    */
   async createContainer(options: ContainerOptions = {}): Promise<Container> {
-    const command = resolveCommand(this.image.config, options)
+    const command = resolveCommand(rootDefaults(this.#root), options)
     return this.#startContainer(command, options)
   }
 
@@ -201,6 +209,7 @@ export class Sandbox extends SandboxEmitter {
   async destroy(): Promise<void> {
     this.#killRequested = true
     if (this.#machine) {
+      if (isWritten(this.#root)) await this.#unmountRoot()
       this.#guest?.agent.close()
       await this.#machine.kill()
       await this.#ended.promise
@@ -220,6 +229,11 @@ export class Sandbox extends SandboxEmitter {
     this.#exitCode = exitCode
   }
 
+  async #unmountRoot(): Promise<void> {
+    if (!this.#guest || this.#status !== "running") return
+    await unmountRoot(this.#guest, this.#containerIds).catch(error => this.#report(error))
+  }
+
   async #boot({ config, hypervisor, paths, startedAt }: StartPlan): Promise<void> {
     this.#publish()
     this.#volumes = config.volumes
@@ -228,8 +242,7 @@ export class Sandbox extends SandboxEmitter {
       hypervisor,
       directory: this.#directory.path,
       diskFolder: paths.imageDir,
-      image: this.image,
-      arriving: this.#arriving,
+      root: this.#root,
       config,
       hostname: config.hostname ?? this.id,
       sandboxId: this.id,
@@ -320,23 +333,15 @@ export class Sandbox extends SandboxEmitter {
   }
 
   async #startContainer(command: readonly string[], options: ContainerOptions): Promise<Container> {
-    const guest = this.#guest
-    if (!guest || this.#status !== "running")
-      throw new SandboxError("stopped", `the sandbox ${this.name} is not running`)
-    this.#containerCount += 1
-    const id = `c${this.#containerCount}`
-    const { agent, vsock } = guest
+    const { agent, vsock } = this.#running()
+    const id = `c${this.#containerIds.length + 1}`
+    this.#containerIds.push(id)
     const host = {
-      ...{ agent, vsock, image: this.image.config, volumes: this.#volumes },
-      ...{ base: this.image.digest, imageDir: (this.#options.paths ?? defaultPaths()).imageDir },
+      ...{ agent, vsock, root: this.#root, volumes: this.#volumes },
+      imageDir: (this.#options.paths ?? defaultPaths()).imageDir,
     }
-    const container = await Container.start(
-      host,
-      id,
-      command,
-      options.hostname ?? this.#options.hostname ?? this.id,
-      options,
-    )
+    const hostname = options.hostname ?? this.#options.hostname ?? this.id
+    const container = await Container.start(host, id, command, hostname, options)
     this.#containers.set(id, container)
     container.wait().then(
       () => this.#containers.delete(id),
@@ -358,17 +363,19 @@ export class Sandbox extends SandboxEmitter {
     if (this.listenerCount("error") > 0) this.emit("error", error as Error)
   }
 
-  #imageName(): string {
+  /** How people call the root: as they named it. */
+  #rootName(): string {
     const { image } = this.#options
-    return typeof image === "string" ? image : image.digest
+    if (this.#root.kind !== "image") return this.#root.path
+    return typeof image === "string" ? image : this.#root.image.digest
   }
 
   #publish(): void {
     this.#directory.record({
       id: this.id,
       name: this.name,
-      image: this.#imageName(),
-      imageDigest: this.image.digest,
+      image: this.#rootName(),
+      ...(this.image ? { imageDigest: this.image.digest } : {}),
       command: this.#options.command ?? [],
       hypervisor: this.hypervisor,
       status: this.#status,
@@ -386,14 +393,4 @@ interface StartPlan {
   readonly paths: RuntimePaths
   /** `performance.now()` when `create` was called. */
   readonly startedAt: number
-}
-
-/** Makes a sandbox that owns its image; one that cannot be made leaves nothing of an image on its way. */
-async function makeSandbox(image: OpenedImage, make: () => Sandbox): Promise<Sandbox> {
-  try {
-    return make()
-  } catch (error) {
-    await image.arriving?.[Symbol.asyncDispose]()
-    throw error
-  }
 }

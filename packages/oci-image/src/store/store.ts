@@ -8,6 +8,7 @@ import type { CommitOptions } from "./commit.js"
 import type { StoredContent } from "./content.js"
 import type { StoreContext } from "./context.js"
 import type { ImageDetails } from "./details.js"
+import type { Ext4Disk, Ext4Options } from "./export-ext4.js"
 import type { PruneOptions, PruneResult } from "./gc.js"
 import type { HistoryEntry } from "./history.js"
 import type { BuildOptions, ImportOptions } from "./import.js"
@@ -201,6 +202,23 @@ export class ImageStore {
     options: SaveOptions = {},
   ): Promise<void> {
     return (await import("./save.js")).saveImages(this.#context, references, target, options)
+  }
+
+  /**
+   * Writes an image's files as one ext4 file system: a disk that a sandbox can have as its root and keep what is written
+   * to it (`rootfs` of `Sandbox.create`), or that any other machine mounts. What its config says is not in it. Equal
+   * images and sizes give equal bytes.
+   *
+   * @param target - a regular file, which is replaced whole
+   * @throws ImageError `not-found`, what {@link get} throws; `limit` for a size in which the image has no room, or for files
+   * that ext4 cannot have; `entry-xattr`, `store-corrupt`, `io`; the signal's reason
+   * @example
+   * ```ts
+   * const { size } = await store.exportExt4("debian:12", "debian.ext4", { size: 4 * 2 ** 30 })
+   * ```
+   */
+  async exportExt4(reference: string, target: string, options: Ext4Options = {}): Promise<Ext4Disk> {
+    return (await import("./export-ext4.js")).exportExt4(this.#context, reference, target, options)
   }
 
   /**
