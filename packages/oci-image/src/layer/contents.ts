@@ -1,4 +1,4 @@
-import { createHash, type Hash } from "node:crypto"
+import { createHash, type Hash, hash } from "node:crypto"
 import { crc32 } from "node:zlib"
 import { BLOCK_SIZE } from "../erofs/defs.js"
 import type { ByteReader, ByteWriter } from "./bytes.js"
@@ -72,45 +72,48 @@ export class ContentsWriter {
   #used = 0
   /** Where the current content begins. */
   #start = 0
-  #size = 0
+  /** Bytes of it that are still to come. */
+  #left = 0
+  /** Bytes that the current chunk still lacks. */
+  #lacks = 0
   #isSmall = false
   #crc = 0
+  /** Of a chunk that comes in pieces. */
   #chunk: Hash | undefined
-  #lastDigest: Buffer | undefined
+  #digest: Buffer | undefined
   /** Of the digests of all chunks, where there are several. */
   #whole: Hash | undefined
 
   /** Begins a content of `size` bytes, more than none. */
   begin(block: number, size: number): void {
     this.#start = this.#used
-    this.#size = 0
+    this.#left = size
+    this.#lacks = Math.min(size, CHUNK_SIZE)
     this.#isSmall = size < BLOCK_SIZE
     this.#crc = 0
-    this.#chunk = undefined
+    this.#chunk = this.#digest = undefined
     this.#whole = size > CHUNK_SIZE ? createHash("sha256") : undefined
     this.#put(block)
     this.#put(Math.ceil(size / BLOCK_SIZE))
   }
 
   append(bytes: Buffer): void {
-    for (let at = 0; at < bytes.length; ) {
-      const taken = Math.min(bytes.length - at, CHUNK_SIZE - (this.#size % CHUNK_SIZE))
-      this.#update(at === 0 && taken === bytes.length ? bytes : bytes.subarray(at, at + taken))
+    // Nothing is lacking behind the end.
+    for (let at = 0; at < bytes.length && this.#lacks > 0; ) {
+      const taken = Math.min(bytes.length - at, this.#lacks)
+      this.#update(taken === bytes.length ? bytes : bytes.subarray(at, at + taken))
       at += taken
-      this.#size += taken
-      if (this.#size % CHUNK_SIZE === 0) this.#endChunk()
     }
   }
 
   /**
-   * Ends the content.
+   * Ends the content, all of which has come.
    *
    * @returns a hash that two different contents do not share; undefined for those of less than a block
    */
   end(): string | undefined {
-    if (this.#size % CHUNK_SIZE !== 0) this.#endChunk()
     // Marked, lest a list of digests be taken for the file whose digests they are.
-    return this.#whole ? `*${this.#whole.digest("binary")}` : this.#lastDigest?.toString("latin1")
+    return this.#whole ? `*${this.#whole.digest("binary")}` : this.#digest?.toString("latin1")
   }
 
   /** Takes the last content back. */
@@ -123,21 +126,27 @@ export class ContentsWriter {
     return this.#words.subarray(0, this.#used)
   }
 
-  /** Hashing few bytes with SHA-256 takes longer than all else that is done with them. */
   #update(bytes: Buffer): void {
+    const isLast = bytes.length === this.#lacks
+    // Hashing few bytes with SHA-256 takes longer than all else that is done with them.
     if (this.#isSmall) this.#crc = crc32(bytes, this.#crc)
+    // Making a hash that can be updated takes longer than hashing some KiB: none for what is there at once.
+    else if (isLast && !this.#chunk) this.#digest = hash("sha256", bytes, "buffer")
     else {
       this.#chunk ??= createHash("sha256")
       this.#chunk.update(bytes)
     }
+    this.#left -= bytes.length
+    this.#lacks -= bytes.length
+    if (isLast) this.#endChunk()
   }
 
   #endChunk(): void {
-    const digest = this.#chunk?.digest()
+    if (this.#chunk) this.#digest = this.#chunk.digest()
     this.#chunk = undefined
-    this.#put(digest ? digest.readUInt32LE(0) : this.#crc)
-    if (digest) this.#whole?.update(digest)
-    this.#lastDigest = digest
+    this.#put(this.#digest ? this.#digest.readUInt32LE(0) : this.#crc)
+    if (this.#digest) this.#whole?.update(this.#digest)
+    this.#lacks = Math.min(this.#left, CHUNK_SIZE)
   }
 
   #put(word: number): void {
