@@ -4,7 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { ImageStore, type StoredImage } from "@ts-vmm/oci-image"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
-import { makeDebianRoot, splitRoot } from "./images/debian-layers.js"
+import { changedRoot, makeDebianRoot, splitRoot } from "./images/debian-layers.js"
 import { differences, seenInFolder, seenOnDisk } from "./images/seen-files.js"
 
 const isRoot = process.getuid?.() === 0
@@ -45,6 +45,17 @@ describe.skipIf(!isRoot)(
       expect(expected.size).toBeGreaterThan(7000)
       expect(expected.has("etc/debian_version")).toBe(count === 1)
       expect(differences(seenOnDisk(image.disk()), expected)).toEqual([])
+    })
+
+    test("a layer that only changes modes and owners shares all content with the one below", async () => {
+      const layout = await changedRoot(root, folder)
+      const store = await ImageStore.open(join(folder, "store-changed"), { keepBlobs: false })
+      const image = await store.load(`oci:${layout}`)
+      const expected = seenInFolder(unpacked(layout, "bundle-changed"))
+      expect(differences(seenOnDisk(image.disk()), expected)).toEqual([])
+      const [, base, changed] = image.disk().parts
+      expect(changed?.size).toBe(base?.size)
+      expect(image.sharedSize).toBe(changed?.size)
     })
 
     test.skipIf(!canMount("erofs"))("Linux sees the same where it can mount EROFS from a file", async () => {
