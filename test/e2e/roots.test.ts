@@ -194,6 +194,10 @@ describe("an ext4 disk", () => {
     await cut.shell("echo synced > /etc/synced && sync; mkdir /data; (while :; do echo x >> /data/x; done) &")
     process.kill(cut.pid as number, "SIGKILL")
     await cut.wait()
+    await expect(create({ kind: "disk", path: written })).rejects.toMatchObject({
+      code: "invalid-argument",
+      message: expect.stringContaining("if it was not unmounted, start it once with writable"),
+    })
     await using again = await create(rootfs)
     expect((await again.exec("cat", ["/etc/synced"])).stdout).toBe("synced\n")
     await again.destroy()
@@ -225,10 +229,16 @@ describe("an ext4 disk", () => {
       message: expect.stringContaining("the root file system cannot be opened"),
     })
     writeFileSync(join(work, "none.ext4"), Buffer.alloc(1024 * 1024))
-    await expect(create({ kind: "disk", path: join(work, "none.ext4") })).rejects.toMatchObject({
-      code: "agent-failed",
-      message: expect.stringContaining("mount ext4"),
-    })
+    const none = { kind: "disk", path: join(work, "none.ext4") } as const
+    const refusal = {
+      code: "invalid-argument",
+      message: expect.stringContaining(
+        `the disk ${none.path} cannot be mounted: it must be one ext4 file system`,
+      ),
+    }
+    await expect(create(none)).rejects.toMatchObject(refusal)
+    await using unmounted = await create({ ...none, writable: true })
+    await expect(unmounted.exec("true")).rejects.toMatchObject(refusal)
   })
 
   test("that others made is a root too", async () => {
@@ -271,7 +281,7 @@ describe("run --rootfs and --root-disk", () => {
     expect(stdout.toString()).toBe("/kept\n")
     const small = await place.run(["image", "export-ext4", digest, "-o", disk, "--size", "1m"])
     expect(small).toMatchObject({ exitCode: 125 })
-    expect(small.stderr).toMatch(/does not fit on a disk of 1048576 bytes: \d+ are enough/)
+    expect(small.stderr).toMatch(/does not fit on a disk of 1048576 bytes: it needs \d+/)
   })
 
   test("exclude each other", async () => {
@@ -290,6 +300,7 @@ test.each([
   ],
   [{ kind: "tape", path: "/" }, {}, 'unknown kind of root file system "tape": use folder or disk'],
   [{ kind: "folder", path: "/tmp" }, { image: "debian" }, "image and rootfs exclude each other"],
+  [{ kind: "folder", path: "/tmp" }, { lazy: true }, "lazy is for images: a rootfs is there already"],
   [
     { kind: "folder", path: "/tmp", writable: true },
     { storage: { kind: "memory" } },

@@ -11,7 +11,7 @@ import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
 import { GUEST_NETWORK, type PasstNetwork, startPasst } from "./network/passt.js"
 import type { SandboxConfig } from "./options.js"
 import { openRoot, type RootDevice } from "./root/device.js"
-import type { SandboxRoot } from "./root/root.js"
+import { fromMountError, type SandboxRoot } from "./root/root.js"
 import { makeStorageDisk, type StorageDisk } from "./storage/disk.js"
 
 /** Context id of every guest: one guest a vsock device, so it needs no number of its own. */
@@ -146,7 +146,7 @@ async function prepareSandbox(agent: AgentClient, request: BootRequest): Promise
     })
     await Promise.all(hasNetwork ? [created, ...configureNetwork(agent)] : [created])
   } catch (error) {
-    throw fromGuestError(error)
+    throw fromMountError(request.root, fromGuestError(error))
   }
 }
 

@@ -130,10 +130,11 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
   }
 }
 
-function checkRoot({ image, rootfs, storage }: SandboxOptions): RootConfig {
+function checkRoot({ image, rootfs, storage, lazy }: SandboxOptions): RootConfig {
   if (image !== undefined && rootfs !== undefined) throw invalid("image and rootfs exclude each other")
   if (image !== undefined) return { kind: "image", image }
   if (rootfs === undefined) throw invalid("a sandbox needs an image or a rootfs")
+  if (lazy) throw invalid("lazy is for images: a rootfs is there already")
   if (rootfs.writable && storage)
     throw invalid(
       "storage is for what containers write over their root; with a writable rootfs there is none",

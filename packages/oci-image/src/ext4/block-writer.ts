@@ -5,12 +5,15 @@ const PIECE = 1024 * 1024
 /** Writes bytes at positions; those that follow each other go together. */
 export class BlockWriter {
   readonly #file: Pick<PartFile, "write">
+  readonly #signal: AbortSignal | undefined
   #pending: Buffer[] = []
   #start = 0
   #end = 0
 
-  constructor(file: Pick<PartFile, "write">) {
+  /** @param signal - ends the writing: its reason is thrown */
+  constructor(file: Pick<PartFile, "write">, signal?: AbortSignal) {
     this.#file = file
+    this.#signal = signal
   }
 
   /** `bytes` must not change any more. */
@@ -23,6 +26,7 @@ export class BlockWriter {
   }
 
   async flush(): Promise<void> {
+    this.#signal?.throwIfAborted()
     const bytes = Buffer.concat(this.#pending)
     this.#pending = []
     if (bytes.length > 0) await writeAll(this.#file, bytes, this.#start)

@@ -32,12 +32,12 @@ export function planDisk(metadata: ErofsMetadata, nodes: readonly Ext4Node[], si
   }
   const diskBlocks =
     size === undefined ? roomyDisk(withJournal(content), DEFAULT_FREE_BLOCKS) : Math.floor(size / BLOCK_SIZE)
-  const geometry = divide(diskBlocks, content.inodes)
+  const geometry = diskBlocks <= MAX_BLOCKS ? divide(diskBlocks, content.inodes) : undefined
   const needed = content.blocks + journalBlocks(diskBlocks)
   if (geometry && needed + overheadBlocks(geometry) <= geometry.blocks) return geometry
   const enough = roomyDisk(withJournal(content), 0) * BLOCK_SIZE
-  const message = `the image does not fit on a disk of ${size} bytes: ${enough} are enough`
-  throw new ImageError("limit", message, { size: size ?? 0, enough })
+  const message = `the image does not fit on a disk of ${diskBlocks * BLOCK_SIZE} bytes: it needs ${enough}`
+  throw new ImageError("limit", message, { size: diskBlocks * BLOCK_SIZE, enough })
 }
 
 /** The journal's size depends on the disk's, which is at least as large as the files. */

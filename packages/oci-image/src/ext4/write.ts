@@ -48,16 +48,13 @@ export async function writeExt4(file: PartFile, { disk, uuid, size, signal }: Ex
   const allocator = new BlockAllocator(geometry)
   const tables = takeTables(allocator, geometry)
   const seeds = new ChecksumSeeds(uuid)
-  const [data, inodes] = [new BlockWriter(file), new BlockWriter(file)]
+  const [data, inodes] = [new BlockWriter(file, signal), new BlockWriter(file, signal)]
   const writer = new InodeWriter({
     ...{ geometry, seeds, allocator, metadata, contents, data },
     ...{ inodeTables: tables.inodeTables, tables: inodes },
   })
   const journal = await writeJournal(writer, journalBlocks(geometry.blocks))
-  for (const node of nodes) {
-    signal?.throwIfAborted()
-    await writer.writeNode(node)
-  }
+  for (const node of nodes) await writer.writeNode(node)
   await inodes.flush()
   const lastInode = (nodes.at(-1) as Ext4Node).inode
   const directories = countDirectories(nodes, geometry)

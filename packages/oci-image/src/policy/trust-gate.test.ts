@@ -106,3 +106,22 @@ describe("a gate", () => {
     expect(readdirSync(join(trust, image.digest.slice(7)))).toHaveLength(2)
   })
 })
+
+describe("a root that is no image", () => {
+  const admit = (policy: Policy) =>
+    codeOf(() => new TrustGate(policy, "unused").admitRoot("the folder /srv/root"))
+
+  test("runs where the default allows, whatever the rules are", async () => {
+    expect(await admit(ALLOW_ALL)).toBeUndefined()
+    expect(await admit(demanding())).toBeUndefined()
+  })
+
+  test("is refused where the default denies, or where a program looks into images", async () => {
+    expect(await admit(policyOf({ default: "deny", rules: [{ images: "debian", action: "allow" }] }))).toBe(
+      "policy-denied",
+    )
+    expect(await admit(policyOf({ default: "allow", rules: [], scan: { command: "/bin/true" } }))).toBe(
+      "scan-refused",
+    )
+  })
+})

@@ -5,7 +5,7 @@ import type { VsockDevice } from "@ts-vmm/vsock"
 import type { WaitOptions } from "../deadline.js"
 import { ExecError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
-import { checkHasChanges, rootDefaults, type SandboxRoot } from "../root/root.js"
+import { checkHasChanges, fromMountError, rootDefaults, type SandboxRoot } from "../root/root.js"
 import { streamFromAgent } from "./agent-stream.js"
 import { type ContainerCommitOptions, commitContainer } from "./commit.js"
 import { type ProcessExit, SandboxProcess } from "./process.js"
@@ -125,7 +125,7 @@ export class Container {
     } catch (error) {
       stdio.destroy()
       host.agent.removeContainer({ containerId: id }).catch(() => undefined)
-      throw fromGuestError(error)
+      throw fromMountError(host.root, fromGuestError(error))
     }
   }
 

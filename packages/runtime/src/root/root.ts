@@ -35,6 +35,16 @@ export function isWritten(root: SandboxRoot): root is RootfsConfig {
   return root.kind !== "image" && root.writable
 }
 
+/** What is to be told of a guest's refusal to mount a root of the host; other errors pass. */
+export function fromMountError(root: SandboxRoot, error: unknown): unknown {
+  if (root.kind !== "disk" || !(error instanceof SandboxError) || !error.message.includes("mount ext4"))
+    return error
+  const hint = "it must be one ext4 file system, without partitions"
+  const unclean = "; if it was not unmounted, start it once with writable (:rw), or repair it with e2fsck"
+  const message = `the disk ${root.path} cannot be mounted: ${hint}${root.writable ? "" : unclean} (${error.message})`
+  return new SandboxError("invalid-argument", message, { cause: error })
+}
+
 /** @throws SandboxError `invalid-argument` where nobody knows what a container changed */
 export function checkHasChanges(root: SandboxRoot): void {
   if (!isWritten(root)) return
