@@ -32,11 +32,11 @@ export interface KeptIndex {
  */
 export async function keepIndex(
   folder: StoreFolder,
-  { digest, compression }: LayerDescriptor,
+  { digest, size, compression }: LayerDescriptor,
   diffId: Digest,
   limits: ImageLimits,
 ): Promise<boolean> {
-  if (await exists(folder.lazy(digest, "spans"))) return true
+  if (await readKeptIndex(folder, digest, diffId, size)) return true
   // Proven to be of the layer that the image means.
   await readPartIndex(folder, digest, diffId)
   const temporary = folder.temporary()
@@ -47,6 +47,8 @@ export async function keepIndex(
     if (!spans) return false
     await writeSynced(join(temporary, "index"), index)
     await writeSynced(join(temporary, "spans"), encodeSpanIndex(spans))
+    // One of another version makes room.
+    await folder.removeFolder(folder.lazy(digest))
     await folder.publishFolder(temporary, folder.lazy(digest))
     return true
   } catch (error) {

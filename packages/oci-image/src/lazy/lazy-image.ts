@@ -179,7 +179,7 @@ async function keptLayers(
 }
 
 async function openLayer(
-  { keepBlobs }: StoreContext,
+  { keepBlobs, limits }: StoreContext,
   temporary: string,
   digest: Digest,
   kept: KeptIndex,
@@ -196,7 +196,7 @@ async function openLayer(
   let blob: FileHandle | undefined
   try {
     blob = keepBlobs ? await open(join(folder, "blob"), "wx+", 0o600) : undefined
-    const part = await LazyPart.create({ index: kept.spans, fetch, file, blob })
+    const part = await LazyPart.create({ index: kept.spans, fetch, file, blob, limits })
     return { digest, kept, folder, file, blob, part }
   } catch (error) {
     await file.close()
