@@ -4,8 +4,8 @@
  *
  * | descriptor | |
  * | --- | --- |
- * | 0 | the compressed layer comes in; for its spans, its index |
- * | 3, 4 | files for the data part and the index; for its spans, the blob and a file for them |
+ * | 0 | the compressed layer comes in; for its spans, its index; or its table of contents |
+ * | 3, 4 | files for the data part and the index; for its spans, the blob and a file for them; or for spans and index |
  * | 5 | one line of JSON goes out |
  *
  * @packageDocumentation
@@ -14,11 +14,22 @@
 import { readFileSync, writeSync } from "node:fs"
 import type { Readable } from "node:stream"
 import { ioError } from "../errors.js"
-import { findSpans } from "../lazy/find-spans.js"
+import { type FoundSpans, findSpans } from "../lazy/find-spans.js"
 import { encodeSpanIndex } from "../lazy/span-index.js"
+import { readToc } from "../lazy/toc/read-toc.js"
 import { decodeLayerIndex, type LayerIndex, writeLayerIndex } from "./layer-index.js"
 import { encodeResult } from "./layer-result.js"
-import { BLOB_FD, DATA_FD, INDEX_FD, type LayerTask, MEMORY_FILE, RESULT_FD, SPANS_FD } from "./layer-task.js"
+import {
+  BLOB_FD,
+  DATA_FD,
+  INDEX_FD,
+  type LayerTask,
+  MEMORY_FILE,
+  RESULT_FD,
+  SPANS_FD,
+  TOC_SPANS_FD,
+  type TocTask,
+} from "./layer-task.js"
 import { DescriptorFile } from "./part-file.js"
 import { PartWriter } from "./part-writer.js"
 import { type LayerInput, readLayer } from "./read-layer.js"
@@ -57,15 +68,24 @@ async function makePart({ compression, limits }: LayerTask): Promise<void> {
 }
 
 /** Writes nothing when there is nothing to find. */
-async function writeSpans(task: LayerTask): Promise<void> {
+async function findLayerSpans(task: LayerTask): Promise<void> {
   const pieces: Buffer[] = []
   for await (const chunk of process.stdin) pieces.push(chunk)
   const found = await findSpans(BLOB_FD, decodeLayerIndex(Buffer.concat(pieces)), task)
-  if (!found) return
+  if (found) writeSpans(SPANS_FD, found)
+}
+
+async function readTocApart(task: LayerTask): Promise<void> {
+  const { layer, spans } = await readToc(new StreamInput(process.stdin), task as TocTask)
+  writeSpans(TOC_SPANS_FD, spans)
+  writeIndex(layer)
+}
+
+function writeSpans(fd: number, found: FoundSpans): void {
   // Of the data part, which only the caller has.
   const index = encodeSpanIndex({ ...found, dataDigest: Buffer.alloc(32) })
   try {
-    new DescriptorFile(SPANS_FD).writeAllSync(index, 0)
+    new DescriptorFile(fd).writeAllSync(index, 0)
   } catch (error) {
     throw ioError(error, "cannot write a span index")
   }
@@ -104,5 +124,5 @@ function report(error?: unknown): void {
 }
 
 const task = JSON.parse(process.argv[2] as string) as LayerTask
-const work = task.purpose === "spans" ? writeSpans : makePart
-work(task).then(() => report(), report)
+const WORK = { part: makePart, spans: findLayerSpans, toc: readTocApart }
+WORK[task.purpose ?? "part"](task).then(() => report(), report)

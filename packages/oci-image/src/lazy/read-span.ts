@@ -2,7 +2,8 @@ import { createHash } from "node:crypto"
 import { promisify } from "node:util"
 import { constants, inflateRaw, inflateRawSync } from "node:zlib"
 import { ImageError } from "../errors.js"
-import { type CompressedInput, decompress } from "../layer/decompress.js"
+import { WholeInput } from "../layer/bytes-input.js"
+import { decompress } from "../layer/decompress.js"
 import type { ImageLimits } from "../limits.js"
 import { startAtBit } from "./bit-start.js"
 import type { Packing, Span } from "./span-index.js"
@@ -90,19 +91,4 @@ async function unpackStart(
     // Whatever is wrong with it: it is not what was indexed.
   }
   return undefined
-}
-
-class WholeInput implements CompressedInput {
-  readonly #bytes: Buffer
-  bytesRead = 0
-
-  constructor(bytes: Buffer) {
-    this.#bytes = bytes
-  }
-
-  async next(): Promise<Buffer | undefined> {
-    if (this.bytesRead > 0) return undefined
-    this.bytesRead = this.#bytes.length
-    return this.#bytes
-  }
 }

@@ -46,5 +46,6 @@ describe("I14: killed at every step that changes a file, and the disk full from 
     await prepareScenario(name, folder)
     const [full] = await Promise.all([run("full", name, folder), killAtEveryStep(name, folder)])
     expect(full).toEqual({ signal: null, output: [] })
-  })
+    // Where every attempt starts a process that reads layers, there are many of them.
+  }, 300_000)
 })
