@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events"
 import type { FileHandle } from "node:fs/promises"
 import { ImageError, ioError } from "../errors.js"
 import { writeAll } from "../layer/part-file.js"
@@ -52,6 +53,8 @@ export class LazyPart {
     this.#file = file
     this.#blob = blob
     this.#limits = limits
+    // Everything on its way listens, however much that is.
+    setMaxListeners(0, this.#abort.signal)
     this.#there = new Uint8Array(index.spans.length)
     this.#missing = index.spans.length
   }

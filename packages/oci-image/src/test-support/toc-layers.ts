@@ -1,4 +1,6 @@
 import { gzipSync } from "node:zlib"
+import { type TarHandler, TarReader } from "../layer/tar-reader.js"
+import { DEFAULT_LIMITS } from "../limits.js"
 import { type PackFile, packFileItem } from "../pack/items.js"
 import { encodeTarHeader, type TarHeaderFields, tarEnd, tarPadding } from "../pack/tar-writer.js"
 import { skippableZstd, storedZstd } from "./stored-zstd.js"
@@ -14,6 +16,33 @@ export interface TocLayerBlob {
 
 /** An entry of a table of contents, as JSON. */
 export type TocJson = Record<string, unknown>
+
+/** The files of a tar stream, to make a layer of. */
+export function filesOfTar(tar: Buffer): PackFile[] {
+  const files: (PackFile & { content: Buffer })[] = []
+  const handler: TarHandler = {
+    entry: ({ path, type, mode, uid, gid, linkPath, devmajor: major, devminor: minor, mtime, xattrs }) =>
+      files.push({
+        ...{
+          path: Buffer.from(path, "latin1"),
+          target: Buffer.from(linkPath, "latin1"),
+          type,
+          mode,
+          uid,
+          gid,
+        },
+        ...{ major, minor, mtime: mtime.seconds, content: Buffer.alloc(0) },
+        ...(xattrs ? { xattrs: Object.fromEntries(xattrs) } : {}),
+      }),
+    data: bytes => {
+      const last = files.at(-1)
+      if (last) last.content = Buffer.concat([last.content, bytes])
+    },
+    entryEnd: () => undefined,
+  }
+  new TarReader(handler, DEFAULT_LIMITS).push(tar)
+  return files
+}
 
 /** How a layer is made, and what a test spoils. */
 export interface TocLayerOptions {
