@@ -25,7 +25,7 @@ import { underTest } from "./under-test.js"
 const exec = promisify(execFile)
 const folder = mkdtempSync(join(tmpdir(), "tsv-lazy-toc-"))
 /** What is never asked for, and much of the image. */
-const BALLAST = { path: "ballast", content: randomBytes(12_000_000) }
+const BALLAST = { path: "ballast", content: randomBytes(24_000_000) }
 let registry: DockerRegistry
 let proxy: CountingProxy
 
@@ -124,6 +124,8 @@ test("I13: a registry that is lost is an I/O error in the guest and an event, ne
   proxy.delayMs = 300
   const { sandbox, errors } = await create("estargz")
   await using _ = sandbox
+  // What it takes to try comes before.
+  await sandbox.shell("cat /dev/null; echo alive")
   proxy.isLost = true
   const read = await sandbox.shell("cat /ballast > /dev/null", { timeoutMs: 100_000 })
   expect(read.exitCode).not.toBe(0)

@@ -5,6 +5,7 @@ import { writeAll } from "../layer/part-file.js"
 import type { ImageLimits } from "../limits.js"
 import { readSpans } from "./read-span.js"
 import { digestOfRuns, gapsOf, type Run, type Span, type SpanIndex } from "./span-index.js"
+import { endOf, firstRun, lowest, spanAt } from "./span-lookup.js"
 
 /** Bytes of the blob that are fetched in one request, unless a single span has more. */
 const FETCH_BYTES = 2 * 1024 * 1024
@@ -256,30 +257,4 @@ export class LazyPart {
       lowest(runs.length, i => (runs[i] as Run).offset >= to),
     )
   }
-}
-
-/** Where a run ends in the stream. */
-function endOf({ offset, size }: Run): number {
-  return offset + size
-}
-
-/** The first run that ends after a place in the data part. */
-function firstRun(runs: readonly Run[], offset: number): number {
-  return lowest(runs.length, i => (runs[i] as Run).position + (runs[i] as Run).size > offset)
-}
-
-/** The span with a byte of the stream. */
-function spanAt(spans: readonly Span[], offset: number): number {
-  return lowest(spans.length, i => (spans[i] as Span).end > offset)
-}
-
-/** The lowest number for which something holds that holds for all above it; `count` if there is none. */
-function lowest(count: number, holds: (i: number) => boolean): number {
-  let [low, high] = [0, count]
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if (holds(middle)) high = middle
-    else low = middle + 1
-  }
-  return low
 }
