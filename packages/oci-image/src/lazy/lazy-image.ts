@@ -22,7 +22,8 @@ export interface LazyDiskPart {
 
 /**
  * An image that one can begin with before it is there: its tree is known from an earlier time or from its layers' tables
- * of contents, its content is fetched as it is needed. What arrives is this object's alone, until all is there: then it is put into the store.
+ * of contents, its content is fetched as it is needed. What arrives is this object's alone, until all is there: then it
+ * is put into the store.
  */
 export class LazyImage implements AsyncDisposable {
   readonly digest: Digest

@@ -164,18 +164,17 @@ export class LazyPart {
     return [...new Set(numbers)]
   }
 
-  /** Spans, and those that follow them closely and are missing too. */
+  /** Spans, those that follow them closely, and those packed together with them: all that are missing. */
   #withNext(numbers: readonly number[]): number[] {
     const { spans } = this.#index
-    const all = new Set(numbers)
+    const all = new Set<number>()
     for (const number of numbers) {
-      const { start } = spans[number] as Span
-      for (
-        let next = number + 1;
-        (spans[next]?.end ?? Number.POSITIVE_INFINITY) - start <= READ_AHEAD;
-        next++
-      )
-        if (this.#there[next] === 0) all.add(next)
+      const { from, start } = spans[number] as Span
+      const isNear = (span?: Span) => span && (span.from === from || span.end - start <= READ_AHEAD)
+      let first = number
+      while (spans[first - 1]?.from === from) first--
+      for (let next = first; isNear(spans[next]); next++) if (this.#there[next] === 0) all.add(next)
+      all.add(number)
     }
     return [...all].sort((a, b) => a - b)
   }
@@ -201,7 +200,10 @@ export class LazyPart {
     let group: number[] = []
     for (const number of numbers) {
       const first = spans[group[0] ?? number] as Span
-      const isNext = group.at(-1) === number - 1 && (spans[number] as Span).to - first.from <= FETCH_BYTES
+      const { from, to } = spans[number] as Span
+      // What is packed together comes together, however much it is: else it would be fetched for each of its spans.
+      const isNear = to - first.from <= FETCH_BYTES || from === first.from
+      const isNext = group.at(-1) === number - 1 && isNear
       if (!isNext && group.length > 0) {
         yield group
         group = []

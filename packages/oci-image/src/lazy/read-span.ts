@@ -25,6 +25,7 @@ export async function* readSpans(
   limits: ImageLimits,
 ): AsyncGenerator<Buffer> {
   const base = spans[0]?.from ?? 0
+  const sizes = unpackedSizes(spans)
   let member: { readonly from: number; readonly content: Buffer | undefined } | undefined
   for (const span of spans) {
     const own = bytes.subarray(span.from - base, span.to - base)
@@ -34,7 +35,10 @@ export async function* readSpans(
     }
     // Small files share a member, which is unpacked once.
     if (member?.from !== span.from)
-      member = { from: span.from, content: await unpackStart(own, packing, needed(spans, span.from), limits) }
+      member = {
+        from: span.from,
+        content: await unpackStart(own, packing, sizes.get(span.from) ?? 0, limits),
+      }
     yield proven(span, member.content?.subarray(span.skip, span.skip + span.end - span.start))
   }
 }
@@ -66,10 +70,12 @@ async function unpackBlocks(span: Span, bytes: Buffer): Promise<Buffer | undefin
   }
 }
 
-/** Bytes that have to be unpacked of the member at `from` for all of its spans. */
-function needed(spans: readonly Span[], from: number): number {
-  const sizes = spans.filter(span => span.from === from).map(({ skip, start, end }) => skip + end - start)
-  return sizes.reduce((most, size) => Math.max(most, size), 0)
+/** Bytes that have to be unpacked of what begins at each place, for all of its spans. */
+function unpackedSizes(spans: readonly Span[]): Map<number, number> {
+  const sizes = new Map<number, number>()
+  for (const { from, skip, start, end } of spans)
+    sizes.set(from, Math.max(sizes.get(from) ?? 0, skip + end - start))
+  return sizes
 }
 
 /** The first `size` bytes of what unpacks; what follows, headers of a tar stream mostly, does not matter. */

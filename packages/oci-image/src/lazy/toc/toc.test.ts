@@ -146,3 +146,19 @@ describe.each(FORMATS)("an image of %s layers", (format, layerOf) => {
     expect(await store.list()).toEqual([])
   })
 })
+
+test("I5: what is packed together is fetched once, however many chunks are in it", async () => {
+  const content = randomBytes(6_000_000)
+  const files: PackFile[] = Array.from({ length: 60 }, (_, i) => ({
+    path: `part/${String(i).padStart(2, "0")}`,
+    content: content.subarray(100_000 * i, 100_000 * (i + 1)),
+  }))
+  const { source, open } = await lazyStore([estargzLayer(files, { shareBelow: 100_000, chunkSize: 50_000 })])
+  await using image = await open()
+  const part = image?.disk().parts[1]
+  const before = source.bytes
+  for (let at = 0; at < (part?.size ?? 0); at += 4096 * 25) await part?.prepare?.(at, 4096)
+  expect(source.bytes - before).toBeLessThan(1.1 * content.length)
+  await image?.fill()
+  expect(source.bytes - before).toBeLessThan(1.2 * content.length)
+})
