@@ -2,11 +2,8 @@
 // that counts, and that can be taken away.
 import { execFile } from "node:child_process"
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs"
-import { createServer, request, type Server } from "node:http"
-import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { setTimeout as sleep } from "node:timers/promises"
 import { promisify } from "node:util"
 import { ImageStore } from "@ts-vmm/oci-image"
 import { RegistryClient } from "@ts-vmm/oci-image/registry"
@@ -14,6 +11,7 @@ import { Sandbox, type SandboxOptions } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest"
 import { pythonImage } from "../fixtures/images.js"
 import { DockerRegistry } from "../interop/docker-registry.js"
+import { CountingProxy } from "./counting-proxy.js"
 import { underTest } from "./under-test.js"
 
 const folder = mkdtempSync(join(tmpdir(), "tsv-lazy-"))
@@ -22,52 +20,6 @@ let registry: DockerRegistry
 let proxy: CountingProxy
 let store: ImageStore
 let blobBytes = 0
-
-/** Hands requests on, adds up what comes back, and is lost when it is told to be. */
-class CountingProxy implements AsyncDisposable {
-  readonly #server: Server
-  bytes = 0
-  isLost = false
-  /** Before each request is handed on: what is not asked for first comes late. */
-  delayMs = 0
-
-  private constructor(target: string) {
-    this.#server = createServer(async (incoming, outgoing) => {
-      await sleep(this.delayMs)
-      if (this.isLost) {
-        incoming.socket.destroy()
-        return
-      }
-      const { method, headers, url } = incoming
-      const onward = request(`http://${target}${url}`, { method, headers }, answer => {
-        outgoing.writeHead(answer.statusCode ?? 500, answer.headers)
-        answer.on("data", (chunk: Buffer) => {
-          this.bytes += chunk.length
-        })
-        answer.pipe(outgoing)
-      })
-      // Who went away first does not matter.
-      onward.on("error", () => outgoing.destroy())
-      outgoing.on("close", () => onward.destroy())
-      incoming.pipe(onward)
-    })
-  }
-
-  static async start(target: string): Promise<CountingProxy> {
-    const proxy = new CountingProxy(target)
-    await new Promise<void>(resolve => proxy.#server.listen(0, "127.0.0.1", resolve))
-    return proxy
-  }
-
-  get host(): string {
-    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#server.closeAllConnections()
-    await new Promise(resolve => this.#server.close(resolve))
-  }
-}
 
 beforeAll(async () => {
   registry = await DockerRegistry.start({})

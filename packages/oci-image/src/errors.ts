@@ -38,6 +38,9 @@ export type ImageErrorCode =
   | "entry-xattr"
   | "link-target"
   | "whiteout"
+  // tables of contents that layers carry
+  | "toc-invalid"
+  | "toc-disagrees"
   // layers that are not read, and the process that reads them
   | "layer-foreign"
   | "layer-process"

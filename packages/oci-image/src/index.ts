@@ -6,7 +6,9 @@
 
 export { type Digest, digestHex, digestOf, parseDigest } from "./digest.js"
 export { ImageError, type ImageErrorCode, type ImageErrorFields, isImageError } from "./errors.js"
+export type { LazyBasis, LazyLayerReport } from "./lazy/known-layer.js"
 export { type LazyDiskPart, LazyImage } from "./lazy/lazy-image.js"
+export type { TocFormat } from "./lazy/toc/toc-place.js"
 export type { OpenLazyOptions } from "./lazy/verbs.js"
 export { DEFAULT_LIMITS, type ImageLimits } from "./limits.js"
 export type { PackFile } from "./pack/items.js"

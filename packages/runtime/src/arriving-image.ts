@@ -1,11 +1,13 @@
 import { setTimeout as sleep } from "node:timers/promises"
-import { type ImageStore, type LazyImage, parseReference } from "@ts-vmm/oci-image"
+import { type ImageStore, isImageError, type LazyImage, parseReference } from "@ts-vmm/oci-image"
 import type { RegistryClient } from "@ts-vmm/oci-image/registry"
 
 /** Told at most this often that content does not come: a guest may ask for it over and over. */
 const ERROR_GAP_MS = 1000
 /** How long after a failure the rest is fetched again. */
 const FILL_GAP_MS = 10_000
+/** Codes of failures after which trying again may help, also when all has come. */
+const MAY_PASS = /^(registry-|io$|layer-process$)/
 
 /** What there is to arrive, and whence. */
 export interface ArrivingParts {
@@ -24,6 +26,8 @@ export class ArrivingImage implements AsyncDisposable {
   onError: (error: Error) => void = () => undefined
   #toldAt = Number.NEGATIVE_INFINITY
   #filling: Promise<void> = Promise.resolve()
+  /** Whether all that came is not what it should be: it does not become so later. */
+  #isFalse = false
 
   constructor(parts: ArrivingParts) {
     this.#parts = parts
@@ -38,7 +42,7 @@ export class ArrivingImage implements AsyncDisposable {
   /** Begins to fetch the rest, for as long as it takes; in the end the image is in the store, under its name. */
   fill(): void {
     this.#filling = this.#filling.then(async () => {
-      while (!(await this.#try(() => this.#fillOnce())) && !this.#abort.signal.aborted)
+      while (!(await this.#try(() => this.#fillOnce())) && !this.#abort.signal.aborted && !this.#isFalse)
         await sleep(FILL_GAP_MS, undefined, { signal: this.#abort.signal }).catch(() => undefined)
     })
   }
@@ -68,14 +72,16 @@ export class ArrivingImage implements AsyncDisposable {
       await work()
       return true
     } catch (error) {
-      this.#tell(error as Error)
+      this.#isFalse = this.image.isWhole && isImageError(error) && !MAY_PASS.test(error.code)
+      this.#tell(error as Error, this.#isFalse)
       return false
     }
   }
 
-  #tell(error: Error): void {
+  /** @param always - also shortly after another one */
+  #tell(error: Error, always = false): void {
     const now = performance.now()
-    if (this.#abort.signal.aborted || now - this.#toldAt < ERROR_GAP_MS) return
+    if (this.#abort.signal.aborted || (!always && now - this.#toldAt < ERROR_GAP_MS)) return
     this.#toldAt = now
     this.onError(error)
   }

@@ -4,7 +4,9 @@ import {
   type ImageSource,
   ImageStore,
   type LazyImage,
+  type LazyLayerReport,
   type LoadOptions,
+  type OpenLazyOptions,
   parseSource,
   type StoredImage,
 } from "@ts-vmm/oci-image"
@@ -37,6 +39,7 @@ interface OpenImageOptions extends LoadOptions {
   readonly policyFile?: string | undefined
   /** Whether to begin before all of it is there, if that can be. */
   readonly lazy: boolean
+  readonly onLazyLayer?: ((report: LazyLayerReport) => void) | undefined
 }
 
 /** An image to run from. */
@@ -67,6 +70,7 @@ export async function imageOf(
     imageDir,
     pull,
     lazy,
+    onLazyLayer: options.onLazyLayer,
     policyFile,
     registriesFile: options.registriesFile ?? defaultRegistriesFile(),
     ...(signal ? { signal } : {}),
@@ -155,7 +159,7 @@ async function pullImage(
   let arriving: ArrivingImage | undefined
   try {
     const source = await allowedSource(gate, client, name)
-    const lazy = options.lazy ? await store.openLazy(source, options) : undefined
+    const lazy = options.lazy ? await store.openLazy(source, lazyOptions(gate, options)) : undefined
     arriving =
       lazy && new (await import("./arriving-image.js")).ArrivingImage({ store, client, name, image: lazy })
     const image = lazy ?? (await store.load(source, { ...options, name }))
@@ -166,6 +170,18 @@ async function pullImage(
   } catch (error) {
     await (arriving ?? client)[Symbol.asyncDispose]()
     throw error
+  }
+}
+
+/** A program that looks into images gets to see what is proven: a table of contents is not, until all is there. */
+function lazyOptions(
+  gate: TrustGate | undefined,
+  { signal, onLazyLayer }: OpenImageOptions,
+): OpenLazyOptions {
+  return {
+    useToc: !gate?.scans,
+    ...(signal ? { signal } : {}),
+    ...(onLazyLayer ? { onLayer: onLazyLayer } : {}),
   }
 }
 

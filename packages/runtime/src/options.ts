@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs"
-import type { LoadProgress, StoredImage } from "@ts-vmm/oci-image"
+import type { LazyLayerReport, LoadProgress, StoredImage } from "@ts-vmm/oci-image"
 import { checkMounts, type SandboxMount, type Volume } from "./container/volumes.js"
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
@@ -26,11 +26,14 @@ export interface SandboxOptions extends WaitOptions {
   /** Which images may run. Default: `defaultPolicyFile()`, if it is there. */
   readonly policyFile?: string
   /**
-   * Begin before all of a registry's image is there, if it was there before (`ImageStore.keepLazyIndex`): content is
-   * fetched as it is read, and the rest meanwhile. What cannot be fetched is an I/O error in the guest and an `error`
-   * event. Default false.
+   * Begin before all of a registry's image is there, if its layers carry tables of contents (eStargz, zstd:chunked), or
+   * it was there before (`ImageStore.keepLazyIndex`): content is fetched as it is read, and the rest meanwhile. What
+   * cannot be fetched is an I/O error in the guest and an `error` event; so is an image that in the end is not what its
+   * tables said. An image that cannot be begun with is pulled as any other. Default false.
    */
   readonly lazy?: boolean
+  /** Told with `lazy` of each layer that the store does not have, how it is begun with, or why it cannot be. */
+  readonly onLazyLayer?: (report: LazyLayerReport) => void
   /** Unique among the user's sandboxes. Default: the id. */
   readonly name?: string
   /** RAM of the guest, in MiB. Given out page by page as the guest touches it. Default 512. */

@@ -1,4 +1,5 @@
 import { constants } from "node:os"
+import type { LazyLayerReport } from "@ts-vmm/oci-image"
 import {
   type Container,
   defaultPaths,
@@ -10,6 +11,7 @@ import {
 } from "@ts-vmm/runtime"
 import { parseRootfs } from "../arguments.js"
 import { CliError, reportError } from "../exit.js"
+import { tellLazyStart } from "../lazy-start.js"
 import { LayerSums, startProgress } from "../progress.js"
 
 /** Options of `run` as commander parses them. */
@@ -55,12 +57,15 @@ export async function run(image: string, command: string[], options: RunOptions)
   for (const signal of FORWARDED) process.once(signal, stopEarly)
   const progress = startProgress(`starting ${image}`)
   const layers = new LayerSums()
+  const lazy: LazyLayerReport[] = []
   const creating = Sandbox.create({
     ...sandboxOptions(image, command, options),
     signal: abort.signal,
     onImageProgress: layer => progress.show(layers.add(layer)),
+    onLazyLayer: report => lazy.push(report),
   })
   await using sandbox = await creating.finally(() => progress.stop())
+  tellLazyStart(lazy, options)
   sandbox.on("error", reporter())
   if (options.debug) (await import("../log.js")).startDebugLog(sandbox)
   const container = await startContainer(sandbox, command, options, abort.signal)

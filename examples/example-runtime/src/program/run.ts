@@ -26,7 +26,10 @@ export function addRun(program: Command): void {
     .option("-t, --tty", "give the command a terminal")
     .option("--rm", "remove the sandbox's record when it ends")
     .option("--pull <when>", "ask the registry for the image: missing, always or never", "missing")
-    .option("--lazy", "begin before all of the image is there, if it was there before (pull --keep-index)")
+    .option(
+      "--lazy",
+      "begin before all of the image is there: by its tables of contents, or pull --keep-index",
+    )
     .option("--name <name>", "name of the sandbox")
     .option("-e, --env <name=value>", "set an environment variable", parseEnvironment, {})
     .option(

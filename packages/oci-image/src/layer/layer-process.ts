@@ -4,8 +4,8 @@
  *
  * | descriptor | |
  * | --- | --- |
- * | 0 | a line of JSON comes in, then the compressed layer, or its index to find its spans; then perhaps more of them |
- * | 3, 4 | empty files for the data part and the index; for its spans, the blob and a file for them |
+ * | 0 | a line of JSON comes in, then the compressed layer; to find its spans, its index; or its table of contents; then perhaps more layers |
+ * | 3, 4 | empty files for the data part and the index; for its spans, the blob and a file for them; or for spans and index |
  * | 5 | one line of JSON for each goes out |
  *
  * It ends with its input, and with the first layer that is refused.
@@ -15,11 +15,22 @@
 
 import { readFileSync, writeSync } from "node:fs"
 import { ioError } from "../errors.js"
-import { findSpans } from "../lazy/find-spans.js"
+import { type FoundSpans, findSpans } from "../lazy/find-spans.js"
 import { encodeSpanIndex } from "../lazy/span-index.js"
+import { readToc } from "../lazy/toc/read-toc.js"
 import { decodeLayerIndex, type ReadLayerIndex, writeLayerIndex } from "./layer-index.js"
 import { encodeResult } from "./layer-result.js"
-import { BLOB_FD, DATA_FD, INDEX_FD, type LayerTask, MEMORY_FILE, RESULT_FD, SPANS_FD } from "./layer-task.js"
+import {
+  BLOB_FD,
+  DATA_FD,
+  INDEX_FD,
+  type LayerTask,
+  MEMORY_FILE,
+  RESULT_FD,
+  SPANS_FD,
+  TOC_SPANS_FD,
+  type TocTask,
+} from "./layer-task.js"
 import { OrderStream } from "./order-stream.js"
 import { DescriptorFile } from "./part-file.js"
 import { PartWriter } from "./part-writer.js"
@@ -32,15 +43,24 @@ async function makePart({ compression, limits }: LayerTask, blob: LayerInput): P
 }
 
 /** Writes nothing when there is nothing to find. */
-async function writeSpans(task: LayerTask, input: LayerInput): Promise<void> {
+async function findLayerSpans(task: LayerTask, input: LayerInput): Promise<void> {
   const pieces: Buffer[] = []
   for (let chunk = await input.next(); chunk; chunk = await input.next()) pieces.push(chunk)
   const found = await findSpans(BLOB_FD, decodeLayerIndex(Buffer.concat(pieces)), task)
-  if (!found) return
+  if (found) writeSpans(SPANS_FD, found)
+}
+
+async function readTocApart(task: LayerTask, input: LayerInput): Promise<void> {
+  const { layer, spans } = await readToc(input, task as TocTask)
+  writeSpans(TOC_SPANS_FD, spans)
+  writeIndex(layer)
+}
+
+function writeSpans(fd: number, found: FoundSpans): void {
   // Of the data part, which only the caller has.
   const index = encodeSpanIndex({ ...found, dataDigest: Buffer.alloc(32) })
   try {
-    new DescriptorFile(SPANS_FD).writeAllSync(index, 0)
+    new DescriptorFile(fd).writeAllSync(index, 0)
   } catch (error) {
     throw ioError(error, "cannot write a span index")
   }
@@ -77,10 +97,12 @@ function report(error?: unknown): void {
   writeSync(RESULT_FD, encodeResult(peakMemory(), error))
 }
 
+const WORK = { part: makePart, spans: findLayerSpans, toc: readTocApart }
+
 async function work(orders: OrderStream): Promise<void> {
   for (let order = await orders.next(); order; order = await orders.next()) {
     const { task, input } = order
-    await (task.purpose === "spans" ? writeSpans(task, input) : makePart(task, input))
+    await WORK[task.purpose ?? "part"](task, input)
     report()
   }
 }

@@ -9,6 +9,7 @@ const FIELDS_MAX = 8
 
 /** What reading a layer can be refused for. A process that reads one is believed nothing else. */
 const CODES: ReadonlySet<string> = new Set<ImageErrorCode>([
+  "digest-invalid",
   "media-type",
   "compression-invalid",
   "tar-header",
@@ -28,6 +29,7 @@ const CODES: ReadonlySet<string> = new Set<ImageErrorCode>([
   "entry-xattr",
   "link-target",
   "whiteout",
+  "toc-invalid",
   "limit",
   "io",
 ])

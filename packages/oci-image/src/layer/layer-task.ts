@@ -1,12 +1,30 @@
+import type { Digest } from "../digest.js"
 import type { ImageLimits } from "../limits.js"
 import type { Compression } from "../spec/media-types.js"
 
 /** What is to be done with a layer. */
 export interface LayerTask {
-  /** Make a layer's data part and index (the default), or find where that part's content lies in the blob. */
-  readonly purpose?: "part" | "spans"
+  /**
+   * Make a layer's data part and index (the default), find where that part's content lies in the blob, or read both out of
+   * a table of contents.
+   */
+  readonly purpose?: "part" | "spans" | "toc"
   readonly compression: Compression
   readonly limits: ImageLimits
+}
+
+/** What a process that reads a table of contents has to know of the layer. */
+export interface TocTask extends LayerTask {
+  /** How the table is packed. */
+  readonly compression: Compression
+  readonly toc: {
+    /** What the image's config says the unpacked layer's digest is. */
+    readonly diffId: Digest
+    /** Bytes of the blob, and where the table begins in it. */
+    readonly size: number
+    readonly tocStart: number
+    readonly packing: "gzip" | "zstd"
+  }
 }
 
 /** What the process that reads layers is told: a line of JSON on its standard input, behind which the bytes follow. */
@@ -21,6 +39,8 @@ export const INDEX_FD = 4
 /** Likewise to find spans: the blob, and the file for what is found. */
 export const BLOB_FD = 3
 export const SPANS_FD = 4
+/** Likewise for a table of contents: files for the spans and the index. */
+export const TOC_SPANS_FD = 3
 export const RESULT_FD = 5
 
 /** The one file besides its code that the process may open. @see proc(5), /proc/pid/status */

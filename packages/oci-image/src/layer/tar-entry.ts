@@ -28,7 +28,7 @@ export interface TarEntry {
 }
 
 /** Highest uid or gid; 2^32 - 1 means "no change" to chown and is no owner. */
-const MAX_ID = 0xfffffffe
+export const MAX_ID = 0xfffffffe
 /** Largest size that an octal field holds. */
 const MAX_OCTAL_SIZE = 0o77777777777
 

@@ -13,6 +13,8 @@ const CHECKSUM_SIZE = 4
 /** A checked piece of a frame: its header, one block, or its checksum. `bytes` is only valid during the step. */
 export interface ZstdPiece {
   readonly kind: "header" | "block" | "checksum"
+  /** Where it begins in the stream, in bytes. */
+  readonly position: number
   readonly bytes: Buffer
   /** Whether the frame ends here. */
   readonly endsFrame: boolean
@@ -39,6 +41,8 @@ type State = "frame" | "block" | "checksum" | "skip"
 export class ZstdFrames {
   readonly #limits: ImageLimits
   #input: Buffer = Buffer.alloc(0)
+  /** Where the input begins in the stream. */
+  #base = 0
   #state: State = "frame"
   #skip = 0
   #frame: ZstdFrame = { contentSize: -1, window: 0, hasChecksum: false }
@@ -62,6 +66,7 @@ export class ZstdFrames {
       this.#piece = undefined
     }
     this.#input = this.#input.subarray(at)
+    this.#base += at
   }
 
   /** Says that the stream has ended. @throws ImageError `compression-invalid` inside a frame */
@@ -92,6 +97,7 @@ export class ZstdFrames {
     const bytes = this.#input.subarray(at, at + size)
     this.#piece = {
       kind,
+      position: this.#base + at,
       bytes,
       endsFrame: next === "frame",
       lastBlock: kind === "block" && next !== "block",

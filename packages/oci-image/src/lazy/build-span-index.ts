@@ -24,7 +24,7 @@ export interface WholeLayer {
  * the part was made; what that says is checked for holding together.
  *
  * @param scratch - an empty file
- * @returns undefined for a layer that can only be read whole: zstd, sparse files, gzip blocks of many megabytes
+ * @returns undefined for a layer that can only be read whole: sparse files, gzip blocks or zstd frames of many megabytes
  * @throws ImageError `layer-process`, `index-corrupt`, `limit`, and what decoding the layer throws
  */
 export async function buildSpanIndex(layer: WholeLayer, scratch: FileHandle): Promise<SpanIndex | undefined> {

@@ -1,3 +1,4 @@
+import { BLOCK_SIZE } from "../erofs/defs.js"
 import { splitPath } from "../layer/names.js"
 import { type TarEntry, type TarHandler, TarReader } from "../layer/tar-reader.js"
 import type { TreeNode } from "../layer/tree.js"
@@ -65,10 +66,10 @@ export class FileRuns implements TarHandler {
       wanted.set(block, Math.max(size, wanted.get(block) ?? 0))
       const place = this.#places.get(path)
       if (place && place.size === size && place.offset >= 0)
-        runs.set(block, { block, offset: place.offset, size })
+        runs.set(block, { position: block * BLOCK_SIZE, offset: place.offset, size })
     }
     const isCovered = [...wanted].every(([block, size]) => runs.get(block)?.size === size)
-    return isCovered ? [...runs.values()].sort((a, b) => a.block - b.block) : undefined
+    return isCovered ? [...runs.values()].sort((a, b) => a.position - b.position) : undefined
   }
 }
 

@@ -2,27 +2,20 @@ import { type FileHandle, mkdir, open, readFile, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { checkDigest, type Digest } from "../digest.js"
 import { ioError, isImageError } from "../errors.js"
-import { decodeLayerIndex, type LayerIndex } from "../layer/layer-index.js"
+import { decodeLayerIndex } from "../layer/layer-index.js"
 import { checkLimit, type ImageLimits } from "../limits.js"
 import type { LayerDescriptor } from "../spec/manifest.js"
 import { exists } from "../store/context.js"
 import { type StoreFolder, writeSynced } from "../store/folder.js"
 import { readPartIndex } from "../store/parts.js"
 import { buildSpanIndex, type WholeLayer } from "./build-span-index.js"
+import type { KnownLayer } from "./known-layer.js"
 import { decodeSpanIndex, encodeSpanIndex, type SpanIndex } from "./span-index.js"
 
 /** Largest file that is read back. */
 const FILE_MAX = 1024 * 1024 * 1024
 /** Spans that a start asks for at most, remembered. */
 const START_MAX = 10_000
-
-/** A layer that one can begin with while it is not there. */
-export interface KeptIndex {
-  readonly layer: LayerIndex
-  readonly spans: SpanIndex
-  /** Numbers of the spans that the last start needed, in order. */
-  readonly start: readonly number[]
-}
 
 /**
  * Makes and keeps the index of a layer whose part and blob are in the store, unless it is kept already.
@@ -32,11 +25,11 @@ export interface KeptIndex {
  */
 export async function keepIndex(
   folder: StoreFolder,
-  { digest, compression }: LayerDescriptor,
+  { digest, size, compression }: LayerDescriptor,
   diffId: Digest,
   limits: ImageLimits,
 ): Promise<boolean> {
-  if (await exists(folder.lazy(digest, "spans"))) return true
+  if (await readKeptIndex(folder, digest, diffId, size)) return true
   // Proven to be of the layer that the image means.
   await readPartIndex(folder, digest, diffId)
   const temporary = folder.temporary()
@@ -47,6 +40,8 @@ export async function keepIndex(
     if (!spans) return false
     await writeSynced(join(temporary, "index"), index)
     await writeSynced(join(temporary, "spans"), encodeSpanIndex(spans))
+    // One of another version makes room.
+    await folder.removeFolder(folder.lazy(digest))
     await folder.publishFolder(temporary, folder.lazy(digest))
     return true
   } catch (error) {
@@ -93,14 +88,14 @@ export async function readKeptIndex(
   digest: Digest,
   diffId: Digest,
   blobSize: number,
-): Promise<KeptIndex | undefined> {
+): Promise<KnownLayer | undefined> {
   const [index, spans] = await Promise.all([
     readIfThere(folder.lazy(digest, "index")),
     readIfThere(folder.lazy(digest, "spans")),
   ])
   if (!index || !spans) return undefined
   try {
-    const kept = { layer: decodeLayerIndex(index), spans: decodeSpanIndex(spans) }
+    const kept = { by: "kept-index" as const, layer: decodeLayerIndex(index), spans: decodeSpanIndex(spans) }
     checkDigest(`unpacked layer ${digest}`, diffId, kept.layer.diffId)
     const isSame = kept.spans.blobSize === blobSize && kept.spans.dataSize === kept.layer.dataSize
     return isSame ? { ...kept, start: await readStart(folder, digest) } : undefined

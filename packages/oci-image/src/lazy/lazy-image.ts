@@ -1,20 +1,16 @@
-import { createHash } from "node:crypto"
-import { type FileHandle, mkdir, open, readFile, rename, rm } from "node:fs/promises"
+import { mkdir, open, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { checkDigest, type Digest, digestHex, finishDigest } from "../digest.js"
-import { ioError } from "../errors.js"
-import { isPartOf } from "../layer/layer-header.js"
-import { readRange } from "../sources/beneath.js"
-import type { BlobSource } from "../sources/blob.js"
+import type { Digest } from "../digest.js"
+import { ImageError, ioError, isImageError } from "../errors.js"
 import type { FoundImage } from "../sources/source.js"
 import type { ConfigDocument, ImageConfig } from "../spec/config.js"
 import type { StoreContext } from "../store/context.js"
 import { writeSynced } from "../store/folder.js"
-import { mergeImage, metadataPieces } from "../store/make-image.js"
-import { partHeader, readPartIndex } from "../store/parts.js"
-import { type KeptIndex, keepStart, readKeptIndex } from "./kept-index.js"
-import { LazyPart } from "./lazy-part.js"
-import { restingFetch } from "./resting-fetch.js"
+import { type MergedImage, mergeImage, metadataPieces } from "../store/make-image.js"
+import { readPartIndex } from "../store/parts.js"
+import type { LazyBasis } from "./known-layer.js"
+import { type FoundLayer, type KnowOptions, knownLayers } from "./known-layers.js"
+import { LazyLayer } from "./lazy-layer.js"
 
 /** A file of the disk; of one that arrives as it is needed, `prepare` comes before reading. */
 export interface LazyDiskPart {
@@ -24,31 +20,20 @@ export interface LazyDiskPart {
   prepare?(offset: number, length: number): Promise<void> | undefined
 }
 
-/** A layer on its way. */
-interface LazyLayer {
-  readonly digest: Digest
-  readonly part: LazyPart
-  readonly file: FileHandle
-  readonly blob: FileHandle | undefined
-  readonly folder: string
-  readonly kept: KeptIndex
-}
-
 /**
- * An image that one can begin with before it is there: its tree is known from an earlier time, its content is fetched
- * as it is needed. What arrives is this object's alone, until all is there: then it is put into the store.
+ * An image that one can begin with before it is there: its tree is known from an earlier time or from its layers' tables
+ * of contents, its content is fetched as it is needed. What arrives is this object's alone, until all is there: then it
+ * is put into the store.
  */
 export class LazyImage implements AsyncDisposable {
   readonly digest: Digest
   readonly configDigest: Digest
   readonly config: ImageConfig
-  readonly #context: StoreContext
   readonly #temporary: string
   readonly #layers: readonly LazyLayer[]
   readonly #disk: readonly LazyDiskPart[]
 
   private constructor(
-    context: StoreContext,
     { digest, manifest }: FoundImage,
     { config }: ConfigDocument,
     {
@@ -60,46 +45,53 @@ export class LazyImage implements AsyncDisposable {
     this.digest = digest
     this.configDigest = manifest.config.digest
     this.config = config
-    this.#context = context
     this.#temporary = temporary
     this.#layers = layers
     this.#disk = disk
   }
 
   /**
-   * Opens an image whose layers are all in the store or known from an earlier time.
+   * Opens an image whose layers are all in the store, or known from an earlier time or by their tables of contents.
    *
    * @returns undefined when one is not, or the source cannot give parts of blobs
-   * @throws ImageError `io`, `limit`
+   * @throws ImageError `io`, `limit`; the signal's reason
    */
   static async open(
     context: StoreContext,
     image: FoundImage,
     document: ConfigDocument,
+    options: KnowOptions,
   ): Promise<LazyImage | undefined> {
-    const kept = await keptLayers(context, image, document)
-    if (!kept || !image.blobs.range) return undefined
     const temporary = context.folder.temporary()
-    const opened: LazyLayer[] = []
+    const layers: LazyLayer[] = []
+    let opened: LazyImage | undefined
     try {
       await mkdir(temporary, { mode: 0o700 })
-      const merged = await mergeImage(image, document, context.limits, (digest, diffId) => {
-        const known = kept.get(digest)
-        return known ? Promise.resolve(known.layer) : readPartIndex(context.folder, digest, diffId)
-      })
+      const found = await knownLayers(context, image, document, temporary, options)
+      const merged = found && (await mergeKnown(context, image, document, found, options))
+      if (!found || !merged) return undefined
       // Content that is not there cannot be compared: nothing is shared until the image is loaded.
       await writeSynced(join(temporary, "metadata"), metadataPieces(image, merged))
-      for (const [digest, known] of kept)
-        opened.push(await openLayer(context, temporary, digest, known, image))
-      const disk = await diskOf(context, temporary, merged.parts, opened)
-      return new LazyImage(context, image, document, { temporary, layers: opened, disk })
+      for (const one of found) layers.push(await LazyLayer.open({ context, ...one }))
+      const disk = await diskOf(context, temporary, merged.parts, layers)
+      opened = new LazyImage(image, document, { temporary, layers, disk })
+      for (const [layer, by] of opened.bases) options.onLayer?.({ layer, by })
+      return opened
     } catch (error) {
-      for (const { file, blob } of opened) await Promise.all([file.close(), blob?.close()])
-      await rm(temporary, { recursive: true, force: true })
       throw (error as NodeJS.ErrnoException).syscall
         ? ioError(error, "cannot write to the image store")
         : error
+    } finally {
+      if (!opened) {
+        for (const layer of layers) await layer[Symbol.asyncDispose]()
+        await rm(temporary, { recursive: true, force: true })
+      }
     }
+  }
+
+  /** Where one knows from what is in the layers that are on their way, by their digests. */
+  get bases(): ReadonlyMap<Digest, LazyBasis> {
+    return new Map(this.#layers.map(({ digest, known }) => [digest, known.by]))
   }
 
   /** Whether everything has been fetched. */
@@ -119,94 +111,54 @@ export class LazyImage implements AsyncDisposable {
 
   /** Fetches what the last start needed. */
   async fillStart(signal?: AbortSignal): Promise<void> {
-    await Promise.all(this.#layers.map(({ part, kept }) => part.fill(kept.start, signal)))
+    await Promise.all(this.#layers.map(({ part, known }) => part.fill(known.start, signal)))
   }
 
   /**
-   * Fetches all that is missing, and puts the layers into the store; then the image can be loaded without reading it.
+   * Fetches all that is missing, and puts the layers into the store; then the image can be loaded without reading it. A
+   * layer that is known by its table of contents is proven only now: by its digest, by that of its tar stream, and by
+   * comparing both.
    *
-   * @throws ImageError what fetching throws, `digest-mismatch`, `io`; the signal's reason
+   * @throws ImageError what fetching throws, `io`; `digest-mismatch`, `toc-disagrees` and what reading a layer throws for
+   * one that is not what it was said to be, which is not put into the store; the signal's reason
    */
   async fill(signal?: AbortSignal): Promise<void> {
-    for (const layer of this.#layers) {
-      await layer.part.fill(undefined, signal)
-      await layer.part.finish()
-      if (layer.blob) checkDigest("layer", layer.digest, await digestOfFile(layer.blob))
-    }
-    for (const layer of this.#layers) await this.#publish(layer)
-  }
-
-  /** The file stays open and is read on by whoever has it. */
-  async #publish({ digest, file, blob, folder: from }: LazyLayer): Promise<void> {
-    const { folder } = this.#context
-    try {
-      // As it was kept: merging has left its marks on the tree in memory.
-      await writeSynced(join(from, "index"), await readFile(folder.lazy(digest, "index")))
-      await file.sync()
-      await blob?.sync()
-      if (blob) await rename(join(from, "blob"), folder.blob(digest))
-    } catch (error) {
-      throw ioError(error, "cannot write to the image store")
-    }
-    await folder.publishFolder(from, folder.part(digest))
+    for (const layer of this.#layers) await layer.complete(signal)
+    for (const layer of this.#layers) await layer.publish(signal)
   }
 
   /** Remembers what was needed, ends what is on its way, and deletes what did not get into the store. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { digest, part, file, blob } of this.#layers) {
-      part.close()
-      if (part.spansWanted.length > 0)
-        await keepStart(this.#context.folder, digest, part.spansWanted).catch(() => undefined)
-      await file.close()
-      await blob?.close()
-    }
+    for (const layer of this.#layers) await layer[Symbol.asyncDispose]()
     await rm(this.#temporary, { recursive: true, force: true })
   }
 }
 
-/** Layers that are not in the store, with what is kept of them; undefined when nothing is kept of one. */
-async function keptLayers(
-  { folder }: StoreContext,
+/**
+ * The image's disk. Layers that do not fit together are told by whoever loads the image; a table of contents may have
+ * made it up.
+ *
+ * @returns undefined when they do not
+ */
+async function mergeKnown(
+  { folder, limits }: StoreContext,
   image: FoundImage,
-  { diffIds }: ConfigDocument,
-): Promise<Map<Digest, KeptIndex> | undefined> {
-  const kept = new Map<Digest, KeptIndex>()
-  const { layers } = image.manifest
-  const digests = layers.map(layer => layer.digest)
-  for (const [i, { digest, size }] of layers.entries()) {
-    const there = kept.has(digest) ? undefined : await partHeader(folder, digest)
-    if (kept.has(digest) || (there && isPartOf(there, digests))) continue
-    const index = await readKeptIndex(folder, digest, diffIds[i] as Digest, size)
-    if (!index || !isPartOf(index.layer, digests)) return undefined
-    kept.set(digest, index)
-  }
-  return kept
-}
-
-async function openLayer(
-  { keepBlobs }: StoreContext,
-  temporary: string,
-  digest: Digest,
-  kept: KeptIndex,
-  { manifest, blobs }: FoundImage,
-): Promise<LazyLayer> {
-  const folder = join(temporary, digestHex(digest))
-  await mkdir(folder, { mode: 0o700 })
-  const layer = manifest.layers.find(one => one.digest === digest)
-  const range = blobs.range?.bind(blobs) as NonNullable<BlobSource["range"]>
-  const fetch = restingFetch((from, to, signal) =>
-    range({ digest, size: layer?.size ?? 0 }, from, to, signal),
-  )
-  const file = await open(join(folder, "data"), "wx+", 0o600)
-  let blob: FileHandle | undefined
+  document: ConfigDocument,
+  found: readonly FoundLayer[],
+  { onLayer }: KnowOptions,
+): Promise<MergedImage | undefined> {
+  const known = new Map(found.map(one => [one.layer.digest, one]))
   try {
-    blob = keepBlobs ? await open(join(folder, "blob"), "wx+", 0o600) : undefined
-    const part = await LazyPart.create({ index: kept.spans, fetch, file, blob })
-    return { digest, kept, folder, file, blob, part }
+    return await mergeImage(image, document, limits, async (digest, diffId) => {
+      return known.get(digest)?.known.layer ?? (await readPartIndex(folder, digest, diffId))
+    })
   } catch (error) {
-    await file.close()
-    await blob?.close()
-    throw error
+    const table = found.find(({ known: { by } }) => by !== "kept-index")
+    if (!table || !isImageError(error) || error.code === "io") throw error
+    const what = `tables of contents do not fit together: ${error.message}`
+    const reason = new ImageError("toc-invalid", what, {}, { cause: error })
+    onLayer?.({ layer: table.layer.digest, by: "whole", reason })
+    return undefined
   }
 }
 
@@ -223,16 +175,10 @@ async function diskOf(
     const lazy = layers.find(layer => layer.digest === digest)
     if (!lazy) return { path: folder.part(digest, "data"), size: partSize }
     return {
-      path: join(lazy.folder, "data"),
+      path: lazy.path,
       size: partSize,
       prepare: (at, length) => lazy.part.prepare(at, length),
     }
   })
   return [{ path: metadata, size }, ...data]
-}
-
-async function digestOfFile(file: FileHandle): Promise<Digest> {
-  const hash = createHash("sha256")
-  for await (const chunk of readRange(file, 0, Number.POSITIVE_INFINITY)) hash.update(chunk)
-  return finishDigest(hash)
 }

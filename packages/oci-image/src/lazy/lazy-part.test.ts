@@ -5,11 +5,13 @@ import { join } from "node:path"
 import { gzipSync } from "node:zlib"
 import { afterEach, describe, expect, test } from "vitest"
 import { parseDigest } from "../digest.js"
+import { DEFAULT_LIMITS } from "../limits.js"
 import type { PackFile } from "../pack/items.js"
 import type { Compression } from "../spec/media-types.js"
 import { StoreFolder } from "../store/folder.js"
 import { ImageStore } from "../store/store.js"
 import { codeOf, TestLayout, tarOf, temporaryFolder } from "../test-support/images.js"
+import { skippableZstd, storedZstd } from "../test-support/stored-zstd.js"
 import { findCheckpoints } from "./checkpoints.js"
 import { type FetchRange, LazyPart } from "./lazy-part.js"
 import { restingFetch } from "./resting-fetch.js"
@@ -18,6 +20,7 @@ import { decodeSpanIndex, encodeSpanIndex, type SpanIndex } from "./span-index.j
 const MEDIA_TYPE = {
   none: "application/vnd.oci.image.layer.v1.tar",
   gzip: "application/vnd.oci.image.layer.v1.tar+gzip",
+  zstd: "application/vnd.oci.image.layer.v1.tar+zstd",
 }
 const opened: FileHandle[] = []
 afterEach(async () => {
@@ -46,25 +49,30 @@ async function indexed(
   compression: Compression = "gzip",
   content = FILES,
 ) {
+  const { folder, blob, layer, whole } = await keptIndex(pack, compression, content)
+  expect(whole).toEqual([])
+  const files = new StoreFolder(join(folder, "store"))
+  const index = decodeSpanIndex(readFileSync(files.lazy(layer, "spans")))
+  return { index, blob, data: readFileSync(files.part(layer, "data")), folder }
+}
+
+/** Stores a layer, and keeps its index, if there can be one. */
+async function keptIndex(pack: (tar: Buffer) => Buffer, compression: Compression, content: PackFile[]) {
   const folder = temporaryFolder()
   const layout = new TestLayout(join(folder, "layout"))
   const tar = tarOf(content)
   const blob = pack(tar)
-  layout.image([{ blob, tar, mediaType: MEDIA_TYPE[compression as "gzip"] }])
+  layout.image([{ blob, tar, mediaType: MEDIA_TYPE[compression] }])
   const store = await ImageStore.open(join(folder, "store"))
   const image = await store.load(`oci:${layout.path}`)
-  const files = new StoreFolder(join(folder, "store"))
   const layer = parseDigest(image.layers[0])
-  expect(await store.keepLazyIndex(image.digest)).toEqual([])
-  const index = decodeSpanIndex(readFileSync(files.lazy(layer, "spans")))
-  const data = files.part(layer, "data")
-  return { index, blob, data: readFileSync(data), folder }
+  return { folder, blob, layer, whole: await store.keepLazyIndex(image.digest) }
 }
 
 async function lazy(index: SpanIndex, fetch: FetchRange, folder: string) {
   const file = await open(join(folder, `lazy-${opened.length}`), "wx+")
   opened.push(file)
-  return { part: await LazyPart.create({ index, fetch, file }), file }
+  return { part: await LazyPart.create({ index, fetch, file, limits: DEFAULT_LIMITS }), file }
 }
 
 const from =
@@ -86,8 +94,15 @@ const PACKINGS: [string, (tar: Buffer) => Buffer, Compression][] = [
     tar => Buffer.concat([gzipSync(tar.subarray(0, 2_000_000)), gzipSync(tar.subarray(2_000_000))]),
     "gzip",
   ],
+  ["zstd of many frames", zstdFrames, "zstd"],
   ["nothing", tar => tar, "none"],
 ]
+
+function zstdFrames(tar: Buffer): Buffer {
+  const frames = [skippableZstd(Buffer.from("first"))]
+  for (let at = 0; at < tar.length; at += 70_000) frames.push(storedZstd(tar.subarray(at, at + 70_000)))
+  return Buffer.concat([...frames, skippableZstd(Buffer.from("last"))])
+}
 
 describe.each(PACKINGS)("a layer packed with %s", (_, pack, compression) => {
   test("every range is what the whole part has there, and only what it needs is fetched", async () => {
@@ -114,9 +129,9 @@ describe.each(PACKINGS)("a layer packed with %s", (_, pack, compression) => {
     await part.fill()
     expect(part.isWhole).toBe(true)
     await part.finish()
-    for (const { block, size } of index.runs) {
-      const { buffer } = await file.read(Buffer.alloc(size), 0, size, block * 4096)
-      expect(buffer.equals(data.subarray(block * 4096, block * 4096 + size))).toBe(true)
+    for (const { position, size } of index.runs) {
+      const { buffer } = await file.read(Buffer.alloc(size), 0, size, position)
+      expect(buffer.equals(data.subarray(position, position + size))).toBe(true)
     }
   })
 
@@ -208,8 +223,8 @@ describe("I9: an index that was damaged", () => {
       { ...index, spans: [{ ...first, to: index.blobSize + 1 }, ...others] },
       { ...index, spans: [{ ...first, bit: 9 }, ...others] },
       { ...index, spans: [{ ...first, end: 2 ** 40 }, ...others] },
-      { ...index, runs: [{ block: 0, offset: 0, size: 2 ** 40 }] },
-      { ...index, runs: [{ block: 2 ** 31, offset: 0, size: 1 }] },
+      { ...index, runs: [{ position: 0, offset: 0, size: 2 ** 40 }] },
+      { ...index, runs: [{ position: 2 ** 43, offset: 0, size: 1 }] },
       { ...index, runs: [...index.runs, ...index.runs] },
     ]
     for (const one of wrong)
@@ -223,14 +238,28 @@ test("files of equal content, which the part has once, are there when one of the
   expect(data.length).toBeLessThan((await indexed()).data.length + 2 * 4096)
   const { part, file } = await lazy(index, from(blob), folder)
   await part.prepare(0, part.size)
-  for (const { block, size } of index.runs) {
-    const { buffer } = await file.read(Buffer.alloc(size), 0, size, block * 4096)
-    expect(buffer.equals(data.subarray(block * 4096, block * 4096 + size))).toBe(true)
+  for (const { position, size } of index.runs) {
+    const { buffer } = await file.read(Buffer.alloc(size), 0, size, position)
+    expect(buffer.equals(data.subarray(position, position + size))).toBe(true)
   }
   await part.fill()
   await part.finish()
 })
 
-test("a layer packed with zstd is not divided", () => {
-  expect(findCheckpoints(() => 0, "zstd", 1)).toBeUndefined()
+describe("what cannot be divided is read whole", () => {
+  const large = [{ path: "large", content: Buffer.alloc(17 * 1024 * 1024, "0123456789") }]
+
+  test("a zstd layer of one frame", async () => {
+    const { layer, whole } = await keptIndex(storedZstd, "zstd", large)
+    expect(whole).toEqual([layer])
+  })
+
+  test("but not one of many frames", async () => {
+    const { index } = await indexed(zstdFrames, "zstd", large)
+    expect(index.spans.length).toBeGreaterThan(8)
+  })
+
+  test("nothing at all", () => {
+    expect(findCheckpoints(() => 0, "zstd", 0, DEFAULT_LIMITS)).toBeUndefined()
+  })
 })

@@ -1,12 +1,16 @@
+import { setMaxListeners } from "node:events"
 import type { FileHandle } from "node:fs/promises"
-import { BLOCK_SIZE } from "../erofs/defs.js"
 import { ImageError, ioError } from "../errors.js"
 import { writeAll } from "../layer/part-file.js"
-import { readSpan } from "./read-span.js"
-import { digestOfRuns, type Run, type Span, type SpanIndex } from "./span-index.js"
+import type { ImageLimits } from "../limits.js"
+import { readSpans } from "./read-span.js"
+import { digestOfRuns, gapsOf, type Run, type Span, type SpanIndex } from "./span-index.js"
+import { endOf, firstRun, lowest, spanAt } from "./span-lookup.js"
 
-/** Spans next to each other that are fetched in one request. */
-const SPANS_PER_FETCH = 4
+/** Bytes of the blob that are fetched in one request, unless a single span has more. */
+const FETCH_BYTES = 2 * 1024 * 1024
+/** Bytes of the stream that come with a span that is needed, as far as they are not there: small ones do not come alone. */
+const READ_AHEAD = 512 * 1024
 
 /** Fetches bytes of a blob, from and up to; exactly as many as are asked for. */
 export type FetchRange = (from: number, to: number, signal: AbortSignal) => Promise<Buffer>
@@ -19,6 +23,7 @@ export interface LazyPartOptions {
   readonly file: FileHandle
   /** Becomes the blob as it came, if that is to be kept; likewise. */
   readonly blob?: FileHandle | undefined
+  readonly limits: ImageLimits
 }
 
 /**
@@ -32,6 +37,7 @@ export class LazyPart {
   readonly #fetch: FetchRange
   readonly #file: FileHandle
   readonly #blob: FileHandle | undefined
+  readonly #limits: ImageLimits
   readonly #abort = new AbortController()
   /** By span: on its way, or there. */
   readonly #coming = new Map<number, Promise<void>>()
@@ -41,12 +47,15 @@ export class LazyPart {
   /** Bytes of the blob that were fetched. */
   bytesFetched = 0
 
-  private constructor({ index, fetch, file, blob }: LazyPartOptions) {
+  private constructor({ index, fetch, file, blob, limits }: LazyPartOptions) {
     this.#index = index
     this.#runsByOffset = [...index.runs].sort((a, b) => a.offset - b.offset)
     this.#fetch = fetch
     this.#file = file
     this.#blob = blob
+    this.#limits = limits
+    // Everything on its way listens, however much that is.
+    setMaxListeners(0, this.#abort.signal)
     this.#there = new Uint8Array(index.spans.length)
     this.#missing = index.spans.length
   }
@@ -87,7 +96,7 @@ export class LazyPart {
     const needed = this.#spansOf(offset, offset + length)
     for (const number of needed) this.#wanted.add(number)
     const missing = needed.filter(number => this.#there[number] === 0)
-    return missing.length === 0 ? undefined : this.#bring(missing)
+    return missing.length === 0 ? undefined : this.#bring(missing, this.#withNext(missing))
   }
 
   /**
@@ -97,24 +106,42 @@ export class LazyPart {
    * @param signal - ends it after the spans that are on their way
    */
   async fill(numbers: Iterable<number> = this.#index.spans.keys(), signal?: AbortSignal): Promise<void> {
-    for (const group of inGroups(numbers)) {
+    const missing = [...numbers].filter(number => this.#there[number] === 0)
+    for (const group of this.#inGroups(missing)) {
       signal?.throwIfAborted()
       await this.#bring(group.filter(number => this.#there[number] === 0))
     }
   }
 
   /**
-   * Checks the whole of a part that has all its spans, and completes the blob: what stands in it before the first span
-   * was not needed until now. The blob's own digest is for the caller to check.
+   * Checks the whole of a part that has all its spans, and completes the blob. The blob's own digest is for the caller to
+   * check.
    *
    * @throws ImageError `digest-mismatch`, `io`, and what fetching throws
    */
   async finish(): Promise<void> {
-    const head = this.#index.spans[0]?.from ?? 0
-    if (head > 0 && this.#blob) await this.#keep(0, await this.#fetch(0, head, this.#abort.signal))
+    await this.completeBlob()
     const { runs, dataDigest } = this.#index
     if (this.isWhole && (await digestOfRuns(this.#file, runs)).equals(dataDigest)) return
     throw new ImageError("digest-mismatch", "a layer that was fetched in pieces is not what it was")
+  }
+
+  /**
+   * Fetches what of the blob belongs to no span and was not needed until now.
+   *
+   * @throws ImageError `io`, and what fetching throws
+   */
+  async completeBlob(signal?: AbortSignal): Promise<void> {
+    if (!this.#blob) return
+    for (const [start, end] of gapsOf(this.#index)) {
+      for (let at = start; at < end; at += FETCH_BYTES) {
+        signal?.throwIfAborted()
+        const to = Math.min(end, at + FETCH_BYTES)
+        const bytes = await this.#fetch(at, to, this.#abort.signal)
+        this.bytesFetched += bytes.length
+        await this.#keep(at, bytes)
+      }
+    }
   }
 
   /** Ends what is on its way; that then fails. */
@@ -126,26 +153,64 @@ export class LazyPart {
   #spansOf(from: number, to: number): number[] {
     const { runs, spans } = this.#index
     const numbers: number[] = []
-    for (let i = firstRun(runs, from); i < runs.length && startOf(runs[i] as Run) < to; i++) {
+    for (let i = firstRun(runs, from); i < runs.length && (runs[i] as Run).position < to; i++) {
       const run = runs[i] as Run
-      const skipped = Math.max(0, from - startOf(run))
+      const skipped = Math.max(0, from - run.position)
       const start = run.offset + skipped
-      const end = run.offset + Math.min(run.size, to - startOf(run))
+      const end = run.offset + Math.min(run.size, to - run.position)
       for (let n = spanAt(spans, start); n < spans.length && (spans[n] as Span).start < end; n++)
         if (numbers.at(-1) !== n) numbers.push(n)
     }
     return [...new Set(numbers)]
   }
 
-  async #bring(numbers: readonly number[]): Promise<void> {
-    for (const group of inGroups(numbers.filter(number => !this.#coming.has(number)))) {
+  /** Spans, those that follow them closely, and those packed together with them: all that are missing. */
+  #withNext(numbers: readonly number[]): number[] {
+    const { spans } = this.#index
+    const all = new Set<number>()
+    for (const number of numbers) {
+      const { from, start } = spans[number] as Span
+      const isNear = (span?: Span) => span && (span.from === from || span.end - start <= READ_AHEAD)
+      let first = number
+      while (spans[first - 1]?.from === from) first--
+      for (let next = first; isNear(spans[next]); next++) if (this.#there[next] === 0) all.add(next)
+      all.add(number)
+    }
+    return [...all].sort((a, b) => a - b)
+  }
+
+  /**
+   * @param awaited - spans whose coming is waited for
+   * @param numbers - all that are fetched, unless they are on their way
+   */
+  async #bring(awaited: readonly number[], numbers = awaited): Promise<void> {
+    for (const group of this.#inGroups(numbers.filter(number => !this.#coming.has(number)))) {
       const coming = this.#fetchSpans(group).finally(() => {
         for (const number of group) this.#coming.delete(number)
       })
       coming.catch(() => undefined) // whoever waits for it is told
       for (const number of group) this.#coming.set(number, coming)
     }
-    await Promise.all(numbers.map(number => this.#coming.get(number)))
+    await Promise.all(awaited.map(number => this.#coming.get(number)))
+  }
+
+  /** Cuts numbers of spans into groups of neighbours, each of which is fetched in one request. */
+  *#inGroups(numbers: Iterable<number>): Generator<number[]> {
+    const { spans } = this.#index
+    let group: number[] = []
+    for (const number of numbers) {
+      const first = spans[group[0] ?? number] as Span
+      const { from, to } = spans[number] as Span
+      // What is packed together comes together, however much it is: else it would be fetched for each of its spans.
+      const isNear = to - first.from <= FETCH_BYTES || from === first.from
+      const isNext = group.at(-1) === number - 1 && isNear
+      if (!isNext && group.length > 0) {
+        yield group
+        group = []
+      }
+      group.push(number)
+    }
+    if (group.length > 0) yield group
   }
 
   /** @param numbers - of spans next to each other */
@@ -155,14 +220,10 @@ export class LazyPart {
     const bytes = await this.#fetch(from, to, this.#abort.signal)
     this.bytesFetched += bytes.length
     await this.#keep(from, bytes)
-    for (const [i, span] of spans.entries()) {
-      const content = await readSpan(
-        span,
-        bytes.subarray(span.from - from, span.to - from),
-        this.#index.packed,
-      )
-      await this.#place(span, content)
-      this.#there[numbers[i] as number] = 1
+    let done = 0
+    for await (const content of readSpans(spans, bytes, this.#index.packing, this.#limits)) {
+      await this.#place(spans[done] as Span, content)
+      this.#there[numbers[done++] as number] = 1
       this.#missing--
     }
   }
@@ -181,7 +242,7 @@ export class LazyPart {
       for (const run of this.#byOffset(span.start, span.end)) {
         const start = Math.max(span.start, run.offset)
         const end = Math.min(span.end, endOf(run))
-        const position = startOf(run) + (start - run.offset)
+        const position = run.position + (start - run.offset)
         await writeAll(this.#file, content.subarray(start - span.start, end - span.start), position)
       }
     } catch (error) {
@@ -189,7 +250,7 @@ export class LazyPart {
     }
   }
 
-  /** Runs that have something of a range of the tar stream. */
+  /** Runs that have something of a range of the stream. */
   #byOffset(from: number, to: number): Run[] {
     const runs = this.#runsByOffset
     const first = lowest(runs.length, i => endOf(runs[i] as Run) > from)
@@ -198,48 +259,4 @@ export class LazyPart {
       lowest(runs.length, i => (runs[i] as Run).offset >= to),
     )
   }
-}
-
-/** Where a run ends in the tar stream. */
-function endOf({ offset, size }: Run): number {
-  return offset + size
-}
-
-function startOf({ block }: Run): number {
-  return block * BLOCK_SIZE
-}
-
-/** The first run that ends after a place in the data part. */
-function firstRun(runs: readonly Run[], offset: number): number {
-  return lowest(runs.length, i => startOf(runs[i] as Run) + (runs[i] as Run).size > offset)
-}
-
-/** The span with a byte of the tar stream. */
-function spanAt(spans: readonly Span[], offset: number): number {
-  return lowest(spans.length, i => (spans[i] as Span).end > offset)
-}
-
-/** The lowest number for which something holds that holds for all above it; `count` if there is none. */
-function lowest(count: number, holds: (i: number) => boolean): number {
-  let [low, high] = [0, count]
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if (holds(middle)) high = middle
-    else low = middle + 1
-  }
-  return low
-}
-
-/** Cuts numbers into groups of neighbours. */
-function* inGroups(numbers: Iterable<number>): Generator<number[]> {
-  let group: number[] = []
-  for (const number of numbers) {
-    const isNext = group.at(-1) === number - 1 && group.length < SPANS_PER_FETCH
-    if (!isNext && group.length > 0) {
-      yield group
-      group = []
-    }
-    group.push(number)
-  }
-  if (group.length > 0) yield group
 }

@@ -2,12 +2,12 @@ import { createHash, type Hash } from "node:crypto"
 import { deflateRawSync } from "node:zlib"
 import type { Checkpoint } from "./checkpoints.js"
 import { WINDOW_SIZE } from "./read-span.js"
-import type { Span } from "./span-index.js"
+import type { Packing, Span } from "./span-index.js"
 
 /** Takes a tar stream as it is unpacked, and makes spans of it: their digests, and what they refer back to. */
 export class SpanCutter {
   readonly #checkpoints: readonly Checkpoint[]
-  readonly #packed: boolean
+  readonly #hasWindow: boolean
   readonly #spans: Span[] = []
   #at = 0
   #hash: Hash = createHash("sha256")
@@ -16,9 +16,9 @@ export class SpanCutter {
   #tail: Buffer = Buffer.alloc(0)
 
   /** @param checkpoints - where spans begin, and the end */
-  constructor(checkpoints: readonly Checkpoint[], packed: boolean) {
+  constructor(checkpoints: readonly Checkpoint[], packing: Packing) {
     this.#checkpoints = checkpoints
-    this.#packed = packed
+    this.#hasWindow = packing === "deflate"
   }
 
   push(chunk: Buffer): void {
@@ -40,7 +40,7 @@ export class SpanCutter {
   }
 
   #remember(piece: Buffer): void {
-    if (!this.#packed) return
+    if (!this.#hasWindow) return
     const all = piece.length >= WINDOW_SIZE ? piece : Buffer.concat([this.#tail, piece])
     this.#tail = Buffer.from(all.subarray(-WINDOW_SIZE))
   }
@@ -52,12 +52,14 @@ export class SpanCutter {
       from: Math.floor(here.bit / 8),
       to: Math.ceil(next.bit / 8),
       bit: here.bit % 8,
+      skip: 0,
       start: here.output,
       end: next.output,
       digest: this.#hash.digest(),
       window: this.#window,
     })
     this.#hash = createHash("sha256")
-    this.#window = next.isFirst ? Buffer.alloc(0) : deflateRawSync(this.#tail)
+    const isAlone = next.isFirst || !this.#hasWindow
+    this.#window = isAlone ? Buffer.alloc(0) : deflateRawSync(this.#tail)
   }
 }

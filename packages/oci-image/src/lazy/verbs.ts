@@ -7,6 +7,7 @@ import { existingRecord } from "../store/resolve.js"
 import { type ImageRecord, readRecord } from "../store/stored-image.js"
 import { withLease } from "../store/with-lease.js"
 import { keepIndex } from "./kept-index.js"
+import type { LazyLayerReport } from "./known-layer.js"
 import { LazyImage } from "./lazy-image.js"
 
 /** How an image is opened before it is there. */
@@ -14,6 +15,14 @@ export interface OpenLazyOptions {
   /** Which image of an index. Default: Linux on this processor. */
   readonly platform?: Platform
   readonly signal?: AbortSignal
+  /**
+   * Whether the tables of contents count that layers carry (eStargz, zstd:chunked). They are as the image's maker wrote
+   * them, and held against the layers only when all of these have come. Default true; without them an image has to have
+   * been there before.
+   */
+  readonly useToc?: boolean
+  /** Told of each layer that is not in the store how it is begun with; or else of those that keep the image from it. */
+  readonly onLayer?: (report: LazyLayerReport) => void
 }
 
 /**
@@ -48,11 +57,15 @@ export async function openLazy(
 async function openFound(
   context: StoreContext,
   source: ImageSource,
-  { platform = hostPlatform(), signal }: OpenLazyOptions,
+  { platform = hostPlatform(), signal, useToc = true, onLayer }: OpenLazyOptions,
 ): Promise<LazyImage | undefined> {
   const resolved = { platform, signal, limits: context.limits }
   const found = await source.locate(resolved)
   if (await readRecord(context.folder, found.digest)) return undefined
   const image = await readFoundImage(found, source.blobs, resolved)
-  return LazyImage.open(context, image, await readFoundConfig(image, resolved))
+  return LazyImage.open(context, image, await readFoundConfig(image, resolved), {
+    useToc,
+    signal,
+    onLayer,
+  })
 }

@@ -73,6 +73,11 @@ export class TrustGate {
     this.#scanner = policy.scan && new Scanner(policy.scan)
   }
 
+  /** Whether a program looks into images: what it sees has to be proven, and not what a layer says of itself. */
+  get scans(): boolean {
+    return this.#scanner !== undefined
+  }
+
   /**
    * A source that gives an image only as the policy allows, for whoever brings it in without {@link load}:
    * `ImageStore.openLazy`, say. Then {@link keep} comes before the image runs.

@@ -73,6 +73,11 @@ export class Fields {
     throw this.bad(key, "is not a whole number")
   }
 
+  /** An optional size or count, `absent` when it is not there. */
+  countOr(key: string, absent: number): number {
+    return this.has(key) ? this.count(key) : absent
+  }
+
   /** An optional array of at most `max` items. */
   array(key: string, max: number): readonly unknown[] | undefined {
     const value = this.raw(key)

@@ -2,7 +2,7 @@ import { type FileHandle, open, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { checkDigest, type Digest } from "../digest.js"
 import { ImageError, ioError, isImageError } from "../errors.js"
-import { decodeLayerHeader, LAYER_HEADER_MAX, type LayerHeader } from "../layer/layer-header.js"
+import { decodeLayerHeader, isPartOf, LAYER_HEADER_MAX, type LayerHeader } from "../layer/layer-header.js"
 import { decodeLayerIndex, type LayerIndex } from "../layer/layer-index.js"
 import { checkLimit } from "../limits.js"
 import { exists } from "./context.js"
@@ -33,6 +33,16 @@ export async function partHeader(folder: StoreFolder, digest: Digest): Promise<L
   } finally {
     await file.close()
   }
+}
+
+/** Whether a layer's part is in the store, and the image may take it. */
+export async function isPartThere(
+  folder: StoreFolder,
+  digest: Digest,
+  image: readonly Digest[],
+): Promise<boolean> {
+  const there = await partHeader(folder, digest)
+  return there !== undefined && isPartOf(there, image)
 }
 
 function headerOf(bytes: Buffer): LayerHeader | undefined {

@@ -242,8 +242,8 @@ export class ImageStore {
    * in the layer as it comes from a registry. It takes about 1 % of what the image unpacks to, stays when the image is removed,
    * and is made by reading the layers once more.
    *
-   * @returns layers that can only be read whole: packed with zstd, or with sparse files. An image with one of those is
-   * not opened by {@link openLazy}, unless that layer is in the store.
+   * @returns layers that can only be read whole: packed in one long zstd frame, or with sparse files. An image with one
+   * of those is not opened by {@link openLazy}, unless that layer is in the store or carries a table of contents.
    * @throws ImageError `not-found`, and what {@link get} throws; `io`
    */
   async keepLazyIndex(reference: string): Promise<Digest[]> {
@@ -251,7 +251,8 @@ export class ImageStore {
   }
 
   /**
-   * Opens an image before it is there: its content is fetched as it is read, each piece proven.
+   * Opens an image before it is there: its content is fetched as it is read, each piece proven. What is where is known from
+   * {@link keepLazyIndex}, or from the tables of contents that its layers carry (eStargz, zstd:chunked).
    *
    * @param source - one that can give parts of blobs: `RegistryClient.source`. It is needed for as long as the image is.
    * @returns undefined when the image is there, or cannot be begun with: then {@link load} it

@@ -16,6 +16,8 @@ import { openSource } from "../sources/open.js"
 import type { ImageSource } from "../sources/source.js"
 import { ImageStore } from "../store/store.js"
 import { readDiskBytes } from "./erofs-reader.js"
+import { TestLayout } from "./test-layout.js"
+import { estargzLayer } from "./toc-layers.js"
 
 /** An operation on the store in `at`, and what is there before it; `images` are there to be loaded. */
 interface Scenario {
@@ -32,8 +34,7 @@ const loadBoth = async (store: ImageStore, images: string) => {
 const nothing = async () => undefined
 
 /** Begins with an image that is not there, reads some of it, and fetches the rest. */
-async function fillLazily(store: ImageStore, images: string): Promise<void> {
-  const layout = `${images}/a`
+async function fillLazily(store: ImageStore, layout: string): Promise<void> {
   const opened = await openSource(`oci:${layout}`, store.limits)
   if (!("image" in opened)) throw new Error("the layout is no image")
   await using source = opened.image
@@ -108,8 +109,9 @@ export const SCENARIOS = {
       await store.keepLazyIndex("a")
       await store.remove("a")
     },
-    run: fillLazily,
+    run: (store, images) => fillLazily(store, `${images}/a`),
   },
+  toc: { prepare: nothing, run: (store, images) => fillLazily(store, `${images}/toc`) },
 } satisfies Record<string, Scenario>
 
 export type ScenarioName = keyof typeof SCENARIOS
@@ -145,6 +147,11 @@ async function makeImages(folder: string): Promise<void> {
   const layer = (name: string) => ({ files: [{ path: name, content: name }, { path: ".wh.shared" }] })
   await packImage(join(folder, "a"), { layers: [shared, layer("a")], compression: "gzip" })
   await packImage(join(folder, "b"), { layers: [shared, layer("b")], compression: "gzip" })
+  const files = [
+    { path: "a", content: "a" },
+    { path: "large", content: Buffer.alloc(9000, "l") },
+  ]
+  new TestLayout(join(folder, "toc")).image([estargzLayer(files, { chunkSize: 4000 })])
   const { digest } = await packImage(join(folder, "plain"), { layers: [layer("x")] })
   const manifest = JSON.parse(readFileSync(join(folder, "plain/blobs/sha256", digest.slice(7)), "utf8"))
   const tar = manifest.layers[0].digest.slice(7)
