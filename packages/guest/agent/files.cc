@@ -7,6 +7,7 @@
 #include "changes.h"
 #include "stream.h"
 #include "tar.h"
+#include "unpack.h"
 
 namespace agent {
 
@@ -26,6 +27,10 @@ class Listing : public ChangeSink {
  private:
   StreamWriter& out_;
 };
+
+Status no_container(const std::string& id) {
+  return {Code::not_found, "container \"" + id.substr(0, 128) + "\" does not exist", {}};
+}
 
 // A walk holds two descriptors a level.
 void allow_open_files() {
@@ -68,17 +73,33 @@ Status Agent::files_job(uint32_t call, std::string_view payload, FilesWork work)
   FilesRequest request;
   if (!decode(payload, request)) return {Code::invalid_argument, "FilesRequest does not decode", {}};
   Container* container = find_container(request.container_id);
-  if (!container) return {Code::not_found, "container \"" + request.container_id.substr(0, 128) + "\" does not exist", {}};
+  if (!container) return no_container(request.container_id);
   if (container->layers.upper.empty() || container->layers.lower.find(':') != std::string::npos)
     return {Code::failed_precondition, "the container's root is no overlay over one image", {}};
-  Fd stream = connect_port(request.port);
-  if (!stream) return errno_status("connect to port " + std::to_string(request.port), errno);
-  const auto run = [&](int fd) {
+  return stream_job(call, *container, request.port, false, [&](int fd) { return work(*container, request, fd); });
+}
+
+Status Agent::unpack_files(uint32_t call, std::string_view payload) {
+  UnpackRequest request;
+  if (!decode(payload, request)) return {Code::invalid_argument, "UnpackRequest does not decode", {}};
+  Container* container = find_container(request.container_id);
+  if (!container) return no_container(request.container_id);
+  return stream_job(call, *container, request.port, true, [&](int fd) { return unpack(request, fd); });
+}
+
+// With `entered` the job sees what the container's programs see. The call is answered when the job is done.
+Status Agent::stream_job(uint32_t call, const Container& container, uint32_t port, bool entered, const JobWork& work) {
+  JobFds fds;
+  fds.stream = connect_port(port);
+  if (!fds.stream) return errno_status("connect to port " + std::to_string(port), errno);
+  if (entered) fds.container = container.pidfd.get();
+  if (entered && fds.container < 0) return {Code::failed_precondition, "the container is not running", {}};
+  const auto run = [&work](int fd) {
     allow_open_files();
     const Status status = await_stream(fd);
-    return status.ok() ? work(*container, request, fd) : status;
+    return status.ok() ? work(fd) : status;
   };
-  if (!start_job(container->id, std::move(stream), run, [this, call](const Status& status) { answer(call, status); }))
+  if (!start_job(container.id, std::move(fds), run, [this, call](const Status& status) { answer(call, status); }))
     return errno_status("start a job", errno);
   return {Code::pending, {}, {}};
 }

@@ -15,13 +15,13 @@ namespace agent {
 
 namespace {
 
-constexpr size_t kBlock = 512, kNameMax = 100, kChunk = 64 * 1024;
+constexpr size_t kNameMax = 100, kChunk = 64 * 1024;
 constexpr uint64_t kIdMax = 07777777, kSizeMax = 077777777777;
 constexpr char kWhiteout[] = ".wh.", kOpaque[] = ".wh..wh..opq";
 
 std::string proc_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 
-std::string padding(uint64_t size) { return std::string(-size & (kBlock - 1), '\0'); }
+std::string padding(uint64_t size) { return std::string(-size & (kTarBlock - 1), '\0'); }
 
 // "LENGTH KEY=VALUE\n", where LENGTH counts its own digits too.
 std::string pax_record(const std::string& key, std::string_view value) {
@@ -46,7 +46,7 @@ void octal(char* at, size_t size, uint64_t value) {
 }
 
 std::string ustar_block(char type, const std::string& path, const std::string& link, const struct stat& st, uint64_t size) {
-  std::string block(kBlock, '\0');
+  std::string block(kTarBlock, '\0');
   char* at = block.data();
   memcpy(at, path.data(), std::min(path.size(), kNameMax));
   octal(at + 100, 8, st.st_mode & 07777);
@@ -189,6 +189,6 @@ Status LayerWriter::contents(int fd, uint64_t size, const std::string& path) {
   return out_.put(padding(size));
 }
 
-Status LayerWriter::finish() { return out_.put(std::string(2 * kBlock, '\0')); }
+Status LayerWriter::finish() { return out_.put(std::string(2 * kTarBlock, '\0')); }
 
 }  // namespace agent
