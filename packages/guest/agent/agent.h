@@ -64,6 +64,8 @@ struct Process {
   Box window;
 
   bool running() const { return pid > 0 && state != State::exited; }
+  // Whether its view of files is the container's. Before that it is the agent's.
+  bool in_root() const { return running() && state != State::setting_up; }
 };
 
 struct Container {
@@ -166,8 +168,8 @@ class Agent : public FrameParser::Sink, Handler {
   void kill_jobs(const std::string& container);
   bool has_jobs(const std::string& container) const;
   // files.cc
-  using FilesWork = Status (*)(const Container& container, const FilesRequest& request, int stream);
-  Status files_job(uint32_t stream, std::string_view payload, FilesWork work);
+  using ChangesWork = Status (*)(const Container& container, int stream);
+  Status changes_job(uint32_t call, std::string_view payload, ChangesWork work);
   Status stream_job(uint32_t call, const Container& container, uint32_t port, bool entered, const JobWork& work);
   Status list_changes(uint32_t stream, std::string_view payload);
   Status pack_changes(uint32_t stream, std::string_view payload);

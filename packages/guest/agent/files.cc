@@ -41,7 +41,7 @@ void allow_open_files() {
 }  // namespace
 
 Status Agent::list_changes(uint32_t stream, std::string_view payload) {
-  return files_job(stream, payload, [](const Container& container, const FilesRequest&, int fd) {
+  return changes_job(stream, payload, [](const Container& container, int fd) {
     StreamWriter out(fd);
     Listing listing(out);
     const Status status = walk_changes(container.layers, container.baseline, listing);
@@ -50,7 +50,7 @@ Status Agent::list_changes(uint32_t stream, std::string_view payload) {
 }
 
 Status Agent::pack_changes(uint32_t stream, std::string_view payload) {
-  return files_job(stream, payload, [](const Container& container, const FilesRequest&, int fd) {
+  return changes_job(stream, payload, [](const Container& container, int fd) {
     StreamWriter out(fd);
     LayerWriter layer(out, true);
     Status status = walk_changes(container.layers, container.baseline, layer);
@@ -60,23 +60,30 @@ Status Agent::pack_changes(uint32_t stream, std::string_view payload) {
 }
 
 Status Agent::pack_files(uint32_t stream, std::string_view payload) {
-  return files_job(stream, payload, [](const Container& container, const FilesRequest& request, int fd) {
+  FilesRequest request;
+  if (!decode(payload, request)) return {Code::invalid_argument, "FilesRequest does not decode", {}};
+  Container* container = find_container(request.container_id);
+  if (!container) return no_container(request.container_id);
+  // What a container leaves behind when it ends can be had too, without what was mounted in it.
+  const bool running = container->init()->in_root();
+  const std::string root = running ? "/" : container->spec.root.path;
+  return stream_job(stream, *container, request.port, running, [&](int fd) {
     StreamWriter out(fd);
     LayerWriter files(out, false);
-    Status status = walk_files(container.spec.root.path, request.path, files);
+    Status status = walk_files(root, request.path, request.follow, files);
     if (status.ok()) status = files.finish();
     return status.ok() ? out.finish() : status;
   });
 }
 
-Status Agent::files_job(uint32_t call, std::string_view payload, FilesWork work) {
+Status Agent::changes_job(uint32_t call, std::string_view payload, ChangesWork work) {
   FilesRequest request;
   if (!decode(payload, request)) return {Code::invalid_argument, "FilesRequest does not decode", {}};
   Container* container = find_container(request.container_id);
   if (!container) return no_container(request.container_id);
   if (container->layers.upper.empty() || container->layers.lower.find(':') != std::string::npos)
     return {Code::failed_precondition, "the container's root is no overlay over one image", {}};
-  return stream_job(call, *container, request.port, false, [&](int fd) { return work(*container, request, fd); });
+  return stream_job(call, *container, request.port, false, [&](int fd) { return work(*container, fd); });
 }
 
 Status Agent::unpack_files(uint32_t call, std::string_view payload) {
@@ -84,6 +91,7 @@ Status Agent::unpack_files(uint32_t call, std::string_view payload) {
   if (!decode(payload, request)) return {Code::invalid_argument, "UnpackRequest does not decode", {}};
   Container* container = find_container(request.container_id);
   if (!container) return no_container(request.container_id);
+  if (!container->init()->in_root()) return {Code::failed_precondition, "the container is not running", {}};
   return stream_job(call, *container, request.port, true, [&](int fd) { return unpack(request, fd); });
 }
 
@@ -93,7 +101,6 @@ Status Agent::stream_job(uint32_t call, const Container& container, uint32_t por
   fds.stream = connect_port(port);
   if (!fds.stream) return errno_status("connect to port " + std::to_string(port), errno);
   if (entered) fds.container = container.pidfd.get();
-  if (entered && fds.container < 0) return {Code::failed_precondition, "the container is not running", {}};
   const auto run = [&work](int fd) {
     allow_open_files();
     const Status status = await_stream(fd);

@@ -29,15 +29,19 @@ struct JobReport {
 // ending.
 [[noreturn]] void run_job(int report, const JobFds& fds, const std::function<Status(int)>& work) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const Fd own(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
   // From here on every path, whatever links there are, is one of the container.
   const bool entered = fds.container < 0 || setns(fds.container, CLONE_NEWNS) == 0;
+  // Its own descriptors are the one thing outside that a job can name: see fd_path.
+  const bool placed = fchdir(own.get()) == 0;
   const int stream = fds.stream.get();
   const Fd high_report(fcntl(report, F_DUPFD_CLOEXEC, 10)), high_stream(stream < 0 ? -1 : fcntl(stream, F_DUPFD_CLOEXEC, 10));
   dup3(high_report.get(), kReport, O_CLOEXEC);
   if (high_stream) dup3(high_stream.get(), kStream, O_CLOEXEC);
   close_range(high_stream ? kStream + 1 : kReport + 1, ~0u, 0);
-  const Status status = entered ? work(high_stream ? kStream : -1)
-                                : Status{Code::failed_precondition, "the container is not running", {}};
+  const Status status = !entered  ? Status{Code::failed_precondition, "the container is not running", {}}
+                        : !placed ? Status{Code::internal, "no /proc", {}}
+                                  : work(high_stream ? kStream : -1);
   JobReport said{};
   said.code = static_cast<int32_t>(status.code);
   strncpy(said.text, status.message.c_str(), sizeof said.text - 1);

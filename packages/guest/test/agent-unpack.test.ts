@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { existsSync, lstatSync, readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
@@ -191,6 +192,34 @@ describe.skipIf(why !== undefined)(
       })
       await unpack(FILE, { containerId: "ro", path: "/dev/shm", name: "src" })
       await host.client.removeContainer({ containerId: "ro" })
+    })
+
+    test("packing sees what is mounted, but nothing of it from above; a program's end does not matter", async () => {
+      const pack = async (containerId: string, path: string, follow = false) => {
+        const { port, socket } = host.listen()
+        const done = host.client.packFiles({ containerId, path, port, follow })
+        const stream = await Promise.race([socket, done.then(() => socket)]).then(readAll)
+        await done
+        const list = execFileSync("tar", ["-tf", "-"], { input: stream, encoding: "utf8" })
+        return list.trim().split("\n").sort()
+      }
+      await shell(
+        "rm -rf /w; mkdir -p /w/d; echo x >/w/d/f; ln -s d /w/l; mkdir -p /dev/shm/s; echo y >/dev/shm/s/f",
+      )
+      expect(await pack("box", "/dev/shm/s")).toEqual(["s/", "s/f"])
+      expect(await pack("box", "/w/l")).toEqual(["l"])
+      expect(await pack("box", "/w/l", true)).toEqual(["l/", "l/f"])
+      const all = await pack("box", "/")
+      expect(all).toEqual(expect.arrayContaining(["proc/", "dev/", "sys/", "w/d/f"]))
+      expect(all.filter(name => /^(proc|dev|sys)\/./.test(name))).toEqual([])
+      await shell("rm -r /w /dev/shm/s")
+      const ended = await host.run("ended", sh("mkdir /r; echo x >/r/f"))
+      await ended.exit
+      expect(await pack("ended", "/r")).toEqual(["r/", "r/f"])
+      await expect(unpack(FILE, { containerId: "ended", path: "/" })).rejects.toMatchObject({
+        message: "the container is not running",
+      })
+      await host.client.removeContainer({ containerId: "ended" })
     })
 
     const link = (name: string, to: string) => rawEntry({ name, type: "2", linkname: to })
