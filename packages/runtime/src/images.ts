@@ -210,3 +210,13 @@ function causeCode(error: Error): string | undefined {
   }
   return undefined
 }
+
+/** Makes what owns an image from then on; if it cannot be made, nothing stays of an image on its way. */
+export async function takeImage<Owner>(image: OpenedImage, make: () => Owner): Promise<Owner> {
+  try {
+    return make()
+  } catch (error) {
+    await image.arriving?.[Symbol.asyncDispose]()
+    throw error
+  }
+}

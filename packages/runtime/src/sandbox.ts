@@ -12,20 +12,23 @@ import {
   type ExecResult,
   type SpawnOptions,
 } from "./container/container.js"
+import type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
 import { type SandboxProcess, signalNumber } from "./container/process.js"
 import { resolveCommand } from "./container/spec.js"
 import type { Volume } from "./container/volumes.js"
+import type { CopySummary } from "./copy/unpack.js"
 import { deferred, pickWait, type WaitOptions, withDeadline } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { SandboxEmitter, type SandboxExitReason } from "./events.js"
 import { fromGuestError } from "./guest-errors.js"
 import { chooseHypervisor } from "./hypervisor/choose.js"
 import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
-import { fromImageError, imageOf, type OpenedImage } from "./images.js"
+import { fromImageError, imageOf, type OpenedImage, takeImage } from "./images.js"
 import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
 import { defaultPaths, type RuntimePaths } from "./paths.js"
 import { answerControl } from "./state/answer-control.js"
-import { type ControlRequest, serveControl } from "./state/control.js"
+import { type ControlStreams, serveControl } from "./state/control.js"
+import type { ControlRequest } from "./state/control-protocol.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
 import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
 
@@ -109,7 +112,7 @@ export class Sandbox extends SandboxEmitter {
     hypervisor.check(config)
     const paths = options.paths ?? defaultPaths()
     const image = await imageOf(options, paths.imageDir)
-    const sandbox = await makeSandbox(image, () => {
+    const sandbox = await takeImage(image, () => {
       const directory = SandboxDirectory.create(paths.stateDir, options.name)
       return new Sandbox(options, directory, image, hypervisor.name)
     })
@@ -172,6 +175,20 @@ export class Sandbox extends SandboxEmitter {
   /** Runs a shell script in the main container. */
   async shell(script: string, options: ExecOptions = {}): Promise<ExecResult> {
     return (await this.#mainContainer(options)).shell(script, options)
+  }
+
+  /** Copies a file, a folder or a tar stream into the main container. See `Container.copyIn`. */
+  async copyIn(
+    source: string | AsyncIterable<Uint8Array>,
+    path: string,
+    options: CopyInOptions = {},
+  ): Promise<CopySummary> {
+    return (await this.#mainContainer(options)).copyIn(source, path, options)
+  }
+
+  /** A file or folder of the main container as a tar stream. See `Container.copyOut`. */
+  async *copyOut(path: string, options: CopyOutOptions = {}): AsyncGenerator<Buffer> {
+    yield* (await this.#mainContainer(options)).copyOut(path, options)
   }
 
   /** Waits for the sandbox's end, whoever causes it. */
@@ -243,7 +260,9 @@ export class Sandbox extends SandboxEmitter {
       },
     })
     this.timings.readyMs = performance.now() - startedAt
-    this.#control = await serveControl(this.#directory.path, what => this.#onControl(what))
+    this.#control = await serveControl(this.#directory.path, (what, streams) =>
+      this.#onControl(what, streams),
+    )
     this.#status = "running"
     this.#publish()
     this.#watchMemory(this.#guest.agent)
@@ -320,23 +339,15 @@ export class Sandbox extends SandboxEmitter {
   }
 
   async #startContainer(command: readonly string[], options: ContainerOptions): Promise<Container> {
-    const guest = this.#guest
-    if (!guest || this.#status !== "running")
-      throw new SandboxError("stopped", `the sandbox ${this.name} is not running`)
+    const { agent, vsock } = this.#running()
     this.#containerCount += 1
     const id = `c${this.#containerCount}`
-    const { agent, vsock } = guest
+    const hostname = options.hostname ?? this.#options.hostname ?? this.id
     const host = {
       ...{ agent, vsock, image: this.image.config, volumes: this.#volumes },
       ...{ base: this.image.digest, imageDir: (this.#options.paths ?? defaultPaths()).imageDir },
     }
-    const container = await Container.start(
-      host,
-      id,
-      command,
-      options.hostname ?? this.#options.hostname ?? this.id,
-      options,
-    )
+    const container = await Container.start(host, id, command, hostname, options)
     this.#containers.set(id, container)
     container.wait().then(
       () => this.#containers.delete(id),
@@ -345,8 +356,8 @@ export class Sandbox extends SandboxEmitter {
     return container
   }
 
-  #onControl(request: ControlRequest): Promise<unknown> {
-    return answerControl(request, {
+  #onControl(request: ControlRequest, streams: ControlStreams): Promise<unknown> {
+    return answerControl(request, streams, {
       name: this.name,
       containers: this.#containers.values(),
       kill: signal => this.kill(signal),
@@ -386,14 +397,4 @@ interface StartPlan {
   readonly paths: RuntimePaths
   /** `performance.now()` when `create` was called. */
   readonly startedAt: number
-}
-
-/** Makes a sandbox that owns its image; one that cannot be made leaves nothing of an image on its way. */
-async function makeSandbox(image: OpenedImage, make: () => Sandbox): Promise<Sandbox> {
-  try {
-    return make()
-  } catch (error) {
-    await image.arriving?.[Symbol.asyncDispose]()
-    throw error
-  }
 }
