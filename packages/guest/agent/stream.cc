@@ -14,7 +14,8 @@ constexpr size_t kHeldMax = 128 * 1024;
 }  // namespace
 
 Status await_stream(int fd) {
-  pollfd wait{fd, POLLOUT, 0};
+  // One that the host has left again never takes a byte, but has an end to read.
+  pollfd wait{fd, POLLOUT | POLLIN, 0};
   while (poll(&wait, 1, -1) < 0 && errno == EINTR) continue;
   int error = 0;
   socklen_t size = sizeof error;

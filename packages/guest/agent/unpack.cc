@@ -183,14 +183,21 @@ class Unpacker {
     off_t at = 0;
     for (Status status = in.content(chunk); !status.ok() || !chunk.empty(); status = in.content(chunk)) {
       if (!status.ok()) return status;
-      for (size_t i = 0; i < chunk.size(); i += kHole) {
-        const size_t size = std::min(kHole, chunk.size() - i);
-        if (!is_zero(chunk.data() + i, size) && !write_at(fd, chunk.data() + i, size, at + static_cast<off_t>(i)))
-          return failed(entry, errno);
-      }
+      if (!write_runs(fd, chunk, at)) return failed(entry, errno);
       at += static_cast<off_t>(chunk.size());
     }
     return ftruncate(fd, at) == 0 ? Status{} : failed(entry, errno);
+  }
+
+  static bool write_runs(int fd, const std::string& chunk, off_t at) {
+    size_t start = 0;
+    for (size_t i = 0; i < chunk.size(); i += kHole) {
+      const size_t end = std::min(i + kHole, chunk.size());
+      if (!is_zero(chunk.data() + i, end - i)) continue;
+      if (!write_at(fd, chunk.data() + start, i - start, at + static_cast<off_t>(start))) return false;
+      start = end;
+    }
+    return write_at(fd, chunk.data() + start, chunk.size() - start, at + static_cast<off_t>(start));
   }
 
   static bool write_at(int fd, const char* bytes, size_t size, off_t at) {

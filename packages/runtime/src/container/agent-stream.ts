@@ -51,7 +51,9 @@ export async function streamToAgent(
   try {
     const stream = await connection.accepted(answered)
     stream.resume() // nothing is said there
-    await pipeline(counted, stream)
+    const sent = pipeline(counted, stream)
+    // A source that never goes on keeps `sent` waiting, but not the call's end.
+    await Promise.race([sent, answered.then(() => sent)])
     await answered
     return counted.bytes
   } catch (error) {

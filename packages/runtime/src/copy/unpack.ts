@@ -1,7 +1,5 @@
 import { DEFAULT_LIMITS } from "@ts-vmm/oci-image"
-import { TarReader } from "@ts-vmm/oci-image/tar"
 import { copyError, fromCopyError } from "./copy-error.js"
-import { TreeWriter } from "./tree-writer.js"
 
 /** What {@link unpackCopy} goes by. */
 export interface UnpackOptions {
@@ -44,6 +42,9 @@ export async function unpackCopy(
   options: UnpackOptions,
 ): Promise<CopySummary> {
   const { path, archive = false, maxBytes = DEFAULT_LIMITS.layerBytes, onSkip = () => undefined } = options
+  // Loaded when they are needed: a start does not pay for them.
+  const { TarReader } = await import("@ts-vmm/oci-image/tar")
+  const { TreeWriter } = await import("./tree-writer.js")
   const writer = new TreeWriter(target, { path, archive, maxBytes, onSkip })
   const reader = new TarReader(writer, DEFAULT_LIMITS)
   try {
