@@ -176,13 +176,22 @@ test("a stream that fails or never goes on leaves the sandbox as able as before"
   })
 })
 
-test("a full disk is said, and the sandbox goes on; a read-only root refuses, its mounts do not", async () => {
+test("a full disk and full memory are said, and the sandbox goes on; a read-only root refuses, its mounts do not", async () => {
   const big = join(folder, "big")
   writeFileSync(big, Buffer.alloc(40_000_000, 1))
   await withContainer({ storage: { kind: "disk", sizeMiB: 16 } }, async container => {
     await expect(container.copyIn(big, "/tmp")).rejects.toMatchObject({
       code: "agent-failed",
       message: '"big": No space left on device',
+    })
+    expect((await container.exec("ls", ["/tmp"])).stdout).toBe("")
+  })
+  await withContainer({ memoryMiB: 96 }, async container => {
+    const { stdout } = await container.shell("awk '/MemTotal/ { print $2 }' /proc/meminfo", { check: true })
+    writeFileSync(big, Buffer.alloc(Number(stdout) * 1024, 1))
+    await expect(container.copyIn(big, "/tmp")).rejects.toMatchObject({
+      code: "agent-failed",
+      message: '"big": the guest\'s memory is full',
     })
     expect((await container.exec("ls", ["/tmp"])).stdout).toBe("")
   })

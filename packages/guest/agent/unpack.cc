@@ -13,6 +13,7 @@
 
 #include "changes.h"
 #include "landing.h"
+#include "memory.h"
 #include "paths.h"
 #include "tar_reader.h"
 
@@ -23,6 +24,8 @@ namespace {
 constexpr size_t kHole = 4096;
 // Somebody else may make again what was taken away.
 constexpr int kTries = 16;
+// Entries and pieces of content between two looks at the memory that is left.
+constexpr unsigned kStepsUnseen = 16;
 
 using Names = std::vector<std::string>;
 
@@ -45,7 +48,8 @@ class Unpacker {
 
   Status entry(const TarEntry& entry, TarReader& in) {
     Names names;
-    Status status = place_of(entry, entry.path, names);
+    Status status = step(entry);
+    if (status.ok()) status = place_of(entry, entry.path, names);
     if (!status.ok()) return status;
     // The folder that all goes into stays as it is.
     if (names.empty()) return entry.type == '5' ? Status{} : refused(entry, "it has the name of a directory");
@@ -69,6 +73,11 @@ class Unpacker {
   // Of a stream that the host packed, no entry lies behind a link; of somebody's archive, links lead where they lead for
   // the container's programs.
   unsigned long long resolve() const { return request_.name.empty() ? 0 : RESOLVE_NO_SYMLINKS; }
+
+  Status step(const TarEntry& entry) {
+    if (++steps_ % kStepsUnseen != 0 || !memory_is_short()) return {};
+    return {Code::resource_exhausted, "\"" + entry.path.substr(0, 256) + "\": the guest's memory is full", {}};
+  }
 
   int dir() const { return levels_.back().dir.get(); }
 
@@ -182,6 +191,7 @@ class Unpacker {
     std::string chunk;
     off_t at = 0;
     for (Status status = in.content(chunk); !status.ok() || !chunk.empty(); status = in.content(chunk)) {
+      if (status.ok()) status = step(entry);
       if (!status.ok()) return status;
       if (!write_runs(fd, chunk, at)) return failed(entry, errno);
       at += static_cast<off_t>(chunk.size());
@@ -227,6 +237,7 @@ class Unpacker {
   const UnpackRequest& request_;
   const std::string name_;
   std::vector<Level> levels_;
+  unsigned steps_ = 0;
 };
 
 }  // namespace
