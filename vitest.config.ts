@@ -31,6 +31,9 @@ export default defineConfig({
             "test/*.test.ts",
           ],
           exclude: KVM_TESTS,
+          // Where the machine has much else to do, what takes a second takes many.
+          testTimeout: 30_000,
+          hookTimeout: 60_000,
         },
       },
       { ...shared, test: { name: "fuzz", include: ["test/fuzz/**/*.test.ts"], testTimeout: 180_000 } },

@@ -1,7 +1,7 @@
-// An image of many files, and Debian's docker-registry on loopback that has it.
+// Images of many files, and Debian's docker-registry on loopback that has them.
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { createReadStream, mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { createReadStream, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { connect, createServer } from "node:net"
 import { setTimeout as delay } from "node:timers/promises"
 import { createGunzip } from "node:zlib"
@@ -11,16 +11,14 @@ import { complete } from "./process.mjs"
 
 const { packImage } = await import(`${ROOT}/packages/oci-image/dist/index.js`)
 
-const LAYERS = 5
 /** Bytes of one layer's files by how large each is: as in a distribution, most are small and few have most of it. */
 const FILES = [
   { count: 1500, bytes: 8_000 },
   { count: 40, bytes: 250_000 },
   { count: 2, bytes: 9_000_000 },
 ]
-const LAYER_BYTES = FILES.reduce((sum, { count, bytes }) => sum + count * bytes, 0)
-/** Bytes of all files that are generated. */
-export const IMAGE_BYTES = LAYERS * LAYER_BYTES
+/** Bytes of all files of a layer. */
+export const LAYER_BYTES = FILES.reduce((sum, { count, bytes }) => sum + count * bytes, 0)
 const POOL_BYTES = 12_000_000
 const START_LIMIT_MS = 10_000
 
@@ -56,8 +54,8 @@ function* filesOf(layer, random, content) {
     }
 }
 
-/** Writes the image as a layout: a busybox, so that it runs, and layers of files. */
-async function writeImage(folder) {
+/** Writes an image as a layout: a busybox, so that it runs, and layers of files. */
+async function writeImage(folder, layerCount) {
   const busybox = await localImage("busybox")
   const blob = digest => `${busybox}/blobs/${digest.replace(":", "/")}`
   const [root] = JSON.parse(readFileSync(`${busybox}/index.json`, "utf8")).manifests
@@ -68,21 +66,18 @@ async function writeImage(folder) {
     compression: "gzip",
     layers: [
       ...layers.map(({ digest }) => ({ tar: createReadStream(blob(digest)).pipe(createGunzip()) })),
-      ...Array.from({ length: LAYERS }, (_, layer) => ({ files: filesOf(layer, random, content) })),
+      ...Array.from({ length: layerCount }, (_, layer) => ({ files: filesOf(layer, random, content) })),
     ],
     config: { cmd: ["/bin/sh"], env: ["PATH=/bin"] },
   })
 }
 
 /**
- * Starts a registry that has the image.
+ * Starts an empty registry.
  * @param {string} folder scratch
  * @param {(work: () => unknown) => void} onEnd its end is registered here
- * @returns {Promise<{ name: string, registries: string }>} the image's name, and the path of a `registries.json` for it
  */
 export async function imageRegistry(folder, onEnd) {
-  const layout = `${folder}/layout`
-  await writeImage(layout)
   const port = await freePort()
   const host = `127.0.0.1:${port}`
   const config = `${folder}/registry.yml`
@@ -98,12 +93,23 @@ export async function imageRegistry(folder, onEnd) {
     if (child.exitCode === null && child.signalCode === null && child.kill()) await once(child, "close")
   })
   await untilListening(port, child)
-  const name = `${host}/bench/image:1`
-  const push = ["copy", "--quiet", "--dest-tls-verify=false", `oci:${layout}:latest`, `docker://${name}`]
-  await complete(["skopeo", "--insecure-policy", ...push])
   const registries = `${folder}/registries.json`
   writeFileSync(registries, JSON.stringify({ hosts: { [host]: { plainHttp: true } } }))
-  return { name, registries }
+  return {
+    /** Path of a `registries.json` for it. */
+    registries,
+    /** Makes an image of so many layers of `LAYER_BYTES`, and resolves with its name. */
+    async addImage(layerCount) {
+      const [layout, name] = [`${folder}/layout-${layerCount}`, `${host}/bench/image:${layerCount}`]
+      await writeImage(layout, layerCount)
+      await complete([
+        ...["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"],
+        ...[`oci:${layout}:latest`, `docker://${name}`],
+      ])
+      rmSync(layout, { recursive: true })
+      return name
+    },
+  }
 }
 
 /** docker-registry does not say which port it took, so it cannot choose one. */

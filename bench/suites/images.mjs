@@ -7,7 +7,8 @@ import { fileURLToPath } from "node:url"
 import { ROOT } from "../../scripts/setup/paths.mjs"
 import { MemoryGroup, whyNoMemoryGroup } from "../cgroup.mjs"
 import { goals } from "../harness.mjs"
-import { IMAGE_BYTES, imageRegistry } from "../image-registry.mjs"
+import { imageRegistry, LAYER_BYTES } from "../image-registry.mjs"
+import { layerCases } from "../layer-cases.mjs"
 import { lazyCases } from "../lazy-cases.mjs"
 import { complete, output, wallMs, which } from "../process.mjs"
 import { SharedMeasurement } from "../shared-measurement.mjs"
@@ -16,6 +17,10 @@ const { ImageStore } = await import(`${ROOT}/packages/oci-image/dist/index.js`)
 const OURS = `${ROOT}/examples/example-runtime/dist/main.js`
 const PULL = fileURLToPath(new URL("../backends/pull.mjs", import.meta.url))
 const MIB = 1024 * 1024
+const LAYERS = 5
+/** Of the image that is fetched as it is read: 500 MB and more. */
+const LAZY_LAYERS = 13
+const IMAGE_BYTES = LAYERS * LAYER_BYTES
 const SETTLE_MS = 1000
 /** Reads some 20 MB of the image, says so, then waits until it is told to end, which a first process has to ask for. */
 const READER = [
@@ -99,7 +104,7 @@ function beside(peers, shared, of, line) {
   })
 }
 
-function pullCases(own, peers, { name }) {
+function pullCases(own, peers, name) {
   const first = new SharedMeasurement(async () => {
     rmSync(own.store, { recursive: true, force: true })
     return wallMs(own.command("pull", name), own.options)
@@ -127,7 +132,7 @@ function pullCases(own, peers, { name }) {
 }
 
 /** The same as a library: without node's start. */
-function libraryCases(folder, { name, registries }) {
+function libraryCases(folder, name, registries) {
   const store = `${folder}/library`
   const pulled = new SharedMeasurement(async () => {
     rmSync(store, { recursive: true, force: true })
@@ -199,7 +204,7 @@ async function measureTwo(own, name, groups) {
   }
 }
 
-function sandboxCases(own, { name }) {
+function sandboxCases(own, name) {
   const reason = whyNoMemoryGroup()
   let count = 0
   const group = () => (reason ? undefined : new MemoryGroup(`ts-vmm-bench-${process.pid}-${++count}`))
@@ -227,14 +232,15 @@ export default {
   name: "images",
   description: "images from a registry",
   async prepare({ folder, onEnd }) {
-    const registry = await imageRegistry(folder, onEnd)
-    const own = ours(folder, registry.registries)
-    const peers = peersOf(folder, registry.name)
+    const { registries, addImage } = await imageRegistry(folder, onEnd)
+    const [name, large] = [await addImage(LAYERS), await addImage(LAZY_LAYERS)]
+    const own = ours(folder, registries)
     return [
-      ...pullCases(own, peers, registry),
-      ...libraryCases(folder, registry),
-      ...sandboxCases(own, registry),
-      ...(await lazyCases(ours(`${folder}/lazy`, registry.registries), registry.name, folder, onEnd)),
+      ...pullCases(own, peersOf(folder, name), name),
+      ...libraryCases(folder, name, registries),
+      ...(await layerCases(folder)),
+      ...sandboxCases(own, name),
+      ...(await lazyCases(ours(`${folder}/lazy`, registries), large, folder, onEnd)),
     ]
   },
 }

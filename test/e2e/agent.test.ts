@@ -80,7 +80,8 @@ async function start(args: string[], resources?: ContainerSpecOptions["resources
   const stdout = readAll(listener[Symbol.asyncIterator]().next())
   await created
   await agent.startContainer({ containerId: id })
-  return { id, exit: agent.waitProcess({ containerId: id, execId: id }), stdout }
+  const exit = agent.waitProcess({ containerId: id, execId: id }).then(end => end.exitCode)
+  return { id, exit, stdout }
 }
 
 async function readAll(next: Promise<IteratorResult<VsockStream>>): Promise<string> {

@@ -130,7 +130,7 @@ test("the program runs before its image is there; then the image is in the store
   await expect.poll(() => store.get(name()), { timeout: 100_000, interval: 100 }).toBeDefined()
   expect(errors).toEqual([])
   // As it came, so that it can be saved and pushed.
-  await store.withContent(name(), async ({ root }) => expect(root.digest).toBe(sandbox.image.digest))
+  await store.withContent(name(), async ({ root }) => expect(root.digest).toBe(sandbox.image?.digest))
   const { stdout: sums } = await sandbox.shell(
     "find /usr/lib/python3* -name '*.py' | sort | xargs sha256sum | sha256sum",
   )

@@ -11,6 +11,7 @@ import {
   GuestError,
   MESSAGE_TYPE,
   OOMEventSchema,
+  type ProcessEnd,
   StatsContainerResponseSchema,
   WaitProcessResponseSchema,
 } from "@ts-vmm/guest"
@@ -91,7 +92,10 @@ function payloadOf(random: Random, call: Call): Uint8Array {
     case "wait":
       return toBinary(
         WaitProcessResponseSchema,
-        create(WaitProcessResponseSchema, { status: random.oneIn(2) ? random.below(256) : random.u32() | 0 }),
+        create(WaitProcessResponseSchema, {
+          status: random.oneIn(2) ? random.below(256) : random.u32() | 0,
+          stdoutBytes: u64(),
+        }),
       )
     case "details": {
       const agentDetails = {
@@ -192,7 +196,7 @@ class Session {
     const payload = toBinary(WaitProcessResponseSchema, create(WaitProcessResponseSchema, { status: 3 }))
     const data = toBinary(ResponseSchema, create(ResponseSchema, { payload }))
     this.#wire.push(encodeFrame(1, MESSAGE_TYPE.response, 0, data))
-    strictEqual(await exited, 3)
+    strictEqual((await exited).exitCode, 3)
   }
 
   async #step(step: Step, chunk: number): Promise<void> {
@@ -253,7 +257,7 @@ class Session {
 function checkValue(call: Call, value: unknown): void {
   if (call === "start") strictEqual(value, undefined)
   else if (call === "check") strictEqual(typeof value, "boolean")
-  else if (call === "wait") ok(typeof value === "number" && value >= 0 && value <= 255, "exit code")
+  else if (call === "wait") ok((value as ProcessEnd).exitCode <= 255, "exit code")
   checkParts(value)
 }
 

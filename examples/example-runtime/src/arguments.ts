@@ -1,4 +1,4 @@
-import type { PublishedPort, SandboxMount, SandboxStorage } from "@ts-vmm/runtime"
+import type { PublishedPort, SandboxMount, SandboxRootfs, SandboxStorage } from "@ts-vmm/runtime"
 import { CliError } from "./exit.js"
 
 const MIB_OF_SUFFIX: Readonly<Record<string, number>> = { "": 1, m: 1, g: 1024 }
@@ -11,14 +11,30 @@ export function parseMemoryMiB(text: string): number {
   return Number(match[1]) * factor
 }
 
-const STORAGE_UNITS: Readonly<Record<string, number>> = { k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 }
+const SIZE_UNITS: Readonly<Record<string, number>> = { k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 }
+
+/** `1073741824`, `1g` or `1.5gb`, in bytes; undefined for what is no size. */
+function sizeOf(text: string): number | undefined {
+  const match = /^(\d{1,16}(?:\.\d{1,3})?)([kmgt]?)b?$/i.exec(text)
+  return match
+    ? Math.ceil(Number(match[1]) * (SIZE_UNITS[(match[2] as string).toLowerCase()] ?? 1))
+    : undefined
+}
 
 /** `size=1g`, as docker has it, rounded up to MiB: the limit of a disk for what containers write. */
 export function parseStorageOption(text: string): SandboxStorage {
-  const match = /^size=(\d{1,12}(?:\.\d{1,3})?)([kmgt]?)b?$/i.exec(text)
-  if (!match) throw new CliError(`invalid --storage-opt "${text}": give size=NUMBER with k, m, g or t`)
-  const unit = STORAGE_UNITS[(match[2] as string).toLowerCase()] ?? 1
-  return { kind: "disk", sizeMiB: Math.ceil((Number(match[1]) * unit) / 1024 ** 2) }
+  const size = text.startsWith("size=") ? sizeOf(text.slice("size=".length)) : undefined
+  if (size === undefined)
+    throw new CliError(`invalid --storage-opt "${text}": give size=NUMBER with k, m, g or t`)
+  return { kind: "disk", sizeMiB: Math.ceil(size / 1024 ** 2) }
+}
+
+/** Bytes of a disk. */
+export function parseDiskSize(text: string): number {
+  const size = sizeOf(text)
+  if (size === undefined)
+    throw new CliError(`invalid --size "${text}": give bytes, or a number with k, m, g or t`)
+  return size
 }
 
 /** A whole number of virtual CPUs. */
@@ -41,6 +57,15 @@ export function parseVolume(text: string, before: readonly SandboxMount[]): Sand
   if (!source || !target || rest.length > 0 || !["ro", "rw"].includes(mode))
     throw new CliError(`invalid --volume "${text}": give SOURCE:TARGET or SOURCE:TARGET:ro`)
   return [...before, { source, target, readOnly: mode === "ro" }]
+}
+
+/**
+ * `PATH`, `PATH:O` or `PATH:rw`: a root file system of the host, below a top that takes what is written, as podman's `:O`,
+ * or written to itself.
+ */
+export function parseRootfs(kind: SandboxRootfs["kind"], text: string): SandboxRootfs {
+  const [, path = "", mode = "O"] = /^(.*?)(?::(O|rw))?$/s.exec(text) ?? []
+  return { kind, path, writable: mode === "rw" }
 }
 
 /** Collects `-p [ADDRESS:]HOST:GUEST[/udp]`, as docker does. */

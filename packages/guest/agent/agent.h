@@ -58,8 +58,10 @@ struct Process {
   // Why set-up or execve failed, once the child has said so.
   Status failure;
 
-  // Numbers of the relays that input and window sizes go to; 0 is none.
-  uint64_t stdin_relay = 0, terminal_relay = 0;
+  // Numbers of the relays of its streams, and of the one that window sizes go to; 0 is none.
+  uint64_t stdin_relay = 0, stdout_relay = 0, stderr_relay = 0, terminal_relay = 0;
+  // What its output streams were to carry when it ended.
+  uint64_t stdout_bytes = 0, stderr_bytes = 0;
   uint32_t terminal_port = 0;
   Box window;
 

@@ -38,13 +38,20 @@ void allow_open_files() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// A root that is written to itself has no record of that.
+Status check_has_changes(const OverlayLayers& layers) {
+  if (!layers.upper.empty() && layers.lower.find(':') == std::string::npos) return {};
+  return {Code::failed_precondition, "the container's root is no overlay over one image", {}};
+}
+
 }  // namespace
 
 Status Agent::list_changes(uint32_t stream, std::string_view payload) {
   return changes_job(stream, payload, [](const Container& container, int fd) {
     StreamWriter out(fd);
     Listing listing(out);
-    const Status status = walk_changes(container.layers, container.baseline, listing);
+    Status status = check_has_changes(container.layers);
+    if (status.ok()) status = walk_changes(container.layers, container.baseline, listing);
     return status.ok() ? out.finish() : status;
   });
 }
@@ -53,7 +60,8 @@ Status Agent::pack_changes(uint32_t stream, std::string_view payload) {
   return changes_job(stream, payload, [](const Container& container, int fd) {
     StreamWriter out(fd);
     LayerWriter layer(out, true);
-    Status status = walk_changes(container.layers, container.baseline, layer);
+    Status status = check_has_changes(container.layers);
+    if (status.ok()) status = walk_changes(container.layers, container.baseline, layer);
     if (status.ok()) status = layer.finish();
     return status.ok() ? out.finish() : status;
   });
@@ -81,8 +89,6 @@ Status Agent::changes_job(uint32_t call, std::string_view payload, ChangesWork w
   if (!decode(payload, request)) return {Code::invalid_argument, "FilesRequest does not decode", {}};
   Container* container = find_container(request.container_id);
   if (!container) return no_container(request.container_id);
-  if (container->layers.upper.empty() || container->layers.lower.find(':') != std::string::npos)
-    return {Code::failed_precondition, "the container's root is no overlay over one image", {}};
   return stream_job(call, *container, request.port, false, [&](int fd) { return work(*container, fd); });
 }
 

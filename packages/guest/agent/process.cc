@@ -84,7 +84,8 @@ Status Agent::open_stdio(Process& process, const StdioPorts& ports, Fd (&child_e
     child_ends[i] = std::move(i == 0 ? reading : writing);
     Fd& ours = i == 0 ? writing : reading;
     const uint64_t id = add_relay(i == 0 ? Relay::Kind::inward : Relay::Kind::outward, std::move(ours), std::move(remote));
-    if (i == 0) process.stdin_relay = id;
+    uint64_t* const numbers[3] = {&process.stdin_relay, &process.stdout_relay, &process.stderr_relay};
+    *numbers[i] = id;
   }
   return {};
 }
@@ -199,7 +200,7 @@ void Agent::unwatch(Process& process) {
 void Agent::watch_terminal(Process& process, Fd master) {
   Fd remote = connect_port(process.terminal_port);
   if (!remote || !master) return log("terminal of %s: no connection", process.id.c_str());
-  process.terminal_relay = process.stdin_relay = add_relay(Relay::Kind::terminal, std::move(master), std::move(remote));
+  process.terminal_relay = process.stdin_relay = process.stdout_relay = add_relay(Relay::Kind::terminal, std::move(master), std::move(remote));
   apply_window(process);
 }
 
@@ -233,6 +234,9 @@ void Agent::exited(Process& process, int status) {
   unwatch(process);
   const Process::State before = std::exchange(process.state, Process::State::exited);
   process.exit_status = status;
+  // Of a relay that is gone the host has seen the end.
+  if (const Relay* output = relay(process.stdout_relay)) process.stdout_bytes = output->promised();
+  if (const Relay* output = relay(process.stderr_relay)) process.stderr_bytes = output->promised();
   if (Relay* input = relay(process.stdin_relay); input && process.terminal_port == 0) input->close_inward();
 
   Container& container = *process.container;
@@ -258,6 +262,8 @@ void Agent::exited(Process& process, int status) {
 void Agent::answer_waiters(Process& process, const Status& status) {
   WireWriter reply;
   reply.put(1, static_cast<uint64_t>(process.exit_status));
+  reply.put(2, process.stdout_bytes);
+  reply.put(3, process.stderr_bytes);
   const auto waiters = std::move(process.waiters);
   for (const PendingCall call : waiters) answer(call, status, reply.bytes());
   // An exec whose end was reported is forgotten; a container's first process stays until it is removed.

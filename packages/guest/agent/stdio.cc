@@ -1,6 +1,7 @@
 #include "stdio.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -35,6 +36,12 @@ Relay::Relay(Loop& loop, Kind kind, Fd local, Fd remote, std::function<void()> f
 Relay::~Relay() {
   let_go_of_local();
   loop_.watch(remote_.fd.get(), &remote_, remote_.watched, 0);
+}
+
+uint64_t Relay::promised() const {
+  int waiting = 0;
+  if (!local_.fd || ioctl(local_.fd.get(), FIONREAD, &waiting) != 0) waiting = 0;
+  return taken_ + static_cast<uint64_t>(waiting);
 }
 
 void Relay::close_inward() {
@@ -78,6 +85,7 @@ void Relay::read_local() {
       if (kind_ == Kind::terminal) drop(in_);
       return;
     }
+    taken_ += static_cast<uint64_t>(n);
     if (!forward(out_, remote_, scratch, static_cast<size_t>(n))) {
       remote_gone_ = true;
       return;

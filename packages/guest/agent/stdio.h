@@ -32,6 +32,9 @@ class Relay {
   Relay(const Relay&) = delete;
 
   int local() const { return local_.fd.get(); }
+  // Bytes that `local` has given so far and will still give without anyone's writing more. All of them reach a host
+  // that reads.
+  uint64_t promised() const;
   // The process will not read any more.
   void close_inward();
   // The process is to read an end after what it was sent so far.
@@ -68,6 +71,7 @@ class Relay {
   const Kind kind_;
   Side local_, remote_;
   Flow out_, in_;
+  uint64_t taken_ = 0;
   bool connected_ = false, remote_ended_ = false, remote_gone_ = false;
   std::function<void()> finished_;
 };

@@ -25,9 +25,16 @@ describe("agent client", () => {
   }
   const ref = { containerId: "c", execId: "c" }
 
-  test("gives the exit code of a process", async () => {
-    const agent = agentWith({ waitProcess: () => create(WaitProcessResponseSchema, { status: 137 }) })
-    expect(await agent.waitProcess(ref)).toBe(137)
+  test("says how a process ended, and how much output it left", async () => {
+    const reply = create(WaitProcessResponseSchema, { status: 137, stdoutBytes: 5n })
+    const agent = agentWith({ waitProcess: () => reply })
+    expect(await agent.waitProcess(ref)).toEqual({ exitCode: 137, stdoutBytes: 5, stderrBytes: 0 })
+  })
+
+  test("A5: output of more bytes than can be is refused", async () => {
+    const reply = create(WaitProcessResponseSchema, { stderrBytes: 2n ** 53n })
+    const agent = agentWith({ waitProcess: () => reply })
+    await expect(agent.waitProcess(ref)).rejects.toMatchObject({ code: "bad-reply" })
   })
 
   test.each([256, -1, 2 ** 31 - 1, -(2 ** 31)])("A5: exit status %i is refused", async status => {

@@ -1,6 +1,6 @@
 import type { Duplex } from "node:stream"
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf"
-import { type ContainerStats, checkExitStatus, checkStats, checkText } from "./agent-replies.js"
+import { type ContainerStats, checkEnd, checkStats, checkText, type ProcessEnd } from "./agent-replies.js"
 import { GuestError } from "./errors.js"
 import type {
   ExecProcessRequestSchema,
@@ -49,7 +49,7 @@ const NO_TIMEOUT = { timeoutMs: 0 }
  * const started = agent.startContainer({ containerId: "c" })
  * const exited = agent.waitProcess({ containerId: "c", execId: "c" })
  * await Promise.all([created, started])
- * process.exitCode = await exited
+ * process.exitCode = (await exited).exitCode
  * ```
  */
 export class AgentClient {
@@ -132,10 +132,9 @@ export class AgentClient {
     await this.#call(AgentService.method.signalProcess, request, options)
   }
 
-  /** The exit code, 0..255, when the process has ended: 128 + n when signal n ended it. */
-  async waitProcess(request: ProcessRef, options?: CallOptions): Promise<number> {
-    const reply = await this.#call(AgentService.method.waitProcess, request, { ...NO_TIMEOUT, ...options })
-    return checkExitStatus(reply.status)
+  /** How the process ended, when it has. Its output may still be on its way then. */
+  async waitProcess(request: ProcessRef, options?: CallOptions): Promise<ProcessEnd> {
+    return checkEnd(await this.#call(AgentService.method.waitProcess, request, { ...NO_TIMEOUT, ...options }))
   }
 
   /** Changes limits of a running container; 0 leaves a limit alone, a negative one removes it. */

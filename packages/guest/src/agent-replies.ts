@@ -1,5 +1,5 @@
 import { GuestError } from "./errors.js"
-import type { MemoryData, StatsContainerResponse } from "./gen/agent_pb.js"
+import type { MemoryData, StatsContainerResponse, WaitProcessResponse } from "./gen/agent_pb.js"
 
 const EXIT_STATUS_MAX = 255
 const TEXT_MAX = 256
@@ -27,10 +27,29 @@ export interface ContainerStats {
   pids: { current: number; limit: number | undefined }
 }
 
-/** An exit status as wait(2) can make it, 0..255. @throws GuestError "bad-reply" */
-export function checkExitStatus(status: number): number {
-  if (Number.isInteger(status) && status >= 0 && status <= EXIT_STATUS_MAX) return status
-  throw new GuestError("bad-reply", `exit status ${status} is not in 0..255`)
+/** How a process ended. */
+export interface ProcessEnd {
+  /** 0..255: 128 + n when signal n ended it. */
+  readonly exitCode: number
+  /**
+   * Bytes that its standard output carries from its first to what the process itself wrote last; a child that still
+   * has it open may add more. 0 when the stream has reached its end.
+   */
+  readonly stdoutBytes: number
+  /** The same of its standard error. With a terminal all output is on standard output. */
+  readonly stderrBytes: number
+}
+
+/** An exit status as wait(2) can make it, and how much output there is. @throws GuestError "bad-reply" */
+export function checkEnd(reply: WaitProcessResponse): ProcessEnd {
+  const { status } = reply
+  if (!Number.isInteger(status) || status < 0 || status > EXIT_STATUS_MAX)
+    throw new GuestError("bad-reply", `exit status ${status} is not in 0..255`)
+  return {
+    exitCode: status,
+    stdoutBytes: checkCount(reply.stdoutBytes),
+    stderrBytes: checkCount(reply.stderrBytes),
+  }
 }
 
 /** A short text without control characters. @throws GuestError "bad-reply" */

@@ -1,6 +1,6 @@
 export { AgentClient, type GuestDetails, type ProcessRef } from "./agent-client.js"
 export { type AgentInitramfsOptions, SANDBOX_MODULES, writeAgentInitramfs } from "./agent-initramfs.js"
-export type { ContainerStats, MemoryUse } from "./agent-replies.js"
+export type { ContainerStats, MemoryUse, ProcessEnd } from "./agent-replies.js"
 export { type GuestArtifacts, guestArtifacts } from "./artifacts.js"
 export { ChangeListReader, type ContainerChange } from "./changes.js"
 export {

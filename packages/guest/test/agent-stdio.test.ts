@@ -97,6 +97,23 @@ describe.skipIf(why !== undefined)(
       await host.client.removeContainer({ containerId: "holder" })
     })
 
+    test("says at its end how much a process has written, whoever still has its output open", async () => {
+      const run = await host.run("leaver", { args: ["sleep", "1000"], env: PATH })
+      const exec = await host.exec("leaver", "e", sh("sleep 1000 & printf abc; printf de >&2"))
+      expect(await exec.end).toEqual({ exitCode: 0, stdoutBytes: 3, stderrBytes: 2 })
+      await host.client.removeContainer({ containerId: "leaver" })
+      expect(await run.exit).toBe(137)
+    })
+
+    test("counts what the host has not read yet", async () => {
+      const run = await host.run("ahead", sh("head -c 1000000 /dev/zero & sleep 1"))
+      run.stdout.pause()
+      const { stdoutBytes } = await run.end
+      expect((await readAll(run.stdout)).length).toBeGreaterThanOrEqual(stdoutBytes)
+      expect(stdoutBytes).toBeGreaterThan(200_000)
+      await host.client.removeContainer({ containerId: "ahead" })
+    })
+
     test("streams without a port are the null device", async () => {
       const { rootPath, storages } = host.storages("mute")
       const { containerSpec } = await import("../src/index.js")
@@ -106,7 +123,9 @@ describe.skipIf(why !== undefined)(
       })
       await host.client.createContainer({ containerId: "mute", execId: "mute", storages, OCI })
       await host.client.startContainer({ containerId: "mute" })
-      expect(await host.client.waitProcess({ containerId: "mute", execId: "mute" })).toBe(0)
+      expect(await host.client.waitProcess({ containerId: "mute", execId: "mute" })).toMatchObject({
+        exitCode: 0,
+      })
       await host.client.removeContainer({ containerId: "mute" })
     })
 

@@ -86,7 +86,9 @@ describe.skipIf(why !== undefined)(
       async (program, exitCode, message, code) => {
         const failure = await host.run("bad", { args: [program], env: PATH }).catch(error => error)
         expect(failure).toMatchObject({ code, exitCode, message })
-        expect(await host.client.waitProcess({ containerId: "bad", execId: "bad" })).toBe(exitCode)
+        expect(await host.client.waitProcess({ containerId: "bad", execId: "bad" })).toMatchObject({
+          exitCode,
+        })
         await host.client.removeContainer({ containerId: "bad" })
       },
     )

@@ -23,6 +23,7 @@ import {
   type ContainerSpecOptions,
   type CreateContainerRequestSchema,
   containerSpec,
+  type ProcessEnd,
   type ProcessSpecOptions,
   processSpec,
 } from "../src/index.js"
@@ -61,6 +62,8 @@ export interface Started {
   stdin: Socket
   stdout: Socket
   stderr: Socket
+  end: Promise<ProcessEnd>
+  /** Of `end`. */
   exit: Promise<number>
 }
 
@@ -168,10 +171,10 @@ export class HostAgent {
     const [stdin, stdout, stderr] = [this.listen(), this.listen(), this.listen()]
     const ports = stdioPorts(options, stdin.port, stdout.port, stderr.port)
     const started = this.client.execProcess({ containerId, execId, process: processSpec(options), ...ports })
-    const exit = this.client.waitProcess({ containerId, execId })
-    exit.catch(() => undefined)
+    const end = this.client.waitProcess({ containerId, execId })
+    end.catch(() => undefined)
     await started
-    return await streams(options, stdin.socket, stdout.socket, stderr.socket, exit)
+    return await streams(options, stdin.socket, stdout.socket, stderr.socket, end)
   }
 
   /** Runs a container to its end: exit code and output. */
@@ -196,10 +199,10 @@ export class HostAgent {
     }
     const created = this.client.createContainer(request)
     const started = this.client.startContainer({ containerId: id })
-    const exit = this.client.waitProcess({ containerId: id, execId: id })
-    exit.catch(() => undefined)
+    const end = this.client.waitProcess({ containerId: id, execId: id })
+    end.catch(() => undefined)
     await Promise.all([created, started])
-    return await streams(options, stdin.socket, stdout.socket, stderr.socket, exit)
+    return await streams(options, stdin.socket, stdout.socket, stderr.socket, end)
   }
 
   async stop(): Promise<void> {
@@ -223,11 +226,13 @@ async function streams(
   stdin: Promise<Socket>,
   stdout: Promise<Socket>,
   stderr: Promise<Socket>,
-  exit: Promise<number>,
+  end: Promise<ProcessEnd>,
 ): Promise<Started> {
+  const exit = end.then(({ exitCode }) => exitCode)
+  exit.catch(() => undefined)
   const out = await stdout
-  if (options.terminal) return { stdin: out, stdout: out, stderr: out, exit }
-  return { stdin: await stdin, stdout: out, stderr: await stderr, exit }
+  if (options.terminal) return { stdin: out, stdout: out, stderr: out, end, exit }
+  return { stdin: await stdin, stdout: out, stderr: await stderr, end, exit }
 }
 
 function cgroupMount(): string | undefined {

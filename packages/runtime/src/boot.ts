@@ -1,11 +1,8 @@
 import type { AgentClient } from "@ts-vmm/guest"
 import { guestArtifacts } from "@ts-vmm/guest/artifacts"
-import type { LazyDiskPart, LazyImage, StoredImage } from "@ts-vmm/oci-image"
-import { type BlockBackend, BlockDevice, concatBackend, openFileBackend } from "@ts-vmm/virtio-devices/block"
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
-import type { ArrivingImage } from "./arriving-image.js"
 import type { ConsoleLog } from "./console-log.js"
-import { IMAGE_SERIAL, sandboxStorages } from "./container/rootfs.js"
+import { sandboxStorages } from "./container/rootfs.js"
 import { volumeDevices, volumeStorages } from "./container/volumes.js"
 import { deferred } from "./deadline.js"
 import { SandboxError } from "./errors.js"
@@ -13,6 +10,9 @@ import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
 import { GUEST_NETWORK, type PasstNetwork, startPasst } from "./network/passt.js"
 import type { SandboxConfig } from "./options.js"
+import type { RuntimePaths } from "./paths.js"
+import { openRoot, type RootDevice } from "./root/device.js"
+import type { SandboxRoot } from "./root/root.js"
 import { makeStorageDisk, type StorageDisk } from "./storage/disk.js"
 
 /** Context id of every guest: one guest a vsock device, so it needs no number of its own. */
@@ -33,9 +33,7 @@ export interface BootRequest {
   readonly directory: string
   /** On whose file system the sandbox's disk lies, if it has one. */
   readonly diskFolder: string
-  readonly image: StoredImage | LazyImage
-  /** Where the image is not all there yet. */
-  readonly arriving: ArrivingImage | undefined
+  readonly root: SandboxRoot
   readonly config: Pick<
     SandboxConfig,
     "memoryMiB" | "cpus" | "initramfs" | "volumes" | "storage" | "network" | "agentTimeoutMs"
@@ -50,7 +48,7 @@ export interface BootRequest {
 }
 
 /**
- * Starts a machine and waits until its agent has mounted the image. The agent's connection is the sign that
+ * Starts a machine and waits until its agent has mounted the root. The agent's connection is the sign that
  * it is up: nobody polls.
  *
  * @throws SandboxError `boot-failed` with the end of the console when the guest ends before that
@@ -58,8 +56,8 @@ export interface BootRequest {
 export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const vsock = new VsockDevice({ guestCid: GUEST_CID })
   const connected = acceptAgent(vsock)
-  const disk = imageDisk(request)
-  const machine = await startMachine(request, disk, vsock)
+  const root = openRoot(request.root, request.onDeviceError)
+  const machine = await startMachine(request, root, vsock)
   request.onMachine(machine)
   machine.onConsole(chunk => request.console.push(chunk))
   const died = machine.exited.then(exit => {
@@ -75,10 +73,10 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
 }
 
 /** What the devices hold, files and a network, stays open for as long as the machine runs, and no longer. */
-async function startMachine(request: BootRequest, disk: BlockBackend, vsock: VsockDevice): Promise<Machine> {
+async function startMachine(request: BootRequest, root: RootDevice, vsock: VsockDevice): Promise<Machine> {
   const { hypervisor, directory, config, onDeviceError } = request
   const { memoryMiB, cpus } = config
-  const ends = [() => disk.close()]
+  const ends = [() => root.close()]
   const close = () => {
     for (const end of ends) end()
   }
@@ -95,7 +93,7 @@ async function startMachine(request: BootRequest, disk: BlockBackend, vsock: Vso
       memoryMiB,
       cpus,
       devices: [
-        new BlockDevice(disk, { serial: IMAGE_SERIAL }),
+        root.device,
         vsock,
         ...folders,
         ...(network ? [network.device] : []),
@@ -125,30 +123,6 @@ async function startNetwork(
   return mode === "passt" ? await startPasst(ports, onEnd) : undefined
 }
 
-function imageDisk({ image, arriving }: BootRequest): BlockBackend {
-  const parts: readonly LazyDiskPart[] = image.disk().parts
-  return concatBackend(
-    parts.map(({ path, size, prepare }) => ({
-      source: arriving && prepare ? waitingBackend(path, prepare, arriving) : path,
-      size,
-    })),
-  )
-}
-
-/** A file whose content is on its way. */
-function waitingBackend(
-  path: string,
-  prepare: NonNullable<LazyDiskPart["prepare"]>,
-  arriving: ArrivingImage,
-): BlockBackend {
-  const file = openFileBackend(path, { readOnly: true })
-  file.prepare = (offset, length) => {
-    const coming = prepare(offset, length)
-    return coming && arriving.watch(coming)
-  }
-  return file
-}
-
 /** The first connection is the agent's; it comes before any container can exist. */
 function acceptAgent(vsock: VsockDevice): Promise<VsockStream> {
   const { promise, resolve } = deferred<VsockStream>()
@@ -166,7 +140,10 @@ async function prepareSandbox(agent: AgentClient, request: BootRequest): Promise
       sandboxId: request.sandboxId,
       hostname: request.hostname,
       dns: hasNetwork ? [GUEST_NETWORK.nameServer] : [],
-      storages: [...sandboxStorages(request.config.storage), ...volumeStorages(request.config.volumes)],
+      storages: [
+        ...sandboxStorages(request.root, request.config.storage),
+        ...volumeStorages(request.config.volumes),
+      ],
     })
     await Promise.all(hasNetwork ? [created, ...configureNetwork(agent)] : [created])
   } catch (error) {
@@ -190,4 +167,13 @@ function bootFailed(how: string, log: ConsoleLog): SandboxError {
     "boot-failed",
     `the guest ended (${how}) before its agent was up${last ? `; its last words: ${last}` : ""}`,
   )
+}
+
+/** What a start goes by. */
+export interface StartPlan {
+  readonly config: SandboxConfig
+  readonly hypervisor: Hypervisor
+  readonly paths: RuntimePaths
+  /** `performance.now()` when `create` was called. */
+  readonly startedAt: number
 }

@@ -47,12 +47,17 @@ export interface OpenedImage {
 }
 
 /**
- * The image that a sandbox's options name, ready to run.
+ * The image that a sandbox is to run, ready.
  *
+ * @param options - say how it is found
  * @throws SandboxError as {@link openImage}
  */
-export async function imageOf(options: SandboxOptions, imageDir: string): Promise<OpenedImage> {
-  const { image, pull = "missing", lazy = false, signal, onImageProgress } = options
+export async function imageOf(
+  image: string | StoredImage,
+  options: SandboxOptions,
+  imageDir: string,
+): Promise<OpenedImage> {
+  const { pull = "missing", lazy = false, signal, onImageProgress } = options
   const { policyFile } = options
   if (typeof image !== "string") {
     await admitStoredImage(image, { imageDir, policyFile, ...(signal ? { signal } : {}) })
@@ -209,14 +214,4 @@ function causeCode(error: Error): string | undefined {
     if (code?.startsWith("E")) return code
   }
   return undefined
-}
-
-/** Makes what owns an image from then on; if it cannot be made, nothing stays of an image on its way. */
-export async function takeImage<Owner>(image: OpenedImage, make: () => Owner): Promise<Owner> {
-  try {
-    return make()
-  } catch (error) {
-    await image.arriving?.[Symbol.asyncDispose]()
-    throw error
-  }
 }

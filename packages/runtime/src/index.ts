@@ -49,6 +49,7 @@ export {
   removeSandbox,
   signalSandbox,
 } from "./remote.js"
+export type { SandboxRootfs } from "./root/options.js"
 export { Sandbox, type SandboxTimings } from "./sandbox.js"
 export type { SandboxRecord, SandboxStatus } from "./state/record.js"
 export type { SandboxStorage } from "./storage/options.js"

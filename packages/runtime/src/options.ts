@@ -7,6 +7,7 @@ import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
 import type { PullPolicy } from "./images.js"
 import { checkNetwork, type NetworkConfig, type NetworkMode, type PublishedPort } from "./network/options.js"
 import type { RuntimePaths } from "./paths.js"
+import { checkRootfs, type RootfsConfig, type SandboxRootfs } from "./root/options.js"
 import { checkStorage, type SandboxStorage, type StorageConfig } from "./storage/options.js"
 
 /** Options of `Sandbox.create`. */
@@ -15,7 +16,9 @@ export interface SandboxOptions extends WaitOptions {
    * The root file system of the containers: a name in the image store, a folder or archive (`oci:DIR`,
    * `oci-archive:FILE`, `docker-archive:FILE`, `rootfs:DIR`), an image of the store, or a name that a registry knows.
    */
-  readonly image: string | StoredImage
+  readonly image?: string | StoredImage
+  /** A root file system of the host, instead of `image`. */
+  readonly rootfs?: SandboxRootfs
   /** When a registry is asked for the image. Default `missing`: if the store does not have it. */
   readonly pull?: PullPolicy
   /** Per-host settings of registries. Default: `defaultRegistriesFile()`. */
@@ -67,8 +70,12 @@ export interface SandboxOptions extends WaitOptions {
   readonly keepRecord?: boolean
 }
 
+/** What the root is to be; an image has yet to be found. */
+export type RootConfig = { readonly kind: "image"; readonly image: string | StoredImage } | RootfsConfig
+
 /** {@link SandboxOptions} with every default filled in, checked. */
 export interface SandboxConfig {
+  readonly root: RootConfig
   readonly memoryMiB: number
   readonly cpus: number
   readonly hypervisor: "auto" | HypervisorName
@@ -104,6 +111,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
   if (hostname !== undefined && !HOSTNAME_PATTERN.test(hostname))
     throw invalid(`invalid hostname "${hostname}"`)
   return {
+    root: checkRoot(options),
     memoryMiB: checkCount("memoryMiB", options.memoryMiB ?? DEFAULT_MEMORY_MIB, MAX_MEMORY_MIB),
     cpus: checkCount("cpus", options.cpus ?? 1, MAX_CPUS),
     hypervisor,
@@ -120,6 +128,17 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
       MAX_TIMEOUT_MS,
     ),
   }
+}
+
+function checkRoot({ image, rootfs, storage }: SandboxOptions): RootConfig {
+  if (image !== undefined && rootfs !== undefined) throw invalid("image and rootfs exclude each other")
+  if (image !== undefined) return { kind: "image", image }
+  if (rootfs === undefined) throw invalid("a sandbox needs an image or a rootfs")
+  if (rootfs.writable && storage)
+    throw invalid(
+      "storage is for what containers write over their root; with a writable rootfs there is none",
+    )
+  return checkRootfs(rootfs)
 }
 
 function checkCount(name: string, value: number, max: number): number {

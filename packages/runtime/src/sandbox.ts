@@ -3,7 +3,7 @@ import type { AgentClient } from "@ts-vmm/guest"
 import type { GuestError } from "@ts-vmm/guest/artifacts"
 import type { LazyImage, StoredImage } from "@ts-vmm/oci-image"
 import type { ArrivingImage } from "./arriving-image.js"
-import { type BootedGuest, bootGuest } from "./boot.js"
+import { type BootedGuest, bootGuest, type StartPlan } from "./boot.js"
 import { ConsoleLog } from "./console-log.js"
 import {
   Container,
@@ -22,13 +22,15 @@ import { SandboxError } from "./errors.js"
 import { SandboxEmitter, type SandboxExitReason } from "./events.js"
 import { fromGuestError } from "./guest-errors.js"
 import { chooseHypervisor } from "./hypervisor/choose.js"
-import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
-import { fromImageError, imageOf, type OpenedImage, takeImage } from "./images.js"
-import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
-import { defaultPaths, type RuntimePaths } from "./paths.js"
+import type { HypervisorName, Machine } from "./hypervisor/hypervisor.js"
+import { fromImageError } from "./images.js"
+import { checkOptions, type SandboxOptions } from "./options.js"
+import { defaultPaths } from "./paths.js"
+import { findRoot } from "./root/find.js"
+import { arrivingOf, giveRoot, isWritten, rootDefaults, type SandboxRoot } from "./root/root.js"
+import { unmountRoot } from "./root/unmount.js"
 import { answerControl } from "./state/answer-control.js"
-import { type ControlStreams, serveControl } from "./state/control.js"
-import type { ControlRequest } from "./state/control-protocol.js"
+import { type ControlHandler, serveControl } from "./state/control.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
 import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
 
@@ -45,7 +47,7 @@ export interface SandboxTimings {
 }
 
 /**
- * Containers of one image on a Linux kernel of their own. It lives in the process that made it, owns one
+ * Containers of one image, or of one root file system of the host, on a Linux kernel of their own. It lives in the process that made it, owns one
  * private folder, and leaves nothing behind.
  *
  * @example
@@ -60,7 +62,8 @@ export interface SandboxTimings {
 export class Sandbox extends SandboxEmitter {
   readonly id: string
   readonly name: string
-  readonly image: StoredImage | LazyImage
+  /** Undefined where the root is none (`rootfs`). */
+  readonly image: StoredImage | LazyImage | undefined
   readonly hypervisor: HypervisorName
   /** The console's last 64 KiB. */
   readonly console = new ConsoleLog()
@@ -70,6 +73,7 @@ export class Sandbox extends SandboxEmitter {
   readonly #createdAt = Date.now()
   readonly #containers = new Map<string, Container>()
   readonly #ended = deferred<SandboxExitReason>()
+  readonly #root: SandboxRoot
   readonly #arriving: ArrivingImage | undefined
   #volumes: readonly Volume[] = []
   #status: SandboxStatus = "creating"
@@ -77,14 +81,15 @@ export class Sandbox extends SandboxEmitter {
   #machine: Machine | undefined
   #control: Server | undefined
   #main: Promise<Container> | undefined
-  #containerCount = 0
+  /** Of all that were made; the guest has those of ended ones until they are removed. */
+  readonly #containerIds: string[] = []
   #killRequested = false
   #exitCode: number | undefined
 
   private constructor(
     options: SandboxOptions,
     directory: SandboxDirectory,
-    { image, arriving }: OpenedImage,
+    root: SandboxRoot,
     hypervisor: HypervisorName,
   ) {
     super()
@@ -92,9 +97,11 @@ export class Sandbox extends SandboxEmitter {
     this.#directory = directory
     this.id = directory.id
     this.name = directory.name
-    this.image = image
-    this.#arriving = arriving
-    if (arriving) arriving.onError = error => this.#report(fromImageError(error, this.#imageName()))
+    this.#root = root
+    this.image = root.kind === "image" ? root.image : undefined
+    this.#arriving = arrivingOf(root)
+    if (this.#arriving)
+      this.#arriving.onError = error => this.#report(fromImageError(error, this.#rootName()))
     this.hypervisor = hypervisor
   }
 
@@ -111,10 +118,10 @@ export class Sandbox extends SandboxEmitter {
     const hypervisor = await chooseHypervisor(config)
     hypervisor.check(config)
     const paths = options.paths ?? defaultPaths()
-    const image = await imageOf(options, paths.imageDir)
-    const sandbox = await takeImage(image, () => {
+    const root = await findRoot(config.root, options, paths.imageDir)
+    const sandbox = await giveRoot(root, () => {
       const directory = SandboxDirectory.create(paths.stateDir, options.name)
-      return new Sandbox(options, directory, image, hypervisor.name)
+      return new Sandbox(options, directory, root, hypervisor.name)
     })
     sandbox.timings.imageMs = performance.now() - startedAt
     const booting = sandbox.#boot({ config, hypervisor, paths, startedAt })
@@ -154,7 +161,7 @@ export class Sandbox extends SandboxEmitter {
    * @throws SandboxError `command-not-found`, `command-not-executable`, `stopped`, `guest-died`
    */
   async createContainer(options: ContainerOptions = {}): Promise<Container> {
-    const command = resolveCommand(this.image.config, options)
+    const command = resolveCommand(rootDefaults(this.#root), options)
     return this.#startContainer(command, options)
   }
 
@@ -218,6 +225,7 @@ export class Sandbox extends SandboxEmitter {
   async destroy(): Promise<void> {
     this.#killRequested = true
     if (this.#machine) {
+      if (isWritten(this.#root)) await this.#unmountRoot()
       this.#guest?.agent.close()
       await this.#machine.kill()
       await this.#ended.promise
@@ -237,6 +245,11 @@ export class Sandbox extends SandboxEmitter {
     this.#exitCode = exitCode
   }
 
+  async #unmountRoot(): Promise<void> {
+    if (!this.#guest || this.#status !== "running") return
+    await unmountRoot(this.#guest, this.#containerIds).catch(error => this.#report(error))
+  }
+
   async #boot({ config, hypervisor, paths, startedAt }: StartPlan): Promise<void> {
     this.#publish()
     this.#volumes = config.volumes
@@ -245,8 +258,7 @@ export class Sandbox extends SandboxEmitter {
       hypervisor,
       directory: this.#directory.path,
       diskFolder: paths.imageDir,
-      image: this.image,
-      arriving: this.#arriving,
+      root: this.#root,
       config,
       hostname: config.hostname ?? this.id,
       sandboxId: this.id,
@@ -260,9 +272,7 @@ export class Sandbox extends SandboxEmitter {
       },
     })
     this.timings.readyMs = performance.now() - startedAt
-    this.#control = await serveControl(this.#directory.path, (what, streams) =>
-      this.#onControl(what, streams),
-    )
+    this.#control = await serveControl(this.#directory.path, this.#onControl)
     this.#status = "running"
     this.#publish()
     this.#watchMemory(this.#guest.agent)
@@ -340,46 +350,45 @@ export class Sandbox extends SandboxEmitter {
 
   async #startContainer(command: readonly string[], options: ContainerOptions): Promise<Container> {
     const { agent, vsock } = this.#running()
-    this.#containerCount += 1
-    const id = `c${this.#containerCount}`
-    const hostname = options.hostname ?? this.#options.hostname ?? this.id
+    const id = `c${this.#containerIds.length + 1}`
+    this.#containerIds.push(id)
     const host = {
-      ...{ agent, vsock, image: this.image.config, volumes: this.#volumes },
-      ...{ base: this.image.digest, imageDir: (this.#options.paths ?? defaultPaths()).imageDir },
+      ...{ agent, vsock, root: this.#root, volumes: this.#volumes },
+      imageDir: (this.#options.paths ?? defaultPaths()).imageDir,
     }
+    const hostname = options.hostname ?? this.#options.hostname ?? this.id
     const container = await Container.start(host, id, command, hostname, options)
     this.#containers.set(id, container)
-    container.wait().then(
-      () => this.#containers.delete(id),
-      () => this.#containers.delete(id),
-    )
+    const forget = () => this.#containers.delete(id)
+    container.wait().then(forget, forget)
     return container
   }
 
-  #onControl(request: ControlRequest, streams: ControlStreams): Promise<unknown> {
-    return answerControl(request, streams, {
+  readonly #onControl: ControlHandler = (request, streams) =>
+    answerControl(request, streams, {
       name: this.name,
       containers: this.#containers.values(),
       kill: signal => this.kill(signal),
       end: () => void this.destroy().catch(error => this.#report(error)),
     })
-  }
 
   #report(error: unknown): void {
     if (this.listenerCount("error") > 0) this.emit("error", error as Error)
   }
 
-  #imageName(): string {
+  /** How people call the root: as they named it. */
+  #rootName(): string {
     const { image } = this.#options
-    return typeof image === "string" ? image : image.digest
+    if (this.#root.kind !== "image") return this.#root.path
+    return typeof image === "string" ? image : this.#root.image.digest
   }
 
   #publish(): void {
     this.#directory.record({
       id: this.id,
       name: this.name,
-      image: this.#imageName(),
-      imageDigest: this.image.digest,
+      image: this.#rootName(),
+      ...(this.image ? { imageDigest: this.image.digest } : {}),
       command: this.#options.command ?? [],
       hypervisor: this.hypervisor,
       status: this.#status,
@@ -388,13 +397,4 @@ export class Sandbox extends SandboxEmitter {
       ...(this.#exitCode === undefined ? {} : { exitCode: this.#exitCode }),
     })
   }
-}
-
-/** What a start goes by. */
-interface StartPlan {
-  readonly config: SandboxConfig
-  readonly hypervisor: Hypervisor
-  readonly paths: RuntimePaths
-  /** `performance.now()` when `create` was called. */
-  readonly startedAt: number
 }

@@ -33,10 +33,7 @@ os.setxattr(b"attributes", "trusted.x", b"t")
 os.mkdir(b"directory"); os.chmod(b"directory", 0o1777); os.setxattr(b"directory", "user.d", b"d")
 `
 
-/**
- * Debian's minimal system, which mmdebstrap made, as a folder, with more in it; without its 50 largest files, which are
- * half of its bytes. Needs root, for devices and owners.
- */
+/** Debian's minimal system, which mmdebstrap made, as a folder, with more in it. Needs root, for devices and owners. */
 export function makeDebianRoot(root: string): void {
   const image = pythonImage()
   const blob = (digest: string) => join(image, "blobs/sha256", digest.slice(7))
@@ -44,7 +41,6 @@ export function makeDebianRoot(root: string): void {
   const manifest = read(blob(read(join(image, "index.json")).manifests[0].digest))
   mkdirSync(root)
   execFileSync("tar", ["-xpf", blob(manifest.layers[0].digest), "--numeric-owner", "-C", root])
-  execFileSync("find", [root, "-type", "f", "-size", "+400k", "-delete"])
   execFileSync("python3", ["-c", SPECIALS, root])
 }
 
@@ -72,8 +68,35 @@ export async function splitRoot(root: string, count: number, folder: string): Pr
   return layout
 }
 
-function writeTar(mode: "-c" | "-r", tar: string, root: string, paths: readonly string[]): void {
+/**
+ * A folder as one layer, and once more as a second one that only changes modes and owners: what `chmod -R` makes in a
+ * build.
+ *
+ * @returns the image layout
+ */
+export async function changedRoot(root: string, folder: string): Promise<string> {
+  const paths = execFileSync("find", [".", "-print0"], { cwd: root, encoding: "latin1", maxBuffer: 1 << 28 })
+    .split("\0")
+    .filter(Boolean)
+    .sort()
+  const tars = ["base", "changed"].map(name => join(folder, `${name}.tar`)) as [string, string]
+  writeTar("-c", tars[0], root, paths)
+  writeTar("-c", tars[1], root, paths, ["--mode=g+w", "--owner=+1000"])
+  const layout = join(folder, "changed")
+  await packImage(layout, { layers: tars.map(tar => ({ tar: createReadStream(tar) })), compression: "gzip" })
+  for (const tar of tars) rmSync(tar)
+  return layout
+}
+
+function writeTar(
+  mode: "-c" | "-r",
+  tar: string,
+  root: string,
+  paths: readonly string[],
+  more: readonly string[] = [],
+): void {
   const how = [
+    ...more,
     "--format=pax",
     "--xattrs",
     "--xattrs-include=*",

@@ -8,11 +8,14 @@ import {
   type SandboxProcess,
   type SandboxStorage,
 } from "@ts-vmm/runtime"
+import { parseRootfs } from "../arguments.js"
 import { CliError, reportError } from "../exit.js"
 import { LayerSums, startProgress } from "../progress.js"
 
 /** Options of `run` as commander parses them. */
 export interface RunOptions {
+  readonly rootfs?: boolean
+  readonly rootDisk?: boolean
   readonly interactive?: boolean
   readonly tty?: boolean
   readonly rm?: boolean
@@ -93,7 +96,7 @@ function sandboxOptions(
   options: RunOptions,
 ): Parameters<typeof Sandbox.create>[0] {
   return {
-    image,
+    ...rootOf(image, options),
     command,
     paths: defaultPaths(),
     keepRecord: !options.rm,
@@ -116,6 +119,16 @@ function sandboxOptions(
       timeoutMs: options.startTimeout === undefined ? undefined : options.startTimeout * 1000,
     }),
   }
+}
+
+/** What the first argument names. */
+function rootOf(
+  image: string,
+  { rootfs, rootDisk }: RunOptions,
+): Pick<Parameters<typeof Sandbox.create>[0], "image" | "rootfs"> {
+  if (rootfs && rootDisk) throw new CliError("--rootfs and --root-disk exclude each other")
+  if (!rootfs && !rootDisk) return { image }
+  return { rootfs: parseRootfs(rootfs ? "folder" : "disk", image) }
 }
 
 function startContainer(

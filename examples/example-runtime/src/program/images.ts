@@ -1,5 +1,5 @@
 import type { Command } from "commander"
-import { collect, parseOwner, parseTime } from "../arguments.js"
+import { collect, parseDiskSize, parseOwner, parseTime } from "../arguments.js"
 
 /** Images: each command is there twice where docker has it so, `rmi` and `image rm` for instance. */
 export function addImages(program: Command): void {
@@ -13,6 +13,7 @@ export function addImages(program: Command): void {
     addShelf(parent, list, remove)
   }
   addBuild(image)
+  addExport(image)
   addSystem(program)
   addLogin(program)
 }
@@ -122,6 +123,21 @@ function addBuild(image: Command): void {
     .option("--json", "one JSON object")
     .action(async (folder, name, options) =>
       (await import("../commands/images/import.js")).buildRootfs(folder, name, options),
+    )
+}
+
+function addExport(image: Command): void {
+  image
+    .command("export-ext4")
+    .description(
+      "Write an image's files to a disk with an ext4 file system, for run --root-disk or any other machine",
+    )
+    .argument("<image>", "name, id or digest")
+    .requiredOption("-o, --output <file>", "the disk")
+    .option("--size <size>", "of the disk, with k, m, g or t (default: its files and 1 GiB)", parseDiskSize)
+    .option("--json", "one JSON object")
+    .action(async (name, options) =>
+      (await import("../commands/images/export-ext4.js")).exportExt4(name, options),
     )
 }
 

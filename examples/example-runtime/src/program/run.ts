@@ -17,6 +17,11 @@ export function addRun(program: Command): void {
     .passThroughOptions()
     .argument("<image>", "name, id, or oci:DIR, oci-archive:FILE, docker-archive:FILE, rootfs:DIR")
     .argument("[command...]", "instead of the image's command")
+    .option(
+      "--rootfs",
+      "the image is DIR[:O|:rw], a folder of the host, below a writable top or written to itself",
+    )
+    .option("--root-disk", "the image is FILE[:O|:rw], a disk with an ext4 file system, likewise")
     .option("-i, --interactive", "connect stdin")
     .option("-t, --tty", "give the command a terminal")
     .option("--rm", "remove the sandbox's record when it ends")

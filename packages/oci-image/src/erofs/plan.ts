@@ -8,6 +8,7 @@ import {
   NID_UNIT,
 } from "./defs.js"
 import { directorySize } from "./directory.js"
+import type { Extent } from "./extents.js"
 import { encodeXattrs } from "./xattrs.js"
 
 /** Where one inode and its data will stand in the metadata part. */
@@ -20,8 +21,10 @@ export interface PlannedInode {
   /** Bytes of content that the metadata part holds: entries of a directory, text of a symlink. */
   readonly size: number
   readonly xattrSize: number
-  /** Sparse files: how the map behind the inode divides them. */
+  /** Files whose content is not in one piece: how the map behind the inode divides them. */
   readonly chunks: ChunkMap | undefined
+  /** Other files: where their content begins among the blocks of all data parts. */
+  readonly place: number
   /** Byte offset of the inode. */
   at: number
   nlink: number
@@ -41,12 +44,15 @@ export interface Plan {
   readonly blocks: number
 }
 
+/** Says where the content of a file stands, in the order of the file; holes are left out. */
+export type Locate = (file: TreeNode) => readonly Extent[]
+
 /**
  * Decides where everything goes. Inodes stand level by level, those of one directory side by side: what a path
  * walk or a listing needs is close together. Nodes' `slot` must be -1 before and is set.
  */
-export function planMetadata(root: TreeNode): Plan {
-  const inodes = collect(root)
+export function planMetadata(root: TreeNode, locate: Locate): Plan {
+  const inodes = collect(root, locate)
   let at = EROFS_SUPER_OFFSET + EROFS_SUPER_SIZE
   for (const inode of inodes) at = place(inode, at)
   const contentBlock = Math.ceil(at / BLOCK_SIZE)
@@ -68,9 +74,9 @@ export function nidOf(inode: PlannedInode): number {
   return inode.at / NID_UNIT
 }
 
-function collect(root: TreeNode): PlannedInode[] {
+function collect(root: TreeNode, locate: Locate): PlannedInode[] {
   const inodes: PlannedInode[] = []
-  add(inodes, root, root)
+  add(inodes, root, root, locate)
   for (let i = 0; i < inodes.length; i++) {
     const directory = inodes[i] as PlannedInode
     for (const name of directory.names ?? []) {
@@ -78,14 +84,14 @@ function collect(root: TreeNode): PlannedInode[] {
       if (!child) continue
       const known = inodes[child.slot]
       if (known) known.nlink++
-      else add(inodes, child, directory.node)
+      else add(inodes, child, directory.node, locate)
       if (child.kind === "directory") directory.nlink++
     }
   }
   return inodes
 }
 
-function add(inodes: PlannedInode[], node: TreeNode, parent: TreeNode): void {
+function add(inodes: PlannedInode[], node: TreeNode, parent: TreeNode, locate: Locate): void {
   node.slot = inodes.length
   const names = node.kind === "directory" ? [...sortedNames(node), ".", ".."].sort() : undefined
   inodes.push({
@@ -94,12 +100,22 @@ function add(inodes: PlannedInode[], node: TreeNode, parent: TreeNode): void {
     names,
     size: names ? directorySize(names) : node.kind === "symlink" ? node.target.length : 0,
     xattrSize: node.xattrs ? encodeXattrs(node.xattrs).length : 0,
-    chunks: node.runs && chunkMap(node.size, node.runs),
+    ...contentOf(node, locate),
     at: 0,
     nlink: names ? 2 : 1,
     inline: false,
     block: 0,
   })
+}
+
+function contentOf(node: TreeNode, locate: Locate): Pick<PlannedInode, "chunks" | "place"> {
+  if (node.kind !== "file" || node.size === 0) return { chunks: undefined, place: 0 }
+  const extents = locate(node)
+  const [first] = extents
+  const isWhole = extents.length === 1 && first?.count === Math.ceil(node.size / BLOCK_SIZE)
+  return isWhole
+    ? { chunks: undefined, place: first.block }
+    : { chunks: chunkMap(node.size, extents), place: 0 }
 }
 
 /**

@@ -22,6 +22,7 @@ import {
   SUPER,
 } from "./defs.js"
 import { encodeDirectory } from "./directory.js"
+import { type Extent, PartBlocks } from "./extents.js"
 import { nidOf, type Plan, type PlannedInode, planMetadata } from "./plan.js"
 import { encodeXattrs, xattrCount } from "./xattrs.js"
 
@@ -31,6 +32,8 @@ export interface MetadataInput {
   readonly root: TreeNode
   /** Bytes of the data parts in the order of files' `part`; each a multiple of 4096. */
   readonly partSizes: readonly number[]
+  /** Where the content of a file stands that is not, or not all, in the part of its own layer. */
+  readonly shared?: (file: TreeNode) => readonly Extent[] | undefined
   /** 16 bytes that identify the file system. */
   readonly uuid: Buffer
 }
@@ -47,23 +50,16 @@ export interface MetadataInput {
  * @returns pieces that make up the part, one after the other, in all a multiple of 4096 bytes
  */
 export function* writeMetadata(input: MetadataInput): Generator<Buffer> {
-  const plan = planMetadata(input.root)
-  const partBlocks = partOffsets(plan.blocks, input.partSizes)
-  const superblock = encodeSuperblock(plan, partBlocks.at(-1) as number, input.uuid)
-  const writer = new InodeWriter(plan, partBlocks)
+  const parts = new PartBlocks(input.partSizes)
+  const plan = planMetadata(input.root, file => input.shared?.(file) ?? parts.extentsOf(file))
+  const superblock = encodeSuperblock(plan, plan.blocks + parts.total, input.uuid)
+  const writer = new InodeWriter(plan)
   let first = true
   for (const piece of writer.pieces()) {
     if (first) sealSuperblock(piece, superblock)
     first = false
     yield piece
   }
-}
-
-/** The first block of every part on the disk, and the end. */
-function partOffsets(start: number, sizes: readonly number[]): number[] {
-  const offsets = [start]
-  for (const size of sizes) offsets.push((offsets.at(-1) as number) + size / BLOCK_SIZE)
-  return offsets
 }
 
 function encodeSuperblock(plan: Plan, blocks: number, uuid: Buffer): Buffer {
@@ -92,14 +88,12 @@ const PIECE = 256 * BLOCK_SIZE
 
 class InodeWriter {
   readonly #plan: Plan
-  readonly #partBlocks: readonly number[]
   #piece = Buffer.alloc(0)
   /** Byte offset of the current piece in the part. */
   #base = 0
 
-  constructor(plan: Plan, partBlocks: readonly number[]) {
+  constructor(plan: Plan) {
     this.#plan = plan
-    this.#partBlocks = partBlocks
   }
 
   *pieces(): Generator<Buffer> {
@@ -166,11 +160,7 @@ class InodeWriter {
 
   #tail(inode: PlannedInode): Buffer {
     if (inode.inline) return this.#content(inode).subarray(outsideBytes(inode))
-    return inode.chunks ? encodeChunkMap(inode.chunks, this.#fileBlock(inode.node)) : Buffer.alloc(0)
-  }
-
-  #fileBlock(node: TreeNode): number {
-    return (this.#partBlocks[node.part] as number) + node.block
+    return inode.chunks ? encodeChunkMap(inode.chunks, this.#plan.blocks) : Buffer.alloc(0)
   }
 
   #unionField(inode: PlannedInode): number {
@@ -181,7 +171,8 @@ class InodeWriter {
         return encodeDevice(node.major, node.minor)
       case "file":
         if (inode.chunks) return chunkFormat(inode.chunks)
-        return node.size === 0 ? 0 : this.#fileBlock(node)
+        // The data parts stand behind this one.
+        return node.size === 0 ? 0 : this.#plan.blocks + inode.place
       default:
         return outsideBytes(inode) > 0 ? inode.block : 0
     }

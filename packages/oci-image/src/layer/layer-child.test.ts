@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process"
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs"
 import { open } from "node:fs/promises"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -8,6 +8,7 @@ import { digestOf } from "../digest.js"
 import { isImageError } from "../errors.js"
 import { DEFAULT_LIMITS } from "../limits.js"
 import { VerifiedBlob } from "../sources/blob.js"
+import { childrenOf } from "../test-support/children.js"
 import { codeOf, plainLayer, TestLayout, tarOf, temporaryFolder } from "../test-support/images.js"
 import { PartMaker } from "../test-support/layers.js"
 import { readLayerApart } from "./read-layer-apart.js"
@@ -53,22 +54,7 @@ async function withScript(
   } finally {
     await data.close()
     await index.close()
-    expect(children()).toEqual([])
-  }
-}
-
-/** Processes that this one started and that are still there. */
-function children(): string[] {
-  return readdirSync("/proc/self/task").flatMap(thread =>
-    readFileSync(`/proc/self/task/${thread}/children`, "latin1").split(" ").filter(isLayerProcess),
-  )
-}
-
-function isLayerProcess(pid: string): boolean {
-  try {
-    return pid !== "" && readFileSync(`/proc/${pid}/cmdline`, "latin1").includes("--allow-fs-read")
-  } catch {
-    return false // Another one, that has ended since.
+    expect(childrenOf(process.pid, "--allow-fs-read")).toEqual([])
   }
 }
 

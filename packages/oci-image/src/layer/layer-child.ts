@@ -6,9 +6,10 @@ import type { Readable, Writable } from "node:stream"
 import { fileURLToPath } from "node:url"
 import { ImageError, printable } from "../errors.js"
 import { type LayerResult, parseResult, RESULT_MAX } from "./layer-result.js"
-import { type LayerPatience, type LayerTask, MEMORY_FILE, RESULT_FD } from "./layer-task.js"
+import { type LayerOrder, type LayerPatience, MEMORY_FILE, RESULT_FD } from "./layer-task.js"
 
 const STDERR_MAX = 2048
+const NEWLINE = 0x0a
 /** Young objects of the reader die at once: more room for them only costs memory. */
 const SEMI_SPACE_MIB = 4
 const PERMISSION = process.allowedNodeEnvironmentFlags.has("--permission")
@@ -17,12 +18,10 @@ const PERMISSION = process.allowedNodeEnvironmentFlags.has("--permission")
 
 /** How a {@link LayerChild} is started. */
 export interface LayerChildOptions {
-  readonly task: LayerTask
-  /** Descriptors that the task works with. */
+  /** Descriptors that its orders work with. */
   readonly files: readonly [number, number]
   /** MiB of JavaScript heap. */
   readonly heap: number
-  readonly patience: LayerPatience
   readonly signal: AbortSignal | undefined
   /** The script to run; default is this package's. */
   readonly entry?: string | undefined
@@ -35,25 +34,27 @@ interface Pipes {
 }
 
 /**
- * One process that reads one layer, seen from outside. It has no environment, and by Node's permission model no
- * files but its own code, no children and no workers; what it needs it inherits open. It is killed when it
- * makes others wait for too long, and at disposal.
+ * One process that reads layers, seen from outside: `begin`, `write` until the layer is complete, then `finish`, or
+ * `answer` when another layer follows. It has no environment, and by Node's permission model no files but its own code,
+ * no children and no workers; what it needs it inherits open. It is killed when it makes others wait for too long, and
+ * at disposal.
  */
 export class LayerChild implements AsyncDisposable {
   readonly #process: ChildProcess
-  readonly #patience: LayerPatience
   readonly #signal: AbortSignal | undefined
   readonly #closed: Promise<void>
   readonly #abort = () => this.#kill()
   #isClosed = false
+  #patience: LayerPatience = { stall: 0, total: 0 }
   #waited = 0
   #result: Buffer = Buffer.alloc(0)
+  /** Called when a line of the result is there. */
+  #answered: () => void = () => undefined
   #stderr = ""
   #failure: ImageError | undefined
 
   /** @throws ImageError `layer-process` when it cannot be started; the signal's reason */
   constructor(options: LayerChildOptions) {
-    this.#patience = options.patience
     this.#signal = options.signal
     options.signal?.throwIfAborted()
     this.#process = start(options)
@@ -86,9 +87,22 @@ export class LayerChild implements AsyncDisposable {
       if (this.#stderr.length < STDERR_MAX) this.#stderr += bytes.toString("latin1", 0, STDERR_MAX)
     })
     result?.on("data", (bytes: Buffer) => {
-      if (this.#result.length <= RESULT_MAX) this.#result = Buffer.concat([this.#result, bytes])
-      else this.#fail("gave a result that is too long")
+      if (this.#result.length > RESULT_MAX) this.#fail("gave a result that is too long")
+      else this.#result = Buffer.concat([this.#result, bytes])
+      if (bytes.includes(NEWLINE)) this.#answered()
     })
+  }
+
+  /**
+   * Says which layer comes next.
+   *
+   * @param patience - how long the process may make others wait until it is done with it
+   * @throws ImageError `layer-process` when it takes too long; the signal's reason
+   */
+  async begin(order: LayerOrder, patience: LayerPatience): Promise<void> {
+    this.#patience = patience
+    this.#waited = 0
+    await this.write(Buffer.from(`${JSON.stringify(order)}\n`))
   }
 
   /**
@@ -106,7 +120,23 @@ export class LayerChild implements AsyncDisposable {
   }
 
   /**
-   * Says that the layer is complete, and waits for what the process makes of it.
+   * Waits for what the process makes of a layer, when it may get another one.
+   *
+   * @throws ImageError `layer-process` when it dies, takes too long, or talks nonsense; the signal's reason
+   */
+  async answer(): Promise<LayerResult> {
+    const answered = new Promise<void>(resolve => {
+      this.#answered = resolve
+    })
+    if (!this.#result.includes(NEWLINE)) await this.#wait(Promise.race([answered, this.#closed]))
+    if (this.#isClosed || this.#failure) return this.finish()
+    const result = this.#result
+    this.#result = Buffer.alloc(0)
+    return parseResult(result)
+  }
+
+  /**
+   * Says that no other layer comes, and waits for what the process makes of the last one.
    *
    * @throws ImageError `layer-process` when it dies, takes too long, or talks nonsense; the signal's reason
    */
@@ -163,7 +193,7 @@ export class LayerChild implements AsyncDisposable {
 }
 
 function start(options: LayerChildOptions): ChildProcess {
-  const { task, files, heap, entry = layerProcessEntry() } = options
+  const { files, heap, entry = layerProcessEntry() } = options
   if (!/^node/.test(basename(process.execPath))) {
     throw processError("layers are read in a process of their own, which needs Node", {
       execPath: process.execPath,
@@ -178,7 +208,7 @@ function start(options: LayerChildOptions): ChildProcess {
     "--no-warnings",
   ]
   try {
-    return spawn(process.execPath, [...flags, entry, JSON.stringify(task)], {
+    return spawn(process.execPath, [...flags, entry], {
       cwd: "/",
       env: {},
       // Not in the terminal's group: the key that interrupts reaches it through its caller only.

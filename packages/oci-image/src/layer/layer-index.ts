@@ -1,27 +1,30 @@
 import { createHash } from "node:crypto"
-import { type Digest, digestHex } from "../digest.js"
 import { BLOCK_SIZE } from "../erofs/defs.js"
 import { ByteReader, ByteWriter } from "./bytes.js"
+import { type Contents, readContents, writeContents } from "./contents.js"
 import { checkName, checkNode, corrupt, MAX_DEPTH } from "./index-checks.js"
+import {
+  CHECKSUM_SIZE,
+  decodeLayerHeader,
+  encodeLayerHeader,
+  type LayerHeader,
+  layerHeaderSize,
+} from "./layer-header.js"
 import { type NodeKind, sortedNames, TreeNode } from "./tree.js"
 
 /**
  * The index of a data part: the layer's tree, as compact binary. Little endian.
  *
  * ```
- * header   magic[8] diffId[32] dataSize:f64
+ * header   see LayerHeader
  * record   depth:u16 kind:u8 flags:u8 nameLength:u8 name  then by kind:
  *            sameAs      number:u32 (of an earlier record that is no directory)
  *            others      mode:u16 uid:u32 gid:u32 mtime:f64 nsec:u32 [xattrs] and
  *              directory [whiteouts]    file  size:f64 block:u32 [runs]    device  major:u32 minor:u32    symlink, link  length:u16 text
+ * contents words:u32, then see Contents
  * trailer  records:u32 sha256[32] of everything before
  * ```
  */
-const MAGIC = "TSVMLYR2"
-const DATA_SIZE_OFFSET = 8 + 32
-/** Bytes at the start of an index that {@link layerDataSize} needs. */
-export const LAYER_INDEX_HEADER_SIZE = DATA_SIZE_OFFSET + 8
-const CHECKSUM_SIZE = 32
 const COUNT_SIZE = 4
 const KINDS: readonly (NodeKind | "same")[] = [
   "directory",
@@ -42,11 +45,15 @@ const FLAG_RUNS = 16
 const FLAGS = 31
 
 /** A layer as it is stored: its tree, and what the tree's blocks point into. */
-export interface LayerIndex {
-  readonly diffId: Digest
-  /** Bytes of the data part: a multiple of 4096. */
-  readonly dataSize: number
+export interface LayerIndex extends LayerHeader {
   readonly root: TreeNode
+  readonly contents: Contents
+}
+
+/** What a process that reads layers says of one. */
+export type ReadLayerIndex = Omit<LayerIndex, "readAfter" | "contents"> & {
+  /** Default: nothing that could be shared with other layers. */
+  readonly contents?: Contents
 }
 
 /**
@@ -54,30 +61,25 @@ export interface LayerIndex {
  *
  * @param sink - takes the next bytes, which are only valid during the call
  */
-export function writeLayerIndex(index: LayerIndex, sink: (bytes: Buffer) => void): void {
+export function writeLayerIndex(index: ReadLayerIndex, sink: (bytes: Buffer) => void): void {
   const hash = createHash("sha256")
   const out = new ByteWriter(bytes => {
     hash.update(bytes)
     sink(bytes)
   })
-  out.text(MAGIC)
-  out.bytes(Buffer.from(digestHex(index.diffId), "hex"))
-  out.f64(index.dataSize)
-  out.u32(new RecordEncoder(out).encode(index.root))
+  out.bytes(encodeLayerHeader(index))
+  const records = new RecordEncoder(out).encode(index.root)
+  writeContents(out, index.contents ?? new Uint32Array())
+  out.u32(records)
   out.flush()
   sink(hash.digest())
 }
 
 /** Encodes an index in memory. */
-export function encodeLayerIndex(index: LayerIndex): Buffer {
+export function encodeLayerIndex(index: ReadLayerIndex): Buffer {
   const pieces: Buffer[] = []
   writeLayerIndex(index, bytes => pieces.push(Buffer.from(bytes)))
   return Buffer.concat(pieces)
-}
-
-/** The size of the data part, out of the first bytes of its index; -1 when they are not an index. */
-export function layerDataSize(header: Buffer): number {
-  return header.toString("latin1", 0, MAGIC.length) === MAGIC ? header.readDoubleLE(DATA_SIZE_OFFSET) : -1
 }
 
 /**
@@ -88,21 +90,21 @@ export function layerDataSize(header: Buffer): number {
  * @throws ImageError `index-corrupt`
  */
 export function decodeLayerIndex(bytes: Buffer, maxRecords = Number.POSITIVE_INFINITY): LayerIndex {
+  const header = decodeLayerHeader(bytes)
   const end = bytes.length - CHECKSUM_SIZE
   const recordsEnd = end - COUNT_SIZE
-  if (recordsEnd < LAYER_INDEX_HEADER_SIZE || bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
-    throw corrupt("not a layer index")
+  if (recordsEnd < layerHeaderSize(header)) throw corrupt("too short")
   const checksum = createHash("sha256").update(bytes.subarray(0, end)).digest()
   if (!checksum.equals(bytes.subarray(end))) throw corrupt("wrong checksum")
   const records = bytes.readUInt32LE(recordsEnd)
   if (records > maxRecords) throw corrupt("too many records")
-  const input = new ByteReader(bytes.subarray(0, recordsEnd), MAGIC.length)
+  const input = new ByteReader(bytes.subarray(0, recordsEnd), layerHeaderSize(header))
   try {
-    const diffId: Digest = `sha256:${input.bytes(32).toString("hex")}`
-    const dataSize = input.f64()
-    if (!Number.isSafeInteger(dataSize) || dataSize < 0 || dataSize % BLOCK_SIZE !== 0)
-      throw corrupt("wrong size of data")
-    return { diffId, dataSize, root: decodeRecords(input, records, dataSize / BLOCK_SIZE) }
+    const blocks = header.dataSize / BLOCK_SIZE
+    const root = decodeRecords(input, records, blocks)
+    const contents = readContents(input, blocks)
+    if (input.left !== 0) throw corrupt("more than its records")
+    return { ...header, root, contents }
   } catch (error) {
     if (error instanceof RangeError) throw corrupt(error.message)
     throw error
@@ -228,7 +230,7 @@ function decodeRecords(input: ByteReader, records: number, blocks: number): Tree
     if (node.kind === "directory") open.push(node)
     else if (kind !== SAME) numbered.push(node)
   }
-  if (!open[0] || input.left !== 0) throw corrupt("wrong number of records")
+  if (!open[0]) throw corrupt("wrong number of records")
   return open[0]
 }
 

@@ -1,65 +1,40 @@
 /**
- * The process that reads one layer: what is hostile is decoded here, where there is nothing to reach. It is
+ * The process that reads layers: what is hostile is decoded here, where there is nothing to reach. It is
  * started by `LayerChild` with Node's permission model on, without environment, in `/`.
  *
  * | descriptor | |
  * | --- | --- |
- * | 0 | the compressed layer comes in; for its spans, its index |
- * | 3, 4 | files for the data part and the index; for its spans, the blob and a file for them |
- * | 5 | one line of JSON goes out |
+ * | 0 | a line of JSON comes in, then the compressed layer, or its index to find its spans; then perhaps more of them |
+ * | 3, 4 | empty files for the data part and the index; for its spans, the blob and a file for them |
+ * | 5 | one line of JSON for each goes out |
+ *
+ * It ends with its input, and with the first layer that is refused.
  *
  * @packageDocumentation
  */
 
 import { readFileSync, writeSync } from "node:fs"
-import type { Readable } from "node:stream"
 import { ioError } from "../errors.js"
 import { findSpans } from "../lazy/find-spans.js"
 import { encodeSpanIndex } from "../lazy/span-index.js"
-import { decodeLayerIndex, type LayerIndex, writeLayerIndex } from "./layer-index.js"
+import { decodeLayerIndex, type ReadLayerIndex, writeLayerIndex } from "./layer-index.js"
 import { encodeResult } from "./layer-result.js"
 import { BLOB_FD, DATA_FD, INDEX_FD, type LayerTask, MEMORY_FILE, RESULT_FD, SPANS_FD } from "./layer-task.js"
+import { OrderStream } from "./order-stream.js"
 import { DescriptorFile } from "./part-file.js"
 import { PartWriter } from "./part-writer.js"
 import { type LayerInput, readLayer } from "./read-layer.js"
 
-class StreamInput implements LayerInput {
-  readonly #stream: Readable
-  readonly #chunks: AsyncIterator<Buffer>
-  bytesRead = 0
-
-  constructor(stream: Readable) {
-    this.#stream = stream
-    this.#chunks = stream[Symbol.asyncIterator]()
-  }
-
-  async next(): Promise<Buffer | undefined> {
-    const { done, value } = await this.#chunks.next()
-    if (done) return undefined
-    this.bytesRead += value.length
-    return value
-  }
-
-  async drain(): Promise<void> {
-    while (await this.next());
-  }
-
-  async close(): Promise<void> {
-    this.#stream.destroy()
-  }
-}
-
-async function makePart({ compression, limits }: LayerTask): Promise<void> {
+async function makePart({ compression, limits }: LayerTask, blob: LayerInput): Promise<void> {
   const part = new PartWriter(new DescriptorFile(DATA_FD))
-  const blob = new StreamInput(process.stdin)
-  const { diffId, root } = await readLayer({ blob, compression, part, limits })
-  writeIndex({ diffId, dataSize: part.size, root })
+  const read = await readLayer({ blob, compression, part, limits })
+  writeIndex({ ...read, dataSize: part.size })
 }
 
 /** Writes nothing when there is nothing to find. */
-async function writeSpans(task: LayerTask): Promise<void> {
+async function writeSpans(task: LayerTask, input: LayerInput): Promise<void> {
   const pieces: Buffer[] = []
-  for await (const chunk of process.stdin) pieces.push(chunk)
+  for (let chunk = await input.next(); chunk; chunk = await input.next()) pieces.push(chunk)
   const found = await findSpans(BLOB_FD, decodeLayerIndex(Buffer.concat(pieces)), task)
   if (!found) return
   // Of the data part, which only the caller has.
@@ -71,7 +46,7 @@ async function writeSpans(task: LayerTask): Promise<void> {
   }
 }
 
-function writeIndex(index: LayerIndex): void {
+function writeIndex(index: ReadLayerIndex): void {
   const file = new DescriptorFile(INDEX_FD)
   let position = 0
   try {
@@ -100,9 +75,16 @@ function memoryStatus(): string {
 
 function report(error?: unknown): void {
   writeSync(RESULT_FD, encodeResult(peakMemory(), error))
-  process.exit()
 }
 
-const task = JSON.parse(process.argv[2] as string) as LayerTask
-const work = task.purpose === "spans" ? writeSpans : makePart
-work(task).then(() => report(), report)
+async function work(orders: OrderStream): Promise<void> {
+  for (let order = await orders.next(); order; order = await orders.next()) {
+    const { task, input } = order
+    await (task.purpose === "spans" ? writeSpans(task, input) : makePart(task, input))
+    report()
+  }
+}
+
+work(new OrderStream(process.stdin))
+  .catch(report)
+  .then(() => process.exit())

@@ -1,12 +1,18 @@
 import type { ImageLimits } from "../limits.js"
 import type { Compression } from "../spec/media-types.js"
 
-/** What the process that reads a layer is told, as JSON in its first argument. */
+/** What is to be done with a layer. */
 export interface LayerTask {
   /** Make a layer's data part and index (the default), or find where that part's content lies in the blob. */
   readonly purpose?: "part" | "spans"
   readonly compression: Compression
   readonly limits: ImageLimits
+}
+
+/** What the process that reads layers is told: a line of JSON on its standard input, behind which the bytes follow. */
+export interface LayerOrder extends LayerTask {
+  /** How many bytes follow: the compressed layer; to find spans, its index. */
+  readonly size: number
 }
 
 /** Descriptors of the process: files for the data part and the index, and where its result goes. */

@@ -299,9 +299,9 @@ async function outcomeOf(maker: PartMaker, layer: LayerBlob): Promise<string> {
 }
 
 /** A store, and beside it a folder that nothing may touch, with links that lead from the one to the other. */
-async function guardedStore(): Promise<{ maker: PartMaker; expectUntouched(): void }> {
+async function guardedStore(inSeries = false): Promise<{ maker: PartMaker; expectUntouched(): void }> {
   const folder = temporaryFolder()
-  const maker = await PartMaker.open(join(folder, "store"))
+  const maker = await PartMaker.open(join(folder, "store"), inSeries)
   const guard = join(folder, "guard")
   mkdirSync(guard)
   writeFileSync(join(guard, "file"), "guarded", { mode: 0o600 })
@@ -320,9 +320,13 @@ describe("malicious layers have one outcome, and it is inside the store", () => 
   })
 })
 
-describe("bombs take bounded memory", () => {
+describe.each([
+  ["of a process of their own", false],
+  ["of the process that read another layer before", true],
+])("bombs take bounded memory %s", (_whose, inSeries) => {
   test.each(bombs)("%s", async (_name, make, outcome) => {
-    const { maker, expectUntouched } = await guardedStore()
+    const { maker, expectUntouched } = await guardedStore(inSeries)
+    await using _ = maker
     const { peak: baseline } = await maker.make(files(file("a", "x")))
     const layer = make()
     const before = process.memoryUsage().rss

@@ -1,5 +1,4 @@
-import { createHash, type Hash } from "node:crypto"
-import { BLOCK_SIZE } from "../erofs/defs.js"
+import { ContentsWriter } from "./contents.js"
 import type { LayerTree } from "./layer-tree.js"
 import type { PartWriter } from "./part-writer.js"
 import { SparseWriter } from "./sparse-writer.js"
@@ -15,8 +14,8 @@ export class PartFiller implements TarHandler {
   readonly #part: PartWriter
   /** First block of every content, by its hash. */
   readonly #known = new Map<string, number>()
+  readonly contents = new ContentsWriter()
   #node: TreeNode | undefined
-  #hash: Hash | undefined
   #sparse: SparseWriter | undefined
 
   constructor(tree: LayerTree, part: PartWriter) {
@@ -30,14 +29,16 @@ export class PartFiller implements TarHandler {
     node.block = this.#part.block
     this.#node = node
     if (entry.sparse) this.#sparse = new SparseWriter(this.#part, entry.sparse)
-    else if (entry.size >= BLOCK_SIZE) this.#hash = createHash("sha256")
+    else this.contents.begin(node.block, entry.size)
   }
 
   data(bytes: Buffer): void {
     if (!this.#node) return
-    this.#hash?.update(bytes)
     if (this.#sparse) this.#sparse.append(bytes)
-    else this.#part.append(bytes)
+    else {
+      this.contents.append(bytes)
+      this.#part.append(bytes)
+    }
   }
 
   entryEnd(): void {
@@ -45,17 +46,19 @@ export class PartFiller implements TarHandler {
     if (!node) return
     this.#part.pad()
     if (this.#sparse) node.runs = this.#sparse.runs(node.size)
-    if (this.#hash) this.#share(node, this.#hash.digest("binary"))
-    this.#node = this.#hash = this.#sparse = undefined
+    else this.#share(node, this.contents.end())
+    this.#node = this.#sparse = undefined
   }
 
-  #share(node: TreeNode, hash: string): void {
+  #share(node: TreeNode, hash: string | undefined): void {
+    if (hash === undefined) return
     const first = this.#known.get(hash)
     if (first === undefined) {
       this.#known.set(hash, node.block)
       return
     }
     this.#part.rewind(node.block)
+    this.contents.drop()
     node.block = first
   }
 }

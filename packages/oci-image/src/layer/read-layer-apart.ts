@@ -2,6 +2,7 @@ import type { FileHandle } from "node:fs/promises"
 import { ImageError, isImageError } from "../errors.js"
 import type { VerifiedBlob } from "../sources/blob.js"
 import { LayerChild } from "./layer-child.js"
+import type { LayerResult } from "./layer-result.js"
 import { heapFor, type LayerPatience, type LayerTask, limitsFor, patienceFor } from "./layer-task.js"
 
 /** What reading a layer in a process of its own needs. */
@@ -31,21 +32,43 @@ export interface ReadLayerApartOptions {
  * that is both malformed and not the one it claims to be is reported as the latter.
  */
 export async function readLayerApart(options: ReadLayerApartOptions): Promise<void> {
-  const { blob, size, task, data, index, signal, entry, patience = patienceFor(size) } = options
+  const { size, task, data, index, signal, entry } = options
+  const start = () =>
+    new LayerChild({ files: [data.fd, index.fd], heap: heapFor(task.limits, size), signal, entry })
+  await proven(options.blob, async () => {
+    await using child = start()
+    await readBy(child, options, () => child.finish())
+  })
+}
+
+/**
+ * Has a process that was started read one layer.
+ *
+ * @param result - waits for what it makes of it
+ * @throws ImageError as {@link readLayerApart} does
+ */
+export async function readBy(
+  child: LayerChild,
+  options: Omit<ReadLayerApartOptions, "data" | "index">,
+  result: () => Promise<LayerResult>,
+): Promise<void> {
+  const { size, task, patience = patienceFor(size) } = options
+  await child.begin({ ...task, limits: limitsFor(task.limits, size), size }, patience)
+  const complete = await feed(options, child)
+  const { error, peak } = await result()
+  options.onPeakMemory?.(peak)
+  if (error) throw error
+  if (!complete) throw new ImageError("layer-process", "layer was read before all of it was there")
+}
+
+/**
+ * Reads a blob and closes it. When that fails, a blob that is not the one it claims to be is blamed first.
+ *
+ * @throws what `read` throws, or what reading the rest of the blob does
+ */
+export async function proven(blob: VerifiedBlob, read: () => Promise<void>): Promise<void> {
   try {
-    await using child = new LayerChild({
-      task: { ...task, limits: limitsFor(task.limits, size) },
-      files: [data.fd, index.fd],
-      heap: heapFor(task.limits, size),
-      patience,
-      signal,
-      entry,
-    })
-    const complete = await feed(options, child)
-    const { error, peak } = await child.finish()
-    options.onPeakMemory?.(peak)
-    if (error) throw error
-    if (!complete) throw new ImageError("layer-process", "layer was read before all of it was there")
+    await read()
   } catch (error) {
     if (isFormatError(error)) await blameDigestFirst(blob, error)
     throw error
@@ -55,7 +78,10 @@ export async function readLayerApart(options: ReadLayerApartOptions): Promise<vo
 }
 
 /** @returns whether the process took all of the blob */
-async function feed({ blob, tee }: ReadLayerApartOptions, child: LayerChild): Promise<boolean> {
+async function feed(
+  { blob, tee }: Pick<ReadLayerApartOptions, "blob" | "tee">,
+  child: LayerChild,
+): Promise<boolean> {
   for (let chunk = await blob.next(); chunk; chunk = await blob.next()) {
     await tee?.(chunk)
     if (!(await child.write(chunk))) return false

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto"
 import { type Digest, finishDigest } from "../digest.js"
 import type { ImageLimits } from "../limits.js"
 import type { Compression } from "../spec/media-types.js"
+import type { Contents } from "./contents.js"
 import { type CompressedInput, decompress } from "./decompress.js"
 import { LayerTree } from "./layer-tree.js"
 import { PartFiller } from "./part-filler.js"
@@ -31,6 +32,7 @@ export interface ReadLayer {
   /** Digest of the tar stream. */
   readonly diffId: Digest
   readonly root: TreeNode
+  readonly contents: Contents
 }
 
 /**
@@ -42,7 +44,8 @@ export interface ReadLayer {
 export async function readLayer({ blob, compression, part, limits }: ReadLayerOptions): Promise<ReadLayer> {
   const hash = createHash("sha256")
   const tree = new LayerTree(limits)
-  const tar = new TarReader(new PartFiller(tree, part), limits, { sparse: true })
+  const filler = new PartFiller(tree, part)
+  const tar = new TarReader(filler, limits, { sparse: true })
   try {
     for await (const chunk of decompress(blob, compression, limits)) {
       hash.update(chunk)
@@ -52,7 +55,7 @@ export async function readLayer({ blob, compression, part, limits }: ReadLayerOp
     await blob.drain()
     tar.end()
     await part.finish()
-    return { diffId: finishDigest(hash), root: tree.root }
+    return { diffId: finishDigest(hash), root: tree.root, contents: filler.contents.finish() }
   } finally {
     await blob.close()
   }

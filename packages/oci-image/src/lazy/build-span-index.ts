@@ -45,12 +45,12 @@ export async function buildSpanIndex(layer: WholeLayer, scratch: FileHandle): Pr
 async function findSpansApart(layer: WholeLayer, blobSize: number, scratch: FileHandle): Promise<void> {
   const { compression, limits } = layer
   await using child = new LayerChild({
-    task: { purpose: "spans", compression, limits: limitsFor(limits, blobSize) },
     files: [layer.blob.fd, scratch.fd],
     heap: heapFor(limits, blobSize),
-    patience: patienceFor(blobSize),
     signal: undefined,
   })
+  const task = { purpose: "spans", compression, limits: limitsFor(limits, blobSize) } as const
+  await child.begin({ ...task, size: layer.index.length }, patienceFor(blobSize))
   await child.write(layer.index)
   const { error } = await child.finish()
   if (error) throw error

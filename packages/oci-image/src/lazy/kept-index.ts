@@ -7,7 +7,7 @@ import { checkLimit, type ImageLimits } from "../limits.js"
 import type { LayerDescriptor } from "../spec/manifest.js"
 import { exists } from "../store/context.js"
 import { type StoreFolder, writeSynced } from "../store/folder.js"
-import { readPartIndex } from "../store/make-part.js"
+import { readPartIndex } from "../store/parts.js"
 import { buildSpanIndex, type WholeLayer } from "./build-span-index.js"
 import { decodeSpanIndex, encodeSpanIndex, type SpanIndex } from "./span-index.js"
 

@@ -3,14 +3,15 @@ import { type FileHandle, mkdir, open, readFile, rename, rm } from "node:fs/prom
 import { join } from "node:path"
 import { checkDigest, type Digest, digestHex, finishDigest } from "../digest.js"
 import { ioError } from "../errors.js"
+import { isPartOf } from "../layer/layer-header.js"
 import { readRange } from "../sources/beneath.js"
 import type { BlobSource } from "../sources/blob.js"
 import type { FoundImage } from "../sources/source.js"
 import type { ConfigDocument, ImageConfig } from "../spec/config.js"
 import type { StoreContext } from "../store/context.js"
 import { writeSynced } from "../store/folder.js"
-import { mergeImage } from "../store/make-image.js"
-import { isPartWhole, readPartIndex } from "../store/make-part.js"
+import { mergeImage, metadataPieces } from "../store/make-image.js"
+import { partHeader, readPartIndex } from "../store/parts.js"
 import { type KeptIndex, keepStart, readKeptIndex } from "./kept-index.js"
 import { LazyPart } from "./lazy-part.js"
 import { restingFetch } from "./resting-fetch.js"
@@ -82,14 +83,15 @@ export class LazyImage implements AsyncDisposable {
     const opened: LazyLayer[] = []
     try {
       await mkdir(temporary, { mode: 0o700 })
-      const { parts, pieces } = await mergeImage(image, document, context.limits, (digest, diffId) => {
+      const merged = await mergeImage(image, document, context.limits, (digest, diffId) => {
         const known = kept.get(digest)
         return known ? Promise.resolve(known.layer) : readPartIndex(context.folder, digest, diffId)
       })
-      await writeSynced(join(temporary, "metadata"), pieces)
+      // Content that is not there cannot be compared: nothing is shared until the image is loaded.
+      await writeSynced(join(temporary, "metadata"), metadataPieces(image, merged))
       for (const [digest, known] of kept)
         opened.push(await openLayer(context, temporary, digest, known, image))
-      const disk = await diskOf(context, temporary, parts, opened)
+      const disk = await diskOf(context, temporary, merged.parts, opened)
       return new LazyImage(context, image, document, { temporary, layers: opened, disk })
     } catch (error) {
       for (const { file, blob } of opened) await Promise.all([file.close(), blob?.close()])
@@ -169,10 +171,13 @@ async function keptLayers(
   { diffIds }: ConfigDocument,
 ): Promise<Map<Digest, KeptIndex> | undefined> {
   const kept = new Map<Digest, KeptIndex>()
-  for (const [i, { digest, size }] of image.manifest.layers.entries()) {
-    if (kept.has(digest) || (await isPartWhole(folder, digest))) continue
+  const { layers } = image.manifest
+  const digests = layers.map(layer => layer.digest)
+  for (const [i, { digest, size }] of layers.entries()) {
+    const there = kept.has(digest) ? undefined : await partHeader(folder, digest)
+    if (kept.has(digest) || (there && isPartOf(there, digests))) continue
     const index = await readKeptIndex(folder, digest, diffIds[i] as Digest, size)
-    if (!index) return undefined
+    if (!index || !isPartOf(index.layer, digests)) return undefined
     kept.set(digest, index)
   }
   return kept

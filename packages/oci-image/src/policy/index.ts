@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 
+export type { ReadableDisk } from "../erofs/disk-contents.js"
 export { admitStored, type StoredSubject } from "./admit.js"
 export { type Attachments, folderAttachments } from "./attachments.js"
 export { CheckedSource, type CheckedSourceOptions } from "./checked-source.js"
@@ -23,7 +24,7 @@ export {
 } from "./provenance.js"
 export type { PublicKey } from "./public-key.js"
 export { registrySignatures, type SignatureRegistry } from "./registry-signatures.js"
-export { type ReadableDisk, rootTar } from "./root-tar.js"
+export { rootTar } from "./root-tar.js"
 export type { ScanCommand } from "./scan-command.js"
 export { type ScanOptions, type ScanVerdict, scanRoot } from "./scan-root.js"
 export { Scanner, type ScanSubject } from "./scanner.js"

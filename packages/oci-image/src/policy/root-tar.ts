@@ -1,21 +1,11 @@
-import { type FileHandle, open, readFile } from "node:fs/promises"
 import { gather } from "../chunks.js"
-import { BLOCK_SIZE } from "../erofs/defs.js"
-import { type ErofsFile, ErofsMetadata } from "../erofs/read.js"
-import { ImageError, ioError } from "../errors.js"
-import type { LazyDiskPart } from "../lazy/lazy-image.js"
+import { DiskContents, type ReadableDisk } from "../erofs/disk-contents.js"
+import type { ErofsFile, ErofsMetadata } from "../erofs/read.js"
+import { ImageError } from "../errors.js"
 import { encodeTarHeader, tarEnd, tarPadding } from "../pack/tar-writer.js"
-import { readRange } from "../sources/beneath.js"
 
 /** Small pieces are handed on together. */
 const PIECE = 64 * 1024
-/** Content that may still have to arrive is waited for in pieces of this size. */
-const STEP = 1024 * 1024
-
-/** The files of an image's disk, all of which need not be there yet: `StoredImage` and `LazyImage` have one. */
-export interface ReadableDisk {
-  readonly parts: readonly LazyDiskPart[]
-}
 
 /**
  * An image's root as a tar stream, like `docker export`: what a guest that mounts the image's disk would see, layers
@@ -36,13 +26,8 @@ export interface ReadableDisk {
  * ```
  */
 export async function* rootTar(disk: ReadableDisk): AsyncGenerator<Buffer> {
-  const [metadata, ...data] = disk.parts
-  if (!metadata) throw new ImageError("store-corrupt", "an image without a disk")
-  const bytes = await readFile(metadata.path).catch(error => {
-    throw ioError(error, "cannot read the image store")
-  })
-  await using contents = new DiskContents(metadata.size, data)
-  yield* gather(new RootWalk(new ErofsMetadata(bytes), contents).entries(), PIECE)
+  await using contents = new DiskContents(disk)
+  yield* gather(new RootWalk(await contents.metadata(), contents).entries(), PIECE)
 }
 
 class RootWalk {
@@ -115,63 +100,7 @@ class RootWalk {
   }
 }
 
-/** The data parts behind a disk's metadata. */
-class DiskContents implements AsyncDisposable {
-  readonly #parts: { readonly part: LazyDiskPart; readonly start: number; readonly end: number }[] = []
-  readonly #open = new Map<string, FileHandle>()
-
-  constructor(start: number, parts: readonly LazyDiskPart[]) {
-    let end = start
-    for (const part of parts) {
-      this.#parts.push({ part, start: end, end: end + part.size })
-      end += part.size
-    }
-  }
-
-  /** Bytes of the disk, which lie in one part. */
-  async *read(start: number, size: number): AsyncGenerator<Buffer> {
-    if (size === 0) return
-    const found = this.#parts.find(one => start >= one.start && start + size <= one.end)
-    if (!found)
-      throw new ImageError("store-corrupt", "the content of a file lies outside of the image's disk")
-    const file = await this.#file(found.part.path)
-    const end = start - found.start + size
-    for (let at = start - found.start; at < end; at += STEP)
-      yield* readStep(file, found.part, at, Math.min(STEP, end - at))
-  }
-
-  async #file(path: string): Promise<FileHandle> {
-    const known = this.#open.get(path)
-    if (known) return known
-    const file = await open(path).catch(error => {
-      throw ioError(error, "cannot read the image store")
-    })
-    this.#open.set(path, file)
-    return file
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const file of this.#open.values()) await file.close()
-  }
-}
-
 /** A hole of a sparse file, as a guest reads it. */
 function* hole(size: number): Generator<Buffer> {
   for (let left = size; left > 0; left -= PIECE) yield Buffer.alloc(Math.min(PIECE, left))
-}
-
-async function* readStep(
-  file: FileHandle,
-  part: LazyDiskPart,
-  at: number,
-  size: number,
-): AsyncGenerator<Buffer> {
-  // What has not arrived reads as zeros, which nobody must take for the content.
-  await part.prepare?.(at, size + (-size & (BLOCK_SIZE - 1)))
-  let left = size
-  for await (const bytes of readRange(file, at, at + size)) {
-    left -= bytes.length
-    yield bytes
-  }
-  if (left > 0) throw new ImageError("store-corrupt", "a data part of the image is too short")
 }

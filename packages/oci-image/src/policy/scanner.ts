@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto"
 import { stat } from "node:fs/promises"
 import type { Digest } from "../digest.js"
+import type { ReadableDisk } from "../erofs/disk-contents.js"
 import { ImageError, isImageError } from "../errors.js"
 import { Fields, parseJsonObject } from "../spec/json.js"
 import type { Attachments } from "./attachments.js"
-import { type ReadableDisk, rootTar } from "./root-tar.js"
+import { rootTar } from "./root-tar.js"
 import type { ScanCommand } from "./scan-command.js"
 import { type ScanVerdict, scanRoot } from "./scan-root.js"
 

@@ -1,14 +1,15 @@
 import type { Digest } from "../digest.js"
+import type { ReadableDisk } from "../erofs/disk-contents.js"
 import { isImageError } from "../errors.js"
 import type { Reference } from "../references.js"
 import type { ImageSource } from "../sources/source.js"
 import type { LoadOptions } from "../store/load-options.js"
 import { admitStored } from "./admit.js"
+import { admitRoot } from "./admit-root.js"
 import { type Attachments, folderAttachments } from "./attachments.js"
 import { CheckedSource } from "./checked-source.js"
 import { asksNothing, type Policy } from "./policy.js"
 import { decodeProvenance, encodeProvenance, mergeProvenance, type Provenance } from "./provenance.js"
-import type { ReadableDisk } from "./root-tar.js"
 import { Scanner } from "./scanner.js"
 import type { SignatureSource } from "./signature-source.js"
 
@@ -125,6 +126,17 @@ export class TrustGate {
     const record = asksNothing(this.#policy) ? undefined : await attachments.get(PROVENANCE_FILE)
     admitStored(this.#policy, { names, digest: image.digest, record })
     await this.#scanner?.check({ image, name: names[0] ?? "", attachments, ...options })
+  }
+
+  /**
+   * Returns when a root file system that is no image may run: the policy's default decides, and where a program looks into
+   * images it may not.
+   *
+   * @param what - how messages call it
+   * @throws ImageError `policy-denied`, `scan-refused`
+   */
+  admitRoot(what: string): void {
+    admitRoot(this.#policy, what)
   }
 
   #attachments(digest: Digest): Attachments {

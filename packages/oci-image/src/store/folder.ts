@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises"
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { type Digest, digestHex } from "../digest.js"
 import { ioError } from "../errors.js"
@@ -64,6 +64,18 @@ export class StoreFolder {
   /** A new name under `tmp/`. */
   temporary(): string {
     return join(this.path, "tmp", ownedName())
+  }
+
+  /** An empty file without a name: it is gone when nobody has it open any more. @throws ImageError `io` */
+  async scratch(): Promise<FileHandle> {
+    const path = this.temporary()
+    try {
+      return await open(path, "wx+", 0o600)
+    } catch (error) {
+      throw ioError(error, "cannot write to the image store")
+    } finally {
+      await rm(path, { force: true })
+    }
   }
 
   /**

@@ -1,13 +1,16 @@
 import { type Digest, digestHex } from "../digest.js"
+import { isPartOf } from "../layer/layer-header.js"
+import { LayerSeries } from "../layer/layer-series.js"
 import type { FoundImage } from "../sources/source.js"
 import type { LayerDescriptor } from "../spec/manifest.js"
 import { exists, type StoreContext } from "./context.js"
 import type { LayerState, LoadOptions } from "./load-options.js"
-import { isPartWhole, makePart } from "./make-part.js"
+import { makePart } from "./make-part.js"
+import { partHeader } from "./parts.js"
 
 /**
- * Makes the parts of an image's layers, some of them at once. The first failure ends the others; all have ended when
- * this does.
+ * Makes the parts of an image's layers, some of them at once; one process reads small ones one after another. The first
+ * failure ends the others; all have ended when this does.
  *
  * @param diffIds - what the image's config says the unpacked layers are
  * @throws what making a part throws; the signal's reason
@@ -25,11 +28,13 @@ export async function loadLayers(
   const failed = new AbortController()
   const signal = options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal
   const queue = layers.values()
+  const { folder, limits } = context
   const work = async () => {
+    await using series = new LayerSeries({ scratch: () => folder.scratch(), limits, signal })
     // One iterator for all: each takes the next layer when it is done with its last.
     for (const layer of queue) {
       signal.throwIfAborted()
-      await layer.run(signal)
+      await layer.run(signal, series)
     }
   }
   const workers = Array.from({ length: context.parallelLayers }, () =>
@@ -73,7 +78,7 @@ class LayerLoad {
   }
 
   /** Makes the part unless it is there, or another load, of this process or another one, makes it. */
-  async run(signal: AbortSignal): Promise<void> {
+  async run(signal: AbortSignal, series: LayerSeries): Promise<void> {
     const { folder, leases } = this.#context
     const { digest, size } = this.#layer
     const isDone = () => this.#isDone()
@@ -83,23 +88,31 @@ class LayerLoad {
       return
     }
     try {
-      // A whole part, of which only the blob is missing, stays for the images that use it.
-      if (!(await isPartWhole(folder, digest))) await folder.removeFolder(folder.part(digest))
-      await this.#make(signal)
+      // A whole part stays for the images that use it: only its blob is missing, or this image may not take it.
+      const there = await partHeader(folder, digest)
+      if (!there) await folder.removeFolder(folder.part(digest))
+      await this.#make(signal, there ? undefined : series)
     } finally {
       await claim[Symbol.asyncDispose]()
     }
     this.report("done", size)
   }
 
+  get #layers(): Digest[] {
+    return this.#image.manifest.layers.map(layer => layer.digest)
+  }
+
   /** A store that did not keep blobs before may have the part alone. */
   async #isDone(): Promise<boolean> {
     const { folder, keepBlobs } = this.#context
     const { digest } = this.#layer
-    return (await isPartWhole(folder, digest)) && (!keepBlobs || (await exists(folder.blob(digest))))
+    const there = await partHeader(folder, digest)
+    const isTaken = there !== undefined && isPartOf(there, this.#layers)
+    return isTaken && (!keepBlobs || (await exists(folder.blob(digest))))
   }
 
-  async #make(signal: AbortSignal): Promise<void> {
+  /** @param series - absent to read the layer before all others of its process */
+  async #make(signal: AbortSignal, series: LayerSeries | undefined): Promise<void> {
     const { folder, limits, keepBlobs: keepBlob } = this.#context
     this.report("reading", 0)
     await makePart({
@@ -109,6 +122,7 @@ class LayerLoad {
       diffId: this.#diffId,
       limits,
       keepBlob,
+      series,
       signal,
       onBytes: done => this.report("reading", done),
     })

@@ -1,15 +1,22 @@
 import { mkdir, rm } from "node:fs/promises"
 import { join } from "node:path"
 import { type Digest, digestHex } from "../digest.js"
+import { PartBlocks } from "../erofs/extents.js"
 import { writeMetadata } from "../erofs/write.js"
-import { ioError } from "../errors.js"
+import { ImageError, ioError } from "../errors.js"
+import type { Contents } from "../layer/contents.js"
+import { findEqualChunks } from "../layer/equal-contents.js"
+import { isPartOf } from "../layer/layer-header.js"
 import type { LayerIndex } from "../layer/layer-index.js"
 import { type MergeLayer, mergeLayers } from "../layer/merge.js"
+import { SharedContents } from "../layer/shared-contents.js"
+import type { TreeNode } from "../layer/tree.js"
 import type { ImageLimits } from "../limits.js"
 import type { FoundImage } from "../sources/source.js"
 import type { ConfigDocument } from "../spec/config.js"
 import { type StoreFolder, writeSynced } from "./folder.js"
-import { readPartIndex } from "./make-part.js"
+import { readPartIndex } from "./parts.js"
+import { proveEqual } from "./prove-equal.js"
 import { type ImageRecord, readRecord } from "./stored-image.js"
 
 /**
@@ -23,13 +30,16 @@ export async function makeImage(
   limits: ImageLimits,
 ): Promise<ImageRecord> {
   const readIndex: ReadIndex = (digest, diffId) => readPartIndex(folder, digest, diffId)
-  const { parts, pieces } = await mergeImage(image, document, limits, readIndex)
+  const merged = await mergeImage(image, document, limits, readIndex)
+  const { parts } = merged
+  const paths = parts.map(part => folder.part(part.digest, "data"))
+  const shared = await shareContents(merged, paths)
   const temporary = folder.temporary()
   try {
     await mkdir(temporary, { mode: 0o700 })
-    const counted = new CountedPieces(pieces)
+    const counted = new CountedPieces(metadataPieces(image, merged, shared))
     await writeSynced(join(temporary, "metadata"), counted)
-    const record = recordOf(image, document, parts, counted.size)
+    const record = recordOf(image, document, { parts, metadataSize: counted.size, sharedSize: shared.bytes })
     await writeSynced(join(temporary, "image.json"), JSON.stringify(record))
     // One that is there but not whole makes room; one that another process just made stays.
     if (!(await readRecord(folder, image.digest))) await folder.removeFolder(folder.image(image.digest))
@@ -46,13 +56,19 @@ type Part = ImageRecord["parts"][number]
 /** Gives a layer's tree, proven to be the layer that the image means. */
 export type ReadIndex = (digest: Digest, diffId: Digest) => Promise<LayerIndex>
 
-/** An image's disk before it is stored: the data parts behind the metadata part, and that part in pieces. */
+/** An image before it has a disk: its tree, and the data parts that its files' contents are in. */
 export interface MergedImage {
+  readonly root: TreeNode
   readonly parts: readonly Part[]
-  readonly pieces: Iterable<Buffer>
+  /** What stands in each part. */
+  readonly contents: readonly Contents[]
 }
 
-/** Merges the trees of an image's layers. A layer that occurs twice has one part. */
+/**
+ * Merges the trees of an image's layers. A layer that occurs twice has one part.
+ *
+ * @throws ImageError `store-corrupt` for a layer that was read together with one that the image does not have
+ */
 export async function mergeImage(
   image: FoundImage,
   document: ConfigDocument,
@@ -60,26 +76,59 @@ export async function mergeImage(
   readIndex: ReadIndex,
 ): Promise<MergedImage> {
   const parts: Part[] = []
+  const contents: Contents[] = []
   const layers: MergeLayer[] = []
-  for (const [i, { digest }] of image.manifest.layers.entries()) {
+  const digests = image.manifest.layers.map(layer => layer.digest)
+  for (const [i, digest] of digests.entries()) {
     const index = await readIndex(digest, document.diffIds[i] as Digest)
+    if (!isPartOf(index, digests)) throw readForAnother(digest)
     const known = parts.findIndex(part => part.digest === digest)
-    if (known < 0 && index.dataSize > 0) parts.push({ digest, size: index.dataSize })
+    if (known < 0 && index.dataSize > 0) {
+      parts.push({ digest, size: index.dataSize })
+      contents.push(index.contents)
+    }
     layers.push({ root: index.root, part: known < 0 ? parts.length - 1 : known })
   }
-  const pieces = writeMetadata({
-    root: mergeLayers(layers, limits),
+  return { root: mergeLayers(layers, limits), parts, contents }
+}
+
+/** Finds what of an image's contents stands in the parts of lower layers, all of which are there. */
+async function shareContents(
+  { root, parts, contents }: MergedImage,
+  paths: readonly string[],
+): Promise<SharedContents> {
+  const blocks = new PartBlocks(parts.map(part => part.size))
+  const shared = new SharedContents(blocks)
+  for await (const chunk of proveEqual(findEqualChunks(root, contents, blocks), paths, blocks))
+    shared.add(chunk)
+  return shared
+}
+
+/** An image's metadata part, in pieces. */
+export function metadataPieces(
+  image: FoundImage,
+  { root, parts }: MergedImage,
+  shared?: SharedContents,
+): Iterable<Buffer> {
+  return writeMetadata({
+    root,
     partSizes: parts.map(part => part.size),
+    shared: file => shared?.extentsOf(file),
     uuid: Buffer.from(digestHex(image.digest).slice(0, 32), "hex"),
   })
-  return { parts, pieces }
+}
+
+/** Whoever brings the image in has looked before. */
+function readForAnother(digest: Digest): ImageError {
+  return new ImageError("store-corrupt", `layer ${digest} was read for another image: load it again`, {
+    digest,
+  })
 }
 
 function recordOf(
   image: FoundImage,
   document: ConfigDocument,
-  parts: readonly Part[],
-  metadataSize: number,
+  disk: Pick<ImageRecord, "parts" | "metadataSize" | "sharedSize">,
 ): ImageRecord {
   return {
     version: 1,
@@ -89,8 +138,7 @@ function recordOf(
     configDigest: image.manifest.config.digest,
     config: document.config,
     layers: image.manifest.layers.map(layer => layer.digest),
-    parts,
-    metadataSize,
+    ...disk,
   }
 }
 

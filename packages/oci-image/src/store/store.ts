@@ -8,6 +8,7 @@ import { type CommitOptions, commitImage } from "./commit.js"
 import { type StoredContent, withContent } from "./content.js"
 import type { StoreContext } from "./context.js"
 import { type ImageDetails, imageDetails } from "./details.js"
+import { type Ext4Disk, type Ext4Options, exportExt4 } from "./export-ext4.js"
 import { collectGarbage, type PruneOptions, type PruneResult, prune } from "./gc.js"
 import { type HistoryEntry, imageHistory } from "./history.js"
 import { type BuildOptions, buildRootfs, type ImportOptions, importTar } from "./import.js"
@@ -199,6 +200,23 @@ export class ImageStore {
     options: SaveOptions = {},
   ): Promise<void> {
     return saveImages(this.#context, references, target, options)
+  }
+
+  /**
+   * Writes an image's files as one ext4 file system: a disk that a sandbox can have as its root and keep what is written
+   * to it (`rootfs` of `Sandbox.create`), or that any other machine mounts. What its config says is not in it. Equal
+   * images and sizes give equal bytes.
+   *
+   * @param target - a regular file, which is replaced whole
+   * @throws ImageError `not-found`, what {@link get} throws; `limit` for a size in which the image has no room, or for files
+   * that ext4 cannot have; `entry-xattr`, `store-corrupt`, `io`; the signal's reason
+   * @example
+   * ```ts
+   * const { size } = await store.exportExt4("debian:12", "debian.ext4", { size: 4 * 2 ** 30 })
+   * ```
+   */
+  async exportExt4(reference: string, target: string, options: Ext4Options = {}): Promise<Ext4Disk> {
+    return exportExt4(this.#context, reference, target, options)
   }
 
   /**

@@ -20,6 +20,8 @@ export interface ImageRecord {
   /** The disk behind the metadata part: data parts in order, each once, empty ones left out. */
   readonly parts: readonly { readonly digest: Digest; readonly size: number }[]
   readonly metadataSize: number
+  /** Bytes of files' contents that are mapped to the part of a lower layer. */
+  readonly sharedSize: number
 }
 
 /** Files that make up one read-only disk, one after the other. */
@@ -62,6 +64,14 @@ export class StoredImage {
   /** Bytes of its disk. Parts may be shared with other images. */
   get size(): number {
     return this.disk().size
+  }
+
+  /**
+   * Bytes of its files' contents that its layers have again although a lower layer has them: on the disk they are only
+   * once, so that they take room in the page cache only once.
+   */
+  get sharedSize(): number {
+    return this.#record.sharedSize
   }
 
   /**
@@ -144,6 +154,8 @@ function checkRecord(fields: Fields, digest: Digest): ImageRecord {
     layers: (fields.array("layers", 100_000) ?? []).map(parseDigest),
     parts,
     metadataSize: fields.count("metadataSize"),
+    // Images that earlier versions stored share nothing.
+    sharedSize: fields.raw("sharedSize") === undefined ? 0 : fields.count("sharedSize"),
   }
 }
 

@@ -3,7 +3,7 @@ import { dirname, join } from "node:path"
 import { Readable, type Writable } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import { gather } from "../chunks.js"
-import { ioError, printable } from "../errors.js"
+import { ImageError, ioError, printable } from "../errors.js"
 import { isOwnerAlive, ownedName } from "./owner.js"
 
 const PREFIX = ".ts-vmm-save-"
@@ -34,18 +34,44 @@ export async function writeTarget(
 
 async function writeFile(target: string, pieces: AsyncIterable<Buffer>): Promise<void> {
   const found = await stat(target).catch(ignoreMissing)
-  if (found && !found.isFile()) await writeAll(await open(target, "w"), pieces, false)
-  else await replace(found ? await realpath(target) : target, pieces)
+  const write = (file: FileHandle) => writeAll(file, pieces)
+  if (found && !found.isFile()) {
+    const file = await open(target, "w")
+    await useFile(file, () => write(file))
+  } else await replace(found ? await realpath(target) : target, write)
 }
 
-async function replace(target: string, pieces: AsyncIterable<Buffer>): Promise<void> {
+/**
+ * Replaces a regular file, or makes one: it is there when everything is written and synced, or not at all.
+ *
+ * @param write - gets an empty file
+ * @throws ImageError `io`, also where `target` is something else; what `write` throws
+ */
+export async function replaceFile<T>(target: string, write: (file: FileHandle) => Promise<T>): Promise<T> {
+  try {
+    const found = await stat(target).catch(ignoreMissing)
+    if (found && !found.isFile()) throw new ImageError("io", `${printable(target)} is no regular file`)
+    return await replace(found ? await realpath(target) : target, write)
+  } catch (error) {
+    throw (error as NodeJS.ErrnoException).syscall
+      ? ioError(error, `cannot write ${printable(target)}`)
+      : error
+  }
+}
+
+async function replace<T>(target: string, write: (file: FileHandle) => Promise<T>): Promise<T> {
   const folder = dirname(target)
   await removeLeftovers(folder)
   const temporary = join(folder, `${PREFIX}${ownedName()}`)
   try {
     const file = await open(temporary, "wx", 0o600)
-    await writeAll(file, pieces, true)
+    const written = await useFile(file, async () => {
+      const result = await write(file)
+      await file.sync()
+      return result
+    })
     await rename(temporary, target)
+    return written
   } catch (error) {
     await rm(temporary, { force: true })
     throw error
@@ -66,10 +92,13 @@ async function removeLeftovers(folder: string): Promise<void> {
   }
 }
 
-async function writeAll(file: FileHandle, pieces: AsyncIterable<Buffer>, synced: boolean): Promise<void> {
+async function writeAll(file: FileHandle, pieces: AsyncIterable<Buffer>): Promise<void> {
+  for await (const piece of pieces) await file.writeFile(piece)
+}
+
+async function useFile<T>(file: FileHandle, use: () => Promise<T>): Promise<T> {
   try {
-    for await (const piece of pieces) await file.writeFile(piece)
-    if (synced) await file.sync()
+    return await use()
   } finally {
     await file.close()
   }

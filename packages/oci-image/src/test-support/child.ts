@@ -18,7 +18,7 @@ export interface Child extends Disposable {
 const READ_HERE: Plugin = {
   name: "read-here",
   setup: build =>
-    build.onResolve({ filter: /\/read-layer-apart\.js$/ }, () => ({
+    build.onResolve({ filter: /\/(?:read-layer-apart|layer-series)\.js$/ }, () => ({
       path: join(HERE, "read-layer-here.ts"),
     })),
 }

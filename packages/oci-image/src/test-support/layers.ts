@@ -2,6 +2,7 @@ import { readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { digestOf } from "../digest.js"
 import { decodeLayerIndex, type LayerIndex } from "../layer/layer-index.js"
+import { LayerSeries } from "../layer/layer-series.js"
 import { DEFAULT_LIMITS, type ImageLimits } from "../limits.js"
 import type { Compression } from "../spec/media-types.js"
 import { StoreFolder } from "../store/folder.js"
@@ -30,20 +31,27 @@ export interface MadePart extends LayerIndex {
   readonly peak: number
 }
 
-/** Makes parts of layers in a store, through the process that reads layers. */
-export class PartMaker {
+/** Makes parts of layers in a store, through the process that reads layers, or one process for all of them. */
+export class PartMaker implements AsyncDisposable {
   readonly folder: StoreFolder
+  readonly #series: LayerSeries | undefined
   /** Memory that the last process had at most; 0 when it did not live to tell. */
   peak = 0
 
-  private constructor(path: string) {
+  private constructor(path: string, inSeries: boolean) {
     this.folder = new StoreFolder(path)
+    const scratch = () => this.folder.scratch()
+    this.#series = inSeries ? new LayerSeries({ scratch, limits: DEFAULT_LIMITS }) : undefined
   }
 
-  static async open(path: string): Promise<PartMaker> {
-    const maker = new PartMaker(path)
+  static async open(path: string, inSeries = false): Promise<PartMaker> {
+    const maker = new PartMaker(path, inSeries)
     await maker.folder.prepare()
     return maker
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#series?.end()
   }
 
   async make(layer: LayerBlob, limits: Partial<ImageLimits> = {}, signal?: AbortSignal): Promise<MadePart> {
@@ -62,6 +70,7 @@ export class PartMaker {
       diffId: digestOf(tar),
       limits: { ...DEFAULT_LIMITS, ...limits },
       keepBlob: false,
+      series: this.#series,
       signal,
       onPeakMemory: bytes => {
         this.peak = bytes

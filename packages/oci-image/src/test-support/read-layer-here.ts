@@ -1,4 +1,5 @@
 import { encodeLayerIndex } from "../layer/layer-index.js"
+import type { LayerSeriesOptions } from "../layer/layer-series.js"
 import { PartWriter } from "../layer/part-writer.js"
 import { type LayerInput, readLayer } from "../layer/read-layer.js"
 import type { ReadLayerApartOptions } from "../layer/read-layer-apart.js"
@@ -10,9 +11,39 @@ import type { ReadLayerApartOptions } from "../layer/read-layer-apart.js"
 export async function readLayerApart(options: ReadLayerApartOptions): Promise<void> {
   const { task, data, index } = options
   const part = new PartWriter(data)
-  const { diffId, root } = await readLayer({ ...task, blob: teed(options), part })
-  const bytes = encodeLayerIndex({ diffId, dataSize: part.size, root })
+  const read = await readLayer({ ...task, blob: teed(options), part })
+  const bytes = encodeLayerIndex({ ...read, dataSize: part.size })
   await index.write(bytes, 0, bytes.length, 0)
+}
+
+/** Reads small layers in this process, with the files that the real series has. */
+export class LayerSeries {
+  readonly #options: LayerSeriesOptions
+
+  constructor(options: LayerSeriesOptions) {
+    this.#options = options
+  }
+
+  static takes(): boolean {
+    return true
+  }
+
+  async read(options: ReadLayerApartOptions): Promise<void> {
+    const scratch = await this.#options.scratch()
+    try {
+      await readLayerApart(options)
+    } finally {
+      await scratch.close()
+    }
+  }
+
+  async end(): Promise<void> {
+    // There is no process.
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Nor is one left.
+  }
 }
 
 function teed({ blob, tee }: ReadLayerApartOptions): LayerInput {

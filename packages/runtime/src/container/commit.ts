@@ -1,8 +1,9 @@
-import { type CommitOptions, ImageStore, type StoredImage } from "@ts-vmm/oci-image"
+import { type CommitOptions, type Digest, ImageStore, type StoredImage } from "@ts-vmm/oci-image"
 import type { WaitOptions } from "../deadline.js"
 import { SandboxError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
 import { fromImageError } from "../images.js"
+import type { SandboxRoot } from "../root/root.js"
 import { streamFromAgent } from "./agent-stream.js"
 import type { ContainerHost } from "./container.js"
 
@@ -19,6 +20,7 @@ export async function commitContainer(
   options: ContainerCommitOptions,
 ): Promise<StoredImage> {
   const { pause = true, timeoutMs, ...about } = options
+  const base = baseOf(host.root)
   const signals = [options.signal, timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs)]
   const signal = AbortSignal.any(signals.filter(one => one !== undefined))
   const resume = async () => {
@@ -26,7 +28,7 @@ export async function commitContainer(
   }
   try {
     if (pause) await host.agent.pauseContainer({ containerId }, { signal })
-    const image = await commit(host, containerId, { ...about, signal }).catch(async error => {
+    const image = await commit(host, base, containerId, { ...about, signal }).catch(async error => {
       await resume().catch(() => undefined) // the container may be gone, and the first error says why
       throw error
     })
@@ -41,7 +43,8 @@ export async function commitContainer(
 }
 
 async function commit(
-  { agent, vsock, base, imageDir }: ContainerHost,
+  { agent, vsock, imageDir }: ContainerHost,
+  base: Digest,
   containerId: string,
   options: CommitOptions,
 ): Promise<StoredImage> {
@@ -55,4 +58,11 @@ async function commit(
   } catch (error) {
     throw fromImageError(error, options.name ?? base)
   }
+}
+
+/** @throws SandboxError `image-not-found` */
+function baseOf(root: SandboxRoot): Digest {
+  if (root.kind === "image") return root.image.digest
+  const what = `the sandbox's root is the ${root.kind} ${root.path}, and no image that a layer could be added to`
+  throw new SandboxError("image-not-found", `${what}: import what copyOut("/") gives`)
 }

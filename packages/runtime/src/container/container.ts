@@ -1,12 +1,13 @@
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import type { AgentClient, ContainerChange, CreateContainerRequestSchema } from "@ts-vmm/guest"
-import type { Digest, ImageConfig, StoredImage } from "@ts-vmm/oci-image"
+import type { StoredImage } from "@ts-vmm/oci-image"
 import type { VsockDevice } from "@ts-vmm/vsock"
 import type { PreparedCopy } from "../copy/source.js"
 import type { CopySummary } from "../copy/unpack.js"
 import type { WaitOptions } from "../deadline.js"
 import { ExecError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
+import { checkHasChanges, rootDefaults, type SandboxRoot } from "../root/root.js"
 import { streamFromAgent } from "./agent-stream.js"
 import { type ContainerCommitOptions, commitContainer } from "./commit.js"
 import type { CopyInOptions, CopyOutOptions } from "./copy.js"
@@ -20,9 +21,8 @@ import { type Volume, volumeMounts } from "./volumes.js"
 export interface ContainerHost {
   readonly agent: AgentClient
   readonly vsock: VsockDevice
-  readonly image: ImageConfig
-  /** The image itself, and the store that new images go to. */
-  readonly base: Digest
+  readonly root: SandboxRoot
+  /** The store that new images go to. */
   readonly imageDir: string
   readonly volumes: readonly Volume[]
 }
@@ -104,8 +104,8 @@ export class Container {
     const request: MessageInitShape<typeof CreateContainerRequestSchema> = {
       ...address,
       ...stdio.ports,
-      storages: containerStorages(id),
-      OCI: containerFor(host.image, {
+      storages: containerStorages(host.root, id),
+      OCI: containerFor(rootDefaults(host.root), {
         ...options,
         command,
         hostname,
@@ -142,12 +142,16 @@ export class Container {
     args: readonly string[] = [],
     options: SpawnOptions = {},
   ): Promise<SandboxProcess> {
-    const { agent, vsock, image } = this.#host
+    const { agent, vsock, root } = this.#host
     const stdio = new StdioListeners(vsock, { stdin: options.stdin ?? true, tty: Boolean(options.tty) })
     this.#execCount += 1
     const address = { containerId: this.id, execId: `exec-${this.#execCount}` }
     try {
-      const process = processFor(image, [command, ...args], { ...this.#defaults, tty: false, ...options })
+      const process = processFor(rootDefaults(root), [command, ...args], {
+        ...this.#defaults,
+        tty: false,
+        ...options,
+      })
       await agent.execProcess({ ...address, ...stdio.ports, process }, options)
       return new SandboxProcess(agent, address, stdio.connected(), agent.waitProcess(address))
     } catch (error) {
@@ -191,15 +195,16 @@ export class Container {
    * changed themselves, and of what was deleted or hidden only the topmost path is told. What is mounted into it does not
    * count. It may go on running; a file that comes or goes meanwhile may be missing.
    *
-   * @throws SandboxError `agent-failed` for more than a million changes or paths above 4096 bytes; `guest-died`,
-   * `timeout`, `aborted`
+   * @throws SandboxError `invalid-argument` where the container writes to a root of the host itself; `agent-failed` for more
+   * than a million changes or paths above 4096 bytes; `guest-died`, `timeout`, `aborted`
    * @example
    * ```ts
    * for (const { kind, path } of await container.diff()) console.log(kind, path)
    * ```
    */
   async diff(options: WaitOptions = {}): Promise<ContainerChange[]> {
-    const { agent, vsock } = this.#host
+    const { agent, vsock, root } = this.#host
+    checkHasChanges(root)
     const containerId = this.id
     // Loaded when it is needed: a start does not pay for it.
     const { ChangeListReader } = await import("@ts-vmm/guest")
@@ -217,8 +222,8 @@ export class Container {
    * Makes an image of the container: its own image and one more layer with what it changed, as `docker commit` does. The
    * container's programs stand still meanwhile. The image goes to the store that the sandbox's own came from.
    *
-   * @throws SandboxError `image-not-found` when the sandbox's image is not in that store; `image-invalid` for a name that
-   * is none, or for changes that are no layer; `agent-failed` for a file called `.wh.…`, which no layer can have;
+   * @throws SandboxError `image-not-found` when the sandbox's image is not in that store, or its root is no image;
+   * `image-invalid` for a name that is none, or for changes that are no layer; `agent-failed` for a file called `.wh.…`, which no layer can have;
    * `no-space`, `guest-died`, `timeout`, `aborted`
    * @example
    * ```ts

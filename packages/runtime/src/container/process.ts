@@ -1,6 +1,6 @@
 import { constants } from "node:os"
 import type { Readable, Writable } from "node:stream"
-import type { AgentClient } from "@ts-vmm/guest"
+import type { AgentClient, ProcessEnd } from "@ts-vmm/guest"
 import { type WaitOptions, withDeadline } from "../deadline.js"
 import { SandboxError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
@@ -28,8 +28,8 @@ export interface ProcessAddress {
   readonly execId: string
 }
 
-/** How long a program's last output may take after its end, in milliseconds. */
-const OUTPUT_GRACE_MS = 1_000
+/** How long a program's children may go on with its output after its end, in milliseconds. */
+const CHILDREN_GRACE_MS = 1_000
 
 /**
  * A program in a container. Its streams are there from its first byte on; output nobody reads holds the
@@ -49,22 +49,30 @@ export class SandboxProcess {
   readonly stderr: Readable
   readonly #agent: AgentClient
   readonly #address: ProcessAddress
+  readonly #ended: Promise<ProcessEnd>
   readonly #exit: Promise<ProcessExit>
 
   /** Made by `Container`; `ended` resolves with the agent's word on how the program ended. */
-  constructor(agent: AgentClient, address: ProcessAddress, streams: ProcessStreams, ended: Promise<number>) {
+  constructor(
+    agent: AgentClient,
+    address: ProcessAddress,
+    streams: ProcessStreams,
+    ended: Promise<ProcessEnd>,
+  ) {
     this.#agent = agent
     this.#address = address
     this.stdin = streams.stdin
     this.stdout = streams.stdout
     this.stderr = streams.stderr
     const startedAt = performance.now()
-    this.#exit = ended.then(
-      status => ({ exitCode: status, signal: signalName(status), durationMs: performance.now() - startedAt }),
-      error => {
-        throw fromGuestError(error)
-      },
-    )
+    this.#ended = ended.catch(error => {
+      throw fromGuestError(error)
+    })
+    this.#exit = this.#ended.then(({ exitCode }) => ({
+      exitCode,
+      signal: signalName(exitCode),
+      durationMs: performance.now() - startedAt,
+    }))
     // Whoever waits gets the error; nobody has to.
     this.#exit.catch(() => undefined)
   }
@@ -121,8 +129,8 @@ export class SandboxProcess {
   }
 
   /**
-   * All output and the end. A program that ends while a child of its own keeps the output open is waited for
-   * a short time only.
+   * The end, and all output up to it. Children of the program that keep its output open are waited for a short time
+   * only.
    *
    * @param maxBytes most bytes kept of each stream
    * @throws SandboxError `output-too-large`, and what {@link SandboxProcess.wait} throws
@@ -137,9 +145,12 @@ export class SandboxProcess {
       readToEnd(this.stdout, data => stdout.push(data)),
       readToEnd(this.stderr, data => stderr.push(data)),
     ])
-    const wait = this.wait(options)
-    const exit = await Promise.race([wait, output.then(() => wait)])
-    await withDeadline(output, "the last output", { timeoutMs: OUTPUT_GRACE_MS }).catch(ignoreTimeout)
+    const own = this.#ended.then(end =>
+      Promise.all([stdout.has(end.stdoutBytes), stderr.has(end.stderrBytes)]),
+    )
+    const whole = Promise.race([output, own]).then(() => this.#exit)
+    const exit = await withDeadline(whole, "the program", options)
+    await withDeadline(output, "more output", { timeoutMs: CHILDREN_GRACE_MS }).catch(ignoreTimeout)
     return { ...exit, stdout: stdout.bytes(), stderr: stderr.bytes() }
   }
 }
@@ -159,6 +170,7 @@ class OutputBuffer {
   readonly #max: number
   readonly #chunks: Buffer[] = []
   #length = 0
+  #awaited: { readonly length: number; readonly reached: () => void } | undefined
 
   constructor(max: number) {
     this.#max = max
@@ -173,6 +185,15 @@ class OutputBuffer {
       )
     }
     this.#chunks.push(chunk)
+    if (this.#awaited && this.#length >= this.#awaited.length) this.#awaited.reached()
+  }
+
+  /** Resolves once it holds so many bytes. Asked once. */
+  has(length: number): Promise<void> {
+    return new Promise(reached => {
+      if (this.#length >= length) reached()
+      else this.#awaited = { length, reached }
+    })
   }
 
   bytes(): Buffer {

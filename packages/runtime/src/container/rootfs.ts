@@ -1,5 +1,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import type { StorageSchema } from "@ts-vmm/guest"
+import { ROOT_SERIAL, ROOT_TAG } from "../root/device.js"
+import { isWritten, type SandboxRoot } from "../root/root.js"
 import { STORAGE_SERIAL } from "../storage/disk.js"
 import type { StorageConfig } from "../storage/options.js"
 
@@ -7,28 +9,29 @@ type Storage = MessageInitShape<typeof StorageSchema>
 
 /** Where the agent keeps everything of ours. */
 const GUEST_DIR = "/run/tsvmm"
-const IMAGE_DIR = `${GUEST_DIR}/image`
+const BASE_DIR = `${GUEST_DIR}/base`
 const STORAGE_DIR = `${GUEST_DIR}/storage`
-/** What the image's disk calls itself: the guest's order of disks says nothing. */
-export const IMAGE_SERIAL = "tsvmm-image"
 
 /** Guest path of a container's root file system. */
 export function containerRoot(id: string): string {
   return `${GUEST_DIR}/containers/${id}/rootfs`
 }
 
-/** Mounted once a sandbox: the image, read-only, and what its containers write to. They share both. */
-export function sandboxStorages(storage: StorageConfig): Storage[] {
+/** Mounted once a sandbox: what lies below its containers, read-only, and what they write to. They share both. */
+export function sandboxStorages(root: SandboxRoot, storage: StorageConfig): Storage[] {
+  if (isWritten(root)) return []
   return [
-    {
-      driver: "blk",
-      source: `serial:${IMAGE_SERIAL}`,
-      fstype: "erofs",
-      options: ["ro"],
-      mountPoint: IMAGE_DIR,
-    },
+    rootStorage(root, ["ro"], BASE_DIR),
     storage.kind === "disk" ? diskStorage() : memoryStorage(storage.sizeMiB),
   ]
+}
+
+const FSTYPE = { image: "erofs", disk: "ext4" } as const
+
+function rootStorage({ kind }: SandboxRoot, options: string[], mountPoint: string): Storage {
+  return kind === "folder"
+    ? { driver: "virtio-fs", source: ROOT_TAG, fstype: "virtiofs", options, mountPoint }
+    : { driver: "blk", source: `serial:${ROOT_SERIAL}`, fstype: FSTYPE[kind], options, mountPoint }
 }
 
 /** Without a size guest RAM is the limit. */
@@ -62,24 +65,26 @@ function diskStorage(): Storage {
 }
 
 /**
- * Mounted once a container: a writable top over the image. A container's changes are what lies in it, which needs an
- * overlay that leaves nothing of a file in the image once it is changed.
+ * Devices of the host's folder or disk are not opened, those of the container's own `/dev` are. A file system that the
+ * host could not write is not written on.
  */
-export function containerStorages(id: string): Storage[] {
+const WRITTEN_OPTIONS = { folder: ["nodev"], disk: ["nodev", "noatime", "errors=remount-ro"] } as const
+
+/**
+ * Mounted once a container: the root itself where it is written to, which containers share, or a writable top over it. A
+ * container's changes are what lies in the top, which needs an overlay that leaves nothing of a file below once it is
+ * changed.
+ */
+export function containerStorages(root: SandboxRoot, id: string): Storage[] {
+  const mountPoint = containerRoot(id)
+  if (isWritten(root)) return [rootStorage(root, [...WRITTEN_OPTIONS[root.kind]], mountPoint)]
   const top = `${STORAGE_DIR}/${id}`
-  return [
-    {
-      driver: "overlayfs",
-      source: "overlay",
-      fstype: "overlay",
-      options: [
-        `lowerdir=${IMAGE_DIR}`,
-        `upperdir=${top}/upper`,
-        `workdir=${top}/work`,
-        "redirect_dir=nofollow",
-        "metacopy=off",
-      ],
-      mountPoint: containerRoot(id),
-    },
+  const options = [
+    `lowerdir=${BASE_DIR}`,
+    `upperdir=${top}/upper`,
+    `workdir=${top}/work`,
+    "redirect_dir=nofollow",
+    "metacopy=off",
   ]
+  return [{ driver: "overlayfs", source: "overlay", fstype: "overlay", options, mountPoint }]
 }

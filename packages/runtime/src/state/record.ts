@@ -10,9 +10,9 @@ export type SandboxStatus = "creating" | "running" | "stopped" | "failed"
 export interface SandboxRecord {
   readonly id: string
   readonly name: string
-  /** As it was named when the sandbox was made. */
+  /** As it was named when the sandbox was made; for a root file system of the host its path. */
   readonly image: string
-  /** What that name stood for: the digest of a manifest. Records of older versions do not have it. */
+  /** What that name stood for: the digest of a manifest. Where the root is no image there is none. */
   readonly imageDigest?: Digest
   readonly command: readonly string[]
   readonly hypervisor: HypervisorName

@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process"
-import { closeSync, statfsSync } from "node:fs"
-import { constants } from "node:os"
+import { closeSync } from "node:fs"
 import { BlockDevice, openFileBackend } from "@ts-vmm/virtio-devices/block"
 import { SandboxError } from "../errors.js"
 import { makeNamelessFile, type NamelessFile } from "./nameless-file.js"
+import { reportWriteFailure } from "./write-failure.js"
 
 /** The serial number by which the guest finds the disk that takes what containers write. */
 export const STORAGE_SERIAL = "tsvmm-storage"
@@ -13,8 +13,6 @@ const MIB = 1024 * 1024
 const SEARCH_PATH = `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin`
 /** Of what mke2fs says, for an error. */
 const MAX_WORDS = 500
-/** Below this a disk is full for all who write to it. */
-const FULL_BYTES = MIB
 
 /**
  * - The features are spelled out: mke2fs takes them from a file of the host otherwise.
@@ -64,7 +62,7 @@ export async function makeStorageDisk(options: StorageDiskOptions): Promise<Stor
     const disk = openFileBackend(`/proc/self/fd/${file.fd}`)
     const device = new BlockDevice(disk, {
       serial: STORAGE_SERIAL,
-      onWriteError: reporter(file.folder, options.onFailure),
+      onWriteError: reportWriteFailure(file.folder, options.onFailure),
     })
     return { device, close: () => disk.close() }
   } finally {
@@ -82,33 +80,6 @@ function makeFile(folder: string, fallback: string, size: number): NamelessFile 
       { cause },
     )
   }
-}
-
-/** The guest sees an I/O error; the reason, and what can be done, is only known here. */
-function reporter(folder: string, onFailure: (error: SandboxError) => void): (errno: number) => void {
-  let told = false
-  return errno => {
-    if (told) return
-    told = true
-    const name =
-      Object.entries(constants.errno).find(([, number]) => number === errno)?.[0] ?? `error ${errno}`
-    const lost = `what containers wrote to the sandbox's disk is lost (${name})`
-    onFailure(
-      isFull(folder, name)
-        ? new SandboxError("no-space", `${lost}: the file system of ${folder} is full, free some space there`)
-        : new SandboxError(
-            "disk-failed",
-            `${lost}: the file system of ${folder} fails, look into the host's log`,
-          ),
-    )
-  }
-}
-
-function isFull(folder: string, name: string): boolean {
-  if (name === "ENOSPC" || name === "EDQUOT") return true
-  // The write that meets the end is cut short, which is no ENOSPC yet.
-  const { bavail, bsize } = statfsSync(folder)
-  return bavail * bsize < FULL_BYTES
 }
 
 function makeFileSystem(file: NamelessFile, program: string): Promise<void> {

@@ -19,13 +19,26 @@ export class ExtentList {
     this.count = 0
   }
 
+  /** Appends a run, or makes the last one longer where this one goes on from it. */
   add(fd: number, offset: number, length: number): void {
+    const last = this.count - 1
+    if (last >= 0 && this.fds[last] === fd && this.#goesOn(last, offset)) {
+      this.lengths[last] = this.lengths[last]! + length
+      return
+    }
     const row = this.count++
     this.fds[row] = fd
     this.offsets[row] = offset
     this.lengths[row] = length
   }
+
+  #goesOn(row: number, offset: number): boolean {
+    return this.fds[row] === ZERO_EXTENT || this.offsets[row]! + this.lengths[row]! === offset
+  }
 }
+
+/** What is to be done with a range. */
+export type BlockAccess = "read" | "write"
 
 /**
  * What a block device stands on: it says where bytes lie, and the device moves them between there and guest
@@ -48,12 +61,15 @@ export interface BlockBackend {
    */
   locate(offset: number, length: number, into: ExtentList): void
   /**
-   * Sees to it that a range can be read, where that takes more than the disk: content that comes over a network. Reads
-   * of the range wait for it; undefined when there is nothing to wait for. It is asked again by each read.
+   * Sees to it that a range can be located for reading or writing, where that takes more than the disk: content that
+   * comes over a network, room that has to be found. Requests for the range wait for it; undefined when there is nothing
+   * to wait for. It is asked again by each request, and {@link BlockBackend.locate} right after it.
    *
-   * @returns rejected when the range cannot be read: the request ends in an I/O error
+   * @returns rejected when the range cannot be had: the request ends in an I/O error
    */
-  prepare?(offset: number, length: number): Promise<void> | undefined
+  prepare?(offset: number, length: number, access: BlockAccess): Promise<void> | undefined
+  /** Makes durable what was written so far, where that takes more than syncing {@link BlockBackend.flushFds}. */
+  flush?(): Promise<void>
   /** Looks at the size again, after the image was grown or shrunk. */
   refresh?(): void
   /** Closes every fd and gives up the lock. I/O in flight ends first, on duplicates. Idempotent. */

@@ -100,7 +100,7 @@ class ConcatBackend implements BlockBackend {
     for (let part = this.#partAt(offset), at = offset; at < end; part++) {
       const start = this.#starts[part]!
       const stop = Math.min(end, this.#starts[part + 1]!)
-      const wait = this.#parts[part]!.prepare?.(at - start, stop - at)
+      const wait = this.#parts[part]!.prepare?.(at - start, stop - at, "read")
       if (wait) waits.push(wait)
       at = stop
     }

@@ -59,6 +59,13 @@ const MAX_QUEUES = 64
 /** Requests of a limited disk per turn of the event loop. */
 const PACED_PER_TURN = 256
 
+/** What a read or a write moves; bytes, checked to be on the disk. */
+interface DataRange {
+  readonly opcode: number
+  readonly offset: number
+  readonly length: number
+}
+
 /** A request on its way. */
 interface BlockTask extends IoTask {
   readonly queue: number
@@ -218,35 +225,36 @@ export class BlockDevice implements VirtioDevice {
       this.counters.writes++
       this.counters.bytesWritten += length
     }
-    const offset = sector * defs.SECTOR_SIZE
-    const preparing = read ? this.#backend.prepare?.(offset, length) : undefined
-    if (preparing) {
-      this.#startLater(session, task, preparing, [offset, length])
-      return
-    }
-    const skip = read ? 0 : defs.REQUEST_HEADER_SIZE
-    session.io.addData(task, opcode, chain, skip, offset, length)
+    const data: DataRange = { opcode, offset: sector * defs.SECTOR_SIZE, length }
+    const preparing = this.#backend.prepare?.(data.offset, length, read ? "read" : "write")
+    if (preparing) this.#startLater(session, task, preparing, data)
+    else this.#startNow(session, task, data)
+  }
+
+  #startNow(session: Session, task: BlockTask, { opcode, offset, length }: DataRange): void {
+    const skip = opcode === IO_READ ? 0 : defs.REQUEST_HEADER_SIZE
+    session.io.addData(task, opcode, task.chain, skip, offset, length)
     session.io.settle(task)
   }
 
-  /** Nothing touches guest memory until the range can be read; a reset meanwhile takes the request along. */
-  #startLater(
-    session: Session,
-    task: BlockTask,
-    preparing: Promise<void>,
-    [offset, length]: readonly [number, number],
-  ): void {
-    const start = (error: number) => {
-      if (this.#session !== session) return
-      task.error = error
-      if (error === 0) session.io.addData(task, IO_READ, task.chain, 0, offset, length)
-      session.io.settle(task)
-      session.io.submit()
-    }
+  /** Nothing touches guest memory until the range can be had; a reset meanwhile takes the request along. */
+  #startLater(session: Session, task: BlockTask, preparing: Promise<void>, data: DataRange): void {
     preparing.then(
-      () => start(0),
-      () => start(-EIO),
+      () => {
+        if (this.#session !== session) return
+        this.#startNow(session, task, data)
+        session.io.submit()
+      },
+      error => this.#fail(session, task, error),
     )
+  }
+
+  /** What was to come before the request's own I/O went wrong. */
+  #fail(session: Session, task: BlockTask, error: NodeJS.ErrnoException): void {
+    if (this.#session !== session) return
+    task.error = error.errno !== undefined && error.errno < 0 ? error.errno : -EIO
+    session.io.settle(task)
+    session.io.submit()
   }
 
   #flush(session: Session, task: BlockTask): undefined {
@@ -255,6 +263,14 @@ export class BlockDevice implements VirtioDevice {
   }
 
   #addFlush(session: Session, task: BlockTask): undefined {
+    const flushing = this.#backend.flush?.()
+    if (flushing) {
+      flushing.then(
+        () => this.#session === session && session.io.settle(task),
+        error => this.#fail(session, task, error),
+      )
+      return
+    }
     for (const fd of this.#backend.flushFds) session.io.addRange(task, IO_FDATASYNC, fd, 0, 0)
     session.io.settle(task)
   }

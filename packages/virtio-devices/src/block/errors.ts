@@ -10,6 +10,12 @@ export type BlockErrorCode =
   | "size"
   /** A part of a concatenated disk that cannot be used. */
   | "part"
+  /** An image that is not of its format, or is damaged. */
+  | "format"
+  /** An image that needs what is not supported here. */
+  | "unsupported"
+  /** An image that stands on another file, which nobody has allowed. */
+  | "backing"
 
 /** The one error of the block device. A failed guest request never throws; it ends in a status byte. */
 export class BlockError extends Error {

@@ -12,6 +12,8 @@ export interface FileBackendOptions {
    * true. The lock goes with the fd, however the process ends.
    */
   readonly lock?: boolean
+  /** Whether the path may be a symbolic link; default true. */
+  readonly followLinks?: boolean
 }
 
 /** `f_type` of tmpfs, linux/magic.h. */
@@ -32,11 +34,12 @@ const BLKGETSIZE64 = 0x80081272
  * ```
  */
 export function openFileBackend(path: string, options: FileBackendOptions = {}): BlockBackend {
-  const { readOnly = false } = options
+  const { readOnly = false, followLinks = true } = options
   let fd: number
   try {
-    // O_NONBLOCK: a path that turns out to be a FIFO must not hold up the process.
-    fd = openSync(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK)
+    // O_NONBLOCK: a path that turns out to be a FIFO must not hold up the process. Node adds O_CLOEXEC.
+    const flags = (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK
+    fd = openSync(path, followLinks ? flags : flags | constants.O_NOFOLLOW)
   } catch (cause) {
     throw new BlockError("open", `disk image ${path} cannot be opened: ${(cause as Error).message}`, {
       cause,

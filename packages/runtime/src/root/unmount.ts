@@ -1,0 +1,28 @@
+import type { BootedGuest } from "../boot.js"
+import { withDeadline } from "../deadline.js"
+import { fromGuestError } from "../guest-errors.js"
+
+/** How long a guest may take to write back what its programs wrote. */
+const UNMOUNT_TIMEOUT_MS = 10_000
+
+/**
+ * Ends a guest that writes to a root of the host such that nothing is lost and nothing has to be repaired: its containers
+ * go, with the last of them the root is unmounted, and the guest powers off.
+ *
+ * @throws SandboxError `timeout`, `guest-died`, `agent-failed`: what was written last may not have reached the host
+ */
+export async function unmountRoot(
+  { agent, machine }: BootedGuest,
+  containerIds: readonly string[],
+): Promise<void> {
+  // One that was removed already is none; an agent that is gone says so at the next call.
+  const remove = (containerId: string) => agent.removeContainer({ containerId }).catch(() => undefined)
+  const ending = Promise.all(containerIds.map(remove))
+    .then(() => agent.destroySandbox())
+    .then(() => machine.exited)
+  try {
+    await withDeadline(ending, "writing back to the root file system", { timeoutMs: UNMOUNT_TIMEOUT_MS })
+  } catch (error) {
+    throw fromGuestError(error)
+  }
+}
