@@ -6,7 +6,12 @@ const fzstdLicence = readFileSync(new URL("node_modules/fzstd/LICENSE", import.m
 
 export default [
   packageBuild(
-    { index: "src/index.ts", registry: "src/registry/index.ts", policy: "src/policy/index.ts" },
+    {
+      index: "src/index.ts",
+      registry: "src/registry/index.ts",
+      policy: "src/policy/index.ts",
+      tar: "src/tar.ts",
+    },
     // The other build writes into the same folder.
     { clean: ["!layer-process.*"] },
   ),

@@ -24,11 +24,18 @@ export class CliError extends Error {
 /** Says what went wrong in one line and returns the exit code. A stack trace is only for our own faults. */
 export function reportError(error: unknown): number {
   if (error instanceof CliError || isCoded(error)) {
-    console.error(`${PROGRAM}: ${error.message.replaceAll("\n", " ")}`)
+    console.error(`${PROGRAM}: ${oneLine(error.message)}`)
     return exitCodeOf(error)
   }
   console.error(`${PROGRAM}: this is a bug, please report it:`, error)
   return EXIT.runtime
+}
+
+/** Messages name files of images and guests, which must not steer the terminal. */
+function oneLine(message: string): string {
+  return message
+    .replaceAll("\n", " ")
+    .replace(/\p{Cc}/gu, char => `\\x${char.charCodeAt(0).toString(16).padStart(2, "0")}`)
 }
 
 /** Errors of our packages and of Node's system calls carry a `code`: they describe the world, not a bug. */

@@ -66,6 +66,8 @@ struct Process {
   Box window;
 
   bool running() const { return pid > 0 && state != State::exited; }
+  // Whether its view of files is the container's. Before that it is the agent's.
+  bool in_root() const { return running() && state != State::setting_up; }
 };
 
 struct Container {
@@ -95,6 +97,12 @@ struct Container {
   bool removing = false;
 
   Process* init() { return processes.at(id).get(); }
+};
+
+// What a job is given of the agent's: a stream to the host, and the first process of the container whose files it sees.
+struct JobFds {
+  Fd stream;
+  int container = -1;
 };
 
 // Work that takes long, done by a child of the agent's own: it keeps nobody waiting, and what it uses goes with it.
@@ -156,17 +164,19 @@ class Agent : public FrameParser::Sink, Handler {
   bool alive(const Container& container) const;
   Container* find_container(const std::string& id);
   // jobs.cc
-  bool start_job(const std::string& container, Fd stream, const std::function<Status(int stream)>& work,
-                 std::function<void(const Status&)> done);
+  using JobWork = std::function<Status(int stream)>;
+  bool start_job(const std::string& container, JobFds fds, const JobWork& work, std::function<void(const Status&)> done);
   bool job_ended(pid_t pid, int status);
   void kill_jobs(const std::string& container);
   bool has_jobs(const std::string& container) const;
   // files.cc
-  using FilesWork = Status (*)(const Container& container, const FilesRequest& request, int stream);
-  Status files_job(uint32_t stream, std::string_view payload, FilesWork work);
+  using ChangesWork = Status (*)(const Container& container, int stream);
+  Status changes_job(uint32_t call, std::string_view payload, ChangesWork work);
+  Status stream_job(uint32_t call, const Container& container, uint32_t port, bool entered, const JobWork& work);
   Status list_changes(uint32_t stream, std::string_view payload);
   Status pack_changes(uint32_t stream, std::string_view payload);
   Status pack_files(uint32_t stream, std::string_view payload);
+  Status unpack_files(uint32_t stream, std::string_view payload);
   // process.cc
   Status exec_process(uint32_t stream, std::string_view payload);
   Status signal_process(uint32_t stream, std::string_view payload);

@@ -46,6 +46,12 @@ bool is_opaque(int dir) {
   return fgetxattr(dir, "trusted.overlay.opaque", value, sizeof value) == 1 && value[0] == 'y';
 }
 
+// The kernel's number of the mount that a file was opened in. 0 when it does not say.
+uint64_t mount_of(int fd) {
+  struct statx st{};
+  return statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) == 0 && (st.stx_mask & STATX_MNT_ID) ? st.stx_mnt_id : 0;
+}
+
 bool same_time(const timespec& a, const timespec& b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 
 // A directory is what it was as long as it is owned and entered as before; what is in it speaks for itself.
@@ -57,7 +63,8 @@ bool same(const struct stat& now, const struct stat& before) {
 
 class Walk {
  public:
-  Walk(const ChangesBaseline& baseline, ChangeSink& sink) : baseline_(baseline), sink_(sink) {}
+  // With `mount` nothing in other mounts is told.
+  Walk(const ChangesBaseline& baseline, ChangeSink& sink, uint64_t mount = 0) : baseline_(baseline), sink_(sink), mount_(mount) {}
 
   // `lower` is -1 where the image has no such directory; `hidden` says that what it has there cannot be seen.
   void directory(int upper, int lower, bool hidden, const std::string& path, int depth) {
@@ -108,7 +115,8 @@ class Walk {
     const size_t before = silent_.size();
     silent_.push_back({kind, path, dir.get(), st});
     if (!is_known(path, st) || opaque) tell_silent(opaque);
-    if (status_.ok()) directory(dir.get(), image.get(), hidden || opaque, path, depth + 1);
+    const bool mounted = mount_ != 0 && mount_of(dir.get()) != mount_;
+    if (status_.ok() && !mounted) directory(dir.get(), image.get(), hidden || opaque, path, depth + 1);
     if ((hidden || opaque) && image && sink_.names_hidden) hidden_names(dir.get(), image.get(), path);
     silent_.resize(std::min(before, silent_.size()));
   }
@@ -155,6 +163,7 @@ class Walk {
 
   const ChangesBaseline& baseline_;
   ChangeSink& sink_;
+  const uint64_t mount_;
   std::vector<Silent> silent_;
   size_t count_ = 0;
   Status status_;
@@ -193,10 +202,10 @@ Status walk_changes(const OverlayLayers& layers, const ChangesBaseline& baseline
   return walk.status();
 }
 
-Status walk_files(const std::string& root, const std::string& path, ChangeSink& sink) {
+Status walk_files(const std::string& root, const std::string& path, bool follow, ChangeSink& sink) {
   const Fd top(open(root.c_str(), kOpenDir));
   open_how how{};
-  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+  how.flags = static_cast<unsigned>(O_PATH | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW));
   how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
   const Fd file(!top ? -1 : static_cast<int>(syscall(SYS_openat2, top.get(), path.c_str(), &how, sizeof how)));
   struct stat st;
@@ -206,7 +215,7 @@ Status walk_files(const std::string& root, const std::string& path, ChangeSink& 
   }
   const std::string name = own_name(path);
   static const ChangesBaseline none;
-  Walk walk(none, sink);
+  Walk walk(none, sink, mount_of(file.get()));
   if (!S_ISDIR(st.st_mode)) return sink.change({ChangeKind::added, name.empty() ? "file" : name, file.get(), st, false});
   const Fd dir(openat(file.get(), ".", kOpenDir));
   if (!dir) return errno_status("open " + path.substr(0, 256), errno);

@@ -48,9 +48,10 @@ class ChangeSink {
 
 // Walks the changes while the container may be running: nothing is followed, a file that goes meanwhile is left out.
 Status walk_changes(const OverlayLayers& layers, const ChangesBaseline& baseline, ChangeSink& sink);
-// Tells of a file or folder in the container's root, and of all that is in it, as if it were new; names begin with its
-// own, or with nothing for the root. Links in `path` lead nowhere outside the root; the last one is not followed.
-Status walk_files(const std::string& root, const std::string& path, ChangeSink& sink);
+// Tells of a file or folder below `root`, and of all that is in it, as if it were new; names begin with its own, or with
+// nothing for the root. Links in `path` lead nowhere outside the root; the last one is only followed with `follow`. Of
+// what is mounted further down only the mount point is told.
+Status walk_files(const std::string& root, const std::string& path, bool follow, ChangeSink& sink);
 // What is there now; nothing more than a program could have made before it started.
 ChangesBaseline take_baseline(const std::string& upper);
 

@@ -187,7 +187,7 @@ void Agent::remove_written(Container& container) {
     for (const auto& path : paths) remove_tree(path);
     return Status{};
   };
-  if (any && start_job(id, Fd(), work, [this, id](const Status&) { forget(id); })) return;
+  if (any && start_job(id, JobFds{}, work, [this, id](const Status&) { forget(id); })) return;
   work(-1);
   forget(id);
 }

@@ -7,6 +7,7 @@
 #include "changes.h"
 #include "stream.h"
 #include "tar.h"
+#include "unpack.h"
 
 namespace agent {
 
@@ -27,6 +28,10 @@ class Listing : public ChangeSink {
   StreamWriter& out_;
 };
 
+Status no_container(const std::string& id) {
+  return {Code::not_found, "container \"" + id.substr(0, 128) + "\" does not exist", {}};
+}
+
 // A walk holds two descriptors a level.
 void allow_open_files() {
   const rlimit limit{4 * kChangesDepthMax, 4 * kChangesDepthMax};
@@ -42,7 +47,7 @@ Status check_has_changes(const OverlayLayers& layers) {
 }  // namespace
 
 Status Agent::list_changes(uint32_t stream, std::string_view payload) {
-  return files_job(stream, payload, [](const Container& container, const FilesRequest&, int fd) {
+  return changes_job(stream, payload, [](const Container& container, int fd) {
     StreamWriter out(fd);
     Listing listing(out);
     Status status = check_has_changes(container.layers);
@@ -52,7 +57,7 @@ Status Agent::list_changes(uint32_t stream, std::string_view payload) {
 }
 
 Status Agent::pack_changes(uint32_t stream, std::string_view payload) {
-  return files_job(stream, payload, [](const Container& container, const FilesRequest&, int fd) {
+  return changes_job(stream, payload, [](const Container& container, int fd) {
     StreamWriter out(fd);
     LayerWriter layer(out, true);
     Status status = check_has_changes(container.layers);
@@ -63,28 +68,51 @@ Status Agent::pack_changes(uint32_t stream, std::string_view payload) {
 }
 
 Status Agent::pack_files(uint32_t stream, std::string_view payload) {
-  return files_job(stream, payload, [](const Container& container, const FilesRequest& request, int fd) {
+  FilesRequest request;
+  if (!decode(payload, request)) return {Code::invalid_argument, "FilesRequest does not decode", {}};
+  Container* container = find_container(request.container_id);
+  if (!container) return no_container(request.container_id);
+  // What a container leaves behind when it ends can be had too, without what was mounted in it.
+  const bool running = container->init()->in_root();
+  const std::string root = running ? "/" : container->spec.root.path;
+  return stream_job(stream, *container, request.port, running, [&](int fd) {
     StreamWriter out(fd);
     LayerWriter files(out, false);
-    Status status = walk_files(container.spec.root.path, request.path, files);
+    Status status = walk_files(root, request.path, request.follow, files);
     if (status.ok()) status = files.finish();
     return status.ok() ? out.finish() : status;
   });
 }
 
-Status Agent::files_job(uint32_t call, std::string_view payload, FilesWork work) {
+Status Agent::changes_job(uint32_t call, std::string_view payload, ChangesWork work) {
   FilesRequest request;
   if (!decode(payload, request)) return {Code::invalid_argument, "FilesRequest does not decode", {}};
   Container* container = find_container(request.container_id);
-  if (!container) return {Code::not_found, "container \"" + request.container_id.substr(0, 128) + "\" does not exist", {}};
-  Fd stream = connect_port(request.port);
-  if (!stream) return errno_status("connect to port " + std::to_string(request.port), errno);
-  const auto run = [&](int fd) {
+  if (!container) return no_container(request.container_id);
+  return stream_job(call, *container, request.port, false, [&](int fd) { return work(*container, fd); });
+}
+
+Status Agent::unpack_files(uint32_t call, std::string_view payload) {
+  UnpackRequest request;
+  if (!decode(payload, request)) return {Code::invalid_argument, "UnpackRequest does not decode", {}};
+  Container* container = find_container(request.container_id);
+  if (!container) return no_container(request.container_id);
+  if (!container->init()->in_root()) return {Code::failed_precondition, "the container is not running", {}};
+  return stream_job(call, *container, request.port, true, [&](int fd) { return unpack(request, fd); });
+}
+
+// With `entered` the job sees what the container's programs see. The call is answered when the job is done.
+Status Agent::stream_job(uint32_t call, const Container& container, uint32_t port, bool entered, const JobWork& work) {
+  JobFds fds;
+  fds.stream = connect_port(port);
+  if (!fds.stream) return errno_status("connect to port " + std::to_string(port), errno);
+  if (entered) fds.container = container.pidfd.get();
+  const auto run = [&work](int fd) {
     allow_open_files();
     const Status status = await_stream(fd);
-    return status.ok() ? work(*container, request, fd) : status;
+    return status.ok() ? work(fd) : status;
   };
-  if (!start_job(container->id, std::move(stream), run, [this, call](const Status& status) { answer(call, status); }))
+  if (!start_job(container.id, std::move(fds), run, [this, call](const Status& status) { answer(call, status); }))
     return errno_status("start a job", errno);
   return {Code::pending, {}, {}};
 }

@@ -1,5 +1,6 @@
 // Work that takes long, in children of the agent.
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -26,13 +27,21 @@ struct JobReport {
 
 // The child keeps what it was given and nothing else of the agent's: a descriptor held here would keep a stream from
 // ending.
-[[noreturn]] void run_job(int report, int stream, const std::function<Status(int)>& work) {
+[[noreturn]] void run_job(int report, const JobFds& fds, const std::function<Status(int)>& work) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const Fd own(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  // From here on every path, whatever links there are, is one of the container.
+  const bool entered = fds.container < 0 || setns(fds.container, CLONE_NEWNS) == 0;
+  // Its own descriptors are the one thing outside that a job can name: see fd_path.
+  const bool placed = fchdir(own.get()) == 0;
+  const int stream = fds.stream.get();
   const Fd high_report(fcntl(report, F_DUPFD_CLOEXEC, 10)), high_stream(stream < 0 ? -1 : fcntl(stream, F_DUPFD_CLOEXEC, 10));
   dup3(high_report.get(), kReport, O_CLOEXEC);
   if (high_stream) dup3(high_stream.get(), kStream, O_CLOEXEC);
   close_range(high_stream ? kStream + 1 : kReport + 1, ~0u, 0);
-  const Status status = work(high_stream ? kStream : -1);
+  const Status status = !entered  ? Status{Code::failed_precondition, "the container is not running", {}}
+                        : !placed ? Status{Code::internal, "no /proc", {}}
+                                  : work(high_stream ? kStream : -1);
   JobReport said{};
   said.code = static_cast<int32_t>(status.code);
   strncpy(said.text, status.message.c_str(), sizeof said.text - 1);
@@ -50,15 +59,14 @@ Status read_report(int fd, int status) {
 }  // namespace
 
 // False with errno when there is no child.
-bool Agent::start_job(const std::string& container, Fd stream, const std::function<Status(int stream)>& work,
-                      std::function<void(const Status&)> done) {
+bool Agent::start_job(const std::string& container, JobFds fds, const JobWork& work, std::function<void(const Status&)> done) {
   int ends[2];
   if (jobs_.size() >= kJobsMax) return errno = EAGAIN, false;
   if (pipe2(ends, O_CLOEXEC) != 0) return false;
   Fd reading(ends[0]);
   const Fd writing(ends[1]);
   const pid_t pid = fork();
-  if (pid == 0) run_job(writing.get(), stream.get(), work);
+  if (pid == 0) run_job(writing.get(), fds, work);
   if (pid < 0) return false;
   jobs_[pid] = Job{container, std::move(reading), std::move(done)};
   return true;

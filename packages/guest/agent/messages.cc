@@ -331,6 +331,20 @@ bool decode(std::string_view in, FilesRequest& out) {
       case 1: r.get(out.container_id); break;
       case 2: r.get(out.port); break;
       case 3: r.get(out.path); break;
+      case 4: r.get(out.follow); break;
+    }
+  return r.ok();
+}
+
+bool decode(std::string_view in, UnpackRequest& out) {
+  WireReader r(in);
+  while (r.next()) switch (r.field()) {
+      case 1: r.get(out.container_id); break;
+      case 2: r.get(out.port); break;
+      case 3: r.get(out.path); break;
+      case 4: r.get(out.name); break;
+      case 5: r.get(out.contents); break;
+      case 6: r.get(out.keep_owner); break;
     }
   return r.ok();
 }

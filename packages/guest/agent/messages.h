@@ -174,6 +174,13 @@ struct DateTimeRequest {
 struct FilesRequest {
   std::string container_id, path;
   uint32_t port = 0;
+  bool follow = false;
+};
+
+struct UnpackRequest {
+  std::string container_id, path, name;
+  uint32_t port = 0;
+  bool contents = false, keep_owner = false;
 };
 
 // The envelope of every call.
@@ -192,6 +199,7 @@ bool decode(std::string_view in, UpdateRoutesRequest& out);
 bool decode(std::string_view in, ReseedRequest& out);
 bool decode(std::string_view in, DateTimeRequest& out);
 bool decode(std::string_view in, FilesRequest& out);
+bool decode(std::string_view in, UnpackRequest& out);
 bool decode(std::string_view in, CallRequest& out);
 // For messages {container_id = 1, exec_id = 2, number = 3, number2 = 4}.
 bool decode(std::string_view in, ProcessRequest& out);

@@ -57,6 +57,7 @@ const Agent::Method Agent::kMethods[] = {
     {"tsvmm.ContainerFiles", "ListChanges", &Agent::list_changes},
     {"tsvmm.ContainerFiles", "PackChanges", &Agent::pack_changes},
     {"tsvmm.ContainerFiles", "PackFiles", &Agent::pack_files},
+    {"tsvmm.ContainerFiles", "UnpackFiles", &Agent::unpack_files},
     {"grpc.Health", "Check", &Agent::health_check},
     {"grpc.Health", "Version", &Agent::health_version},
 };

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace agent {
@@ -13,7 +14,8 @@ constexpr size_t kHeldMax = 128 * 1024;
 }  // namespace
 
 Status await_stream(int fd) {
-  pollfd wait{fd, POLLOUT, 0};
+  // One that the host has left again never takes a byte, but has an end to read.
+  pollfd wait{fd, POLLOUT | POLLIN, 0};
   while (poll(&wait, 1, -1) < 0 && errno == EINTR) continue;
   int error = 0;
   socklen_t size = sizeof error;
@@ -21,6 +23,35 @@ Status await_stream(int fd) {
   if (error != 0) return errno_status("connect to the host", error);
   if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) != 0) return errno_status("stream", errno);
   return {};
+}
+
+Status StreamReader::get(size_t size, std::string& out) {
+  out.clear();
+  for (int error = 0; out.size() < size;) {
+    if (used_ == held_.size() && !fill(error))
+      return error == 0 ? Status{Code::invalid_argument, "the host's stream ended too early", {}}
+                        : errno_status("receive from the host", error);
+    const size_t taken = std::min(size - out.size(), held_.size() - used_);
+    out.append(held_, used_, taken);
+    used_ += taken;
+  }
+  return {};
+}
+
+bool StreamReader::at_end() {
+  int error = 0;
+  return used_ == held_.size() && !fill(error) && error == 0;
+}
+
+bool StreamReader::fill(int& error) {
+  held_.resize(kHeldMax);
+  ssize_t n;
+  do n = recv(fd_, held_.data(), held_.size(), 0);
+  while (n < 0 && errno == EINTR);
+  error = n < 0 ? errno : 0;
+  held_.resize(n > 0 ? static_cast<size_t>(n) : 0);
+  used_ = 0;
+  return n > 0;
 }
 
 Status StreamWriter::put(std::string_view bytes) {

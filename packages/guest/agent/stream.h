@@ -12,6 +12,24 @@ namespace agent {
 // Waits for the connection; after that, what cannot be done at once waits too.
 Status await_stream(int fd);
 
+// Reads in large pieces what is needed in small ones.
+class StreamReader {
+ public:
+  explicit StreamReader(int fd) : fd_(fd) {}
+  // The next `size` bytes. Fails when the stream is over before that.
+  Status get(size_t size, std::string& out);
+  // Whether nothing comes any more; waits for what does, or for the end.
+  bool at_end();
+
+ private:
+  // False at the end, or with `error`.
+  bool fill(int& error);
+
+  const int fd_;
+  std::string held_;
+  size_t used_ = 0;
+};
+
 // Collects small pieces into large writes.
 class StreamWriter {
  public:

@@ -15,13 +15,14 @@ namespace agent {
 
 namespace {
 
-constexpr size_t kBlock = 512, kNameMax = 100, kChunk = 64 * 1024;
+constexpr size_t kNameMax = 100, kChunk = 64 * 1024;
 constexpr uint64_t kIdMax = 07777777, kSizeMax = 077777777777;
 constexpr char kWhiteout[] = ".wh.", kOpaque[] = ".wh..wh..opq";
 
-std::string proc_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
+// The way from a descriptor that only holds a file to the file. Jobs work in /proc/self/fd.
+std::string fd_path(int fd) { return std::to_string(fd); }
 
-std::string padding(uint64_t size) { return std::string(-size & (kBlock - 1), '\0'); }
+std::string padding(uint64_t size) { return std::string(-size & (kTarBlock - 1), '\0'); }
 
 // "LENGTH KEY=VALUE\n", where LENGTH counts its own digits too.
 std::string pax_record(const std::string& key, std::string_view value) {
@@ -46,7 +47,7 @@ void octal(char* at, size_t size, uint64_t value) {
 }
 
 std::string ustar_block(char type, const std::string& path, const std::string& link, const struct stat& st, uint64_t size) {
-  std::string block(kBlock, '\0');
+  std::string block(kTarBlock, '\0');
   char* at = block.data();
   memcpy(at, path.data(), std::min(path.size(), kNameMax));
   octal(at + 100, 8, st.st_mode & 07777);
@@ -85,7 +86,7 @@ bool kept(std::string_view name) {
 }
 
 Status read_xattrs(int fd, const std::string& path, std::vector<std::pair<std::string, std::string>>& out) {
-  const std::string file = proc_path(fd);
+  const std::string file = fd_path(fd);
   std::string names(kTarXattrBytesMax, '\0'), value(kTarXattrBytesMax, '\0');
   const ssize_t size = listxattr(file.c_str(), names.data(), names.size());
   if (size < 0) return errno == ENOTSUP ? Status{} : errno_status("attributes of " + path, errno);
@@ -151,7 +152,7 @@ Status LayerWriter::file(const Change& change, Entry entry) {
   total_ += entry.size;
   if (entry.size > kTarBytesMax || total_ > kTarBytesMax)
     return {Code::resource_exhausted, "the container's changes are more than a layer holds, at " + change.path, {}};
-  const Fd fd(open(proc_path(change.fd).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  const Fd fd(open(fd_path(change.fd).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!fd) return errno_status("read " + change.path, errno);
   const Status status = header(entry);
   return status.ok() ? contents(fd.get(), entry.size, change.path) : status;
@@ -189,6 +190,6 @@ Status LayerWriter::contents(int fd, uint64_t size, const std::string& path) {
   return out_.put(padding(size));
 }
 
-Status LayerWriter::finish() { return out_.put(std::string(2 * kBlock, '\0')); }
+Status LayerWriter::finish() { return out_.put(std::string(2 * kTarBlock, '\0')); }
 
 }  // namespace agent

@@ -15,6 +15,7 @@ namespace agent {
 // What the host takes (the limits of an image's layer).
 constexpr uint64_t kTarBytesMax = 64ull << 30;
 constexpr size_t kTarXattrBytesMax = 64 * 1024;
+constexpr size_t kTarBlock = 512;
 
 // Writes changes as a layer. Contents are read as they are sent, so the files must not change meanwhile.
 class LayerWriter : public ChangeSink {

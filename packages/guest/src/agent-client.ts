@@ -13,7 +13,7 @@ import {
   type CreateContainerRequestSchema,
   type CreateSandboxRequestSchema,
 } from "./gen/agent_pb.js"
-import { ContainerFiles } from "./gen/files_pb.js"
+import { ContainerFiles, type UnpackRequestSchema } from "./gen/files_pb.js"
 import { Health } from "./gen/health_pb.js"
 import { type CallOptions, TtrpcClient } from "./ttrpc/client.js"
 
@@ -178,10 +178,21 @@ export class AgentClient {
 
   /** Sends a file or folder of a container to a port of the host, as a tar stream. Like {@link AgentClient.packChanges}. */
   async packFiles(
-    request: { containerId: string; path: string; port: number },
+    request: { containerId: string; path: string; port: number; follow?: boolean },
     options?: CallOptions,
   ): Promise<void> {
     await this.#call(ContainerFiles.method.packFiles, request, { ...NO_TIMEOUT, ...options })
+  }
+
+  /**
+   * Reads a tar stream from a port of the host and makes its files in a container. All are there when this resolves; no
+   * timeout unless one is given. The stream is in the one format that `UnpackFiles` takes, see `files.proto`.
+   */
+  async unpackFiles(
+    request: MessageInitShape<typeof UnpackRequestSchema>,
+    options?: CallOptions,
+  ): Promise<void> {
+    await this.#call(ContainerFiles.method.unpackFiles, request, { ...NO_TIMEOUT, ...options })
   }
 
   /** Ends the standard input of a process, whatever the stream still holds. */

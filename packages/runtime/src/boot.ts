@@ -10,6 +10,7 @@ import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
 import { GUEST_NETWORK, type PasstNetwork, startPasst } from "./network/passt.js"
 import type { SandboxConfig } from "./options.js"
+import type { RuntimePaths } from "./paths.js"
 import { openRoot, type RootDevice } from "./root/device.js"
 import { fromMountError, type SandboxRoot } from "./root/root.js"
 import { makeStorageDisk, type StorageDisk } from "./storage/disk.js"
@@ -166,4 +167,13 @@ function bootFailed(how: string, log: ConsoleLog): SandboxError {
     "boot-failed",
     `the guest ended (${how}) before its agent was up${last ? `; its last words: ${last}` : ""}`,
   )
+}
+
+/** What a start goes by. */
+export interface StartPlan {
+  readonly config: SandboxConfig
+  readonly hypervisor: Hypervisor
+  readonly paths: RuntimePaths
+  /** `performance.now()` when `create` was called. */
+  readonly startedAt: number
 }

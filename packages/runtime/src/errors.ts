@@ -14,6 +14,7 @@
  * - `agent-failed`: the guest agent answered with an error, nonsense, or not at all.
  * - `command-not-found`, `command-not-executable`: the program cannot be started in the container.
  * - `command-failed`: a program ended with a non-zero code and `check` was set.
+ * - `copy-failed`: a file or folder cannot be copied into or out of a container; the message names it.
  * - `output-too-large`: `exec` was given more output than it keeps.
  * - `timeout`, `aborted`: `timeoutMs` passed, or `signal` aborted.
  * - `stopped`: the sandbox or container is not running any more.
@@ -35,6 +36,7 @@ export type SandboxErrorCode =
   | "command-not-found"
   | "command-not-executable"
   | "command-failed"
+  | "copy-failed"
   | "output-too-large"
   | "timeout"
   | "aborted"

@@ -13,9 +13,12 @@ export {
   type ExecResult,
   type SpawnOptions,
 } from "./container/container.js"
+export type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
 export { type ProcessEvent, type ProcessExit, SandboxProcess } from "./container/process.js"
 export type { ProcessOptions, TerminalSize } from "./container/spec.js"
 export type { SandboxMount } from "./container/volumes.js"
+export type { PreparedCopy } from "./copy/source.js"
+export { type CopySummary, type UnpackOptions, unpackCopy } from "./copy/unpack.js"
 export type { WaitOptions } from "./deadline.js"
 export { ExecError, SandboxError, type SandboxErrorCode } from "./errors.js"
 export type { SandboxEvents, SandboxExitReason } from "./events.js"
@@ -36,7 +39,16 @@ export type { PullPolicy } from "./images.js"
 export type { NetworkMode, PublishedPort } from "./network/options.js"
 export type { SandboxOptions } from "./options.js"
 export { defaultPaths, defaultPolicyFile, defaultRegistriesFile, type RuntimePaths } from "./paths.js"
-export { type CommittedImage, commitSandbox, diffSandbox, removeSandbox, signalSandbox } from "./remote.js"
+export {
+  type CommittedImage,
+  commitSandbox,
+  copyIntoSandbox,
+  copyOutOfSandbox,
+  diffSandbox,
+  type RemoteCopyInOptions,
+  removeSandbox,
+  signalSandbox,
+} from "./remote.js"
 export type { SandboxRootfs } from "./root/options.js"
 export { Sandbox, type SandboxTimings } from "./sandbox.js"
 export type { SandboxRecord, SandboxStatus } from "./state/record.js"

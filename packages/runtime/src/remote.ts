@@ -1,9 +1,12 @@
 import type { ContainerChange } from "@ts-vmm/guest"
 import type { StoredImage } from "@ts-vmm/oci-image"
+import type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
 import { signalNumber } from "./container/process.js"
+import type { CopySummary } from "./copy/unpack.js"
 import { SandboxError } from "./errors.js"
 import { defaultPaths, type RuntimePaths } from "./paths.js"
-import { type CommitRequest, requestControl } from "./state/control.js"
+import { receiveControl, requestControl, sendControl } from "./state/ask-control.js"
+import type { CommitRequest } from "./state/control-protocol.js"
 import { type FoundSandbox, findSandbox, removeSandbox as removeFolder } from "./state/sandbox-directory.js"
 
 /** How long a killed sandbox may take to remove itself. */
@@ -76,6 +79,64 @@ export async function commitSandbox(
 ): Promise<CommittedImage> {
   const found = runningSandbox(wanted, paths)
   return (await requestControl(found.path, { op: "commit", options })) as CommittedImage
+}
+
+/** What can be said of a copy from outside. */
+export type RemoteCopyInOptions = Omit<CopyInOptions, "signal" | "timeoutMs">
+
+/**
+ * Copies into the container of a sandbox of another process: `Container.copyIn` of the one that was made first and runs.
+ * Files are read here, with the rights of this process.
+ *
+ * @param wanted name, id, or the beginning of an id
+ * @throws SandboxError `not-found`, `stopped`, and what `Container.copyIn` throws
+ *
+ * @example
+ * ```ts
+ * import { copyIntoSandbox } from "@ts-vmm/runtime"
+ *
+ * await copyIntoSandbox("web", "./site", "/srv/www")
+ * ```
+ */
+export async function copyIntoSandbox(
+  wanted: string,
+  source: string | AsyncIterable<Uint8Array>,
+  path: string,
+  options: RemoteCopyInOptions = {},
+  paths = defaultPaths(),
+): Promise<CopySummary> {
+  const found = runningSandbox(wanted, paths)
+  const { archive = false, followLink = false } = options
+  const { prepareCopy } = await import("./copy/source.js")
+  const { name, contents, tar } = prepareCopy(source, { followLink })
+  const request = { op: "copy-in", options: { path, archive, name, contents } } as const
+  return (await sendControl(found.path, request, tar)) as CopySummary
+}
+
+/**
+ * Copies out of the container of a sandbox of another process: `Container.copyOut` of the one that was made first and
+ * runs. It is a guest's word: see {@link unpackCopy}.
+ *
+ * @param wanted name, id, or the beginning of an id
+ * @throws SandboxError `not-found`, `stopped`, and what `Container.copyOut` throws
+ *
+ * @example
+ * ```ts
+ * import { copyOutOfSandbox, unpackCopy } from "@ts-vmm/runtime"
+ *
+ * const path = "/var/log"
+ * await unpackCopy(copyOutOfSandbox("web", path), "./logs", { path })
+ * ```
+ */
+export async function* copyOutOfSandbox(
+  wanted: string,
+  path: string,
+  options: Pick<CopyOutOptions, "followLink"> = {},
+  paths = defaultPaths(),
+): AsyncGenerator<Buffer> {
+  const found = runningSandbox(wanted, paths)
+  const { followLink = false } = options
+  yield* receiveControl(found.path, { op: "copy-out", options: { path, followLink } })
 }
 
 /** @throws SandboxError `not-found`, `stopped` */

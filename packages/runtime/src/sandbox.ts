@@ -3,7 +3,7 @@ import type { AgentClient } from "@ts-vmm/guest"
 import type { GuestError } from "@ts-vmm/guest/artifacts"
 import type { LazyImage, StoredImage } from "@ts-vmm/oci-image"
 import type { ArrivingImage } from "./arriving-image.js"
-import { type BootedGuest, bootGuest } from "./boot.js"
+import { type BootedGuest, bootGuest, type StartPlan } from "./boot.js"
 import { ConsoleLog } from "./console-log.js"
 import {
   Container,
@@ -12,23 +12,25 @@ import {
   type ExecResult,
   type SpawnOptions,
 } from "./container/container.js"
+import type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
 import { type SandboxProcess, signalNumber } from "./container/process.js"
 import { resolveCommand } from "./container/spec.js"
 import type { Volume } from "./container/volumes.js"
+import type { CopySummary } from "./copy/unpack.js"
 import { deferred, pickWait, type WaitOptions, withDeadline } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { SandboxEmitter, type SandboxExitReason } from "./events.js"
 import { fromGuestError } from "./guest-errors.js"
 import { chooseHypervisor } from "./hypervisor/choose.js"
-import type { Hypervisor, HypervisorName, Machine } from "./hypervisor/hypervisor.js"
+import type { HypervisorName, Machine } from "./hypervisor/hypervisor.js"
 import { fromImageError } from "./images.js"
-import { checkOptions, type SandboxConfig, type SandboxOptions } from "./options.js"
-import { defaultPaths, type RuntimePaths } from "./paths.js"
+import { checkOptions, type SandboxOptions } from "./options.js"
+import { defaultPaths } from "./paths.js"
 import { findRoot } from "./root/find.js"
 import { arrivingOf, giveRoot, isWritten, rootDefaults, type SandboxRoot } from "./root/root.js"
 import { unmountRoot } from "./root/unmount.js"
 import { answerControl } from "./state/answer-control.js"
-import { type ControlRequest, serveControl } from "./state/control.js"
+import { type ControlHandler, serveControl } from "./state/control.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
 import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
 
@@ -182,6 +184,20 @@ export class Sandbox extends SandboxEmitter {
     return (await this.#mainContainer(options)).shell(script, options)
   }
 
+  /** Copies a file, a folder or a tar stream into the main container. See `Container.copyIn`. */
+  async copyIn(
+    source: string | AsyncIterable<Uint8Array>,
+    path: string,
+    options: CopyInOptions = {},
+  ): Promise<CopySummary> {
+    return (await this.#mainContainer(options)).copyIn(source, path, options)
+  }
+
+  /** A file or folder of the main container as a tar stream. See `Container.copyOut`. */
+  async *copyOut(path: string, options: CopyOutOptions = {}): AsyncGenerator<Buffer> {
+    yield* (await this.#mainContainer(options)).copyOut(path, options)
+  }
+
   /** Waits for the sandbox's end, whoever causes it. */
   wait(options: WaitOptions = {}): Promise<SandboxExitReason> {
     return withDeadline(this.#ended.promise, "the sandbox", options)
@@ -256,7 +272,7 @@ export class Sandbox extends SandboxEmitter {
       },
     })
     this.timings.readyMs = performance.now() - startedAt
-    this.#control = await serveControl(this.#directory.path, what => this.#onControl(what))
+    this.#control = await serveControl(this.#directory.path, this.#onControl)
     this.#status = "running"
     this.#publish()
     this.#watchMemory(this.#guest.agent)
@@ -343,21 +359,18 @@ export class Sandbox extends SandboxEmitter {
     const hostname = options.hostname ?? this.#options.hostname ?? this.id
     const container = await Container.start(host, id, command, hostname, options)
     this.#containers.set(id, container)
-    container.wait().then(
-      () => this.#containers.delete(id),
-      () => this.#containers.delete(id),
-    )
+    const forget = () => this.#containers.delete(id)
+    container.wait().then(forget, forget)
     return container
   }
 
-  #onControl(request: ControlRequest): Promise<unknown> {
-    return answerControl(request, {
+  readonly #onControl: ControlHandler = (request, streams) =>
+    answerControl(request, streams, {
       name: this.name,
       containers: this.#containers.values(),
       kill: signal => this.kill(signal),
       end: () => void this.destroy().catch(error => this.#report(error)),
     })
-  }
 
   #report(error: unknown): void {
     if (this.listenerCount("error") > 0) this.emit("error", error as Error)
@@ -384,13 +397,4 @@ export class Sandbox extends SandboxEmitter {
       ...(this.#exitCode === undefined ? {} : { exitCode: this.#exitCode }),
     })
   }
-}
-
-/** What a start goes by. */
-interface StartPlan {
-  readonly config: SandboxConfig
-  readonly hypervisor: Hypervisor
-  readonly paths: RuntimePaths
-  /** `performance.now()` when `create` was called. */
-  readonly startedAt: number
 }

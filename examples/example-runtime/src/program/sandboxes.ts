@@ -39,6 +39,18 @@ export function addSandboxes(program: Command): void {
       (await import("../commands/commit.js")).commit(sandbox, name, options),
     )
   program
+    .command("cp")
+    .description("Copy files between the container of a running sandbox and this machine")
+    .argument("<source>", "SANDBOX:PATH, a path, or - for a tar archive on stdin; FOLDER/. is what is in it")
+    .argument("<target>", "a path, SANDBOX:PATH, or - for a tar archive on stdout")
+    .option("-a, --archive", "keep owners; else all belongs to root in the container, and to you here")
+    .option("-L, --follow-link", "copy what a source that is a link leads to")
+    .option("-q, --quiet", "do not say how much was copied")
+    .option("--json", "one JSON object")
+    .action(async (source, target, options) =>
+      (await import("../commands/cp.js")).cp(source, target, options),
+    )
+  program
     .command("rm")
     .description("Remove sandboxes that have ended")
     .argument("<sandbox...>", "names or ids")

@@ -44,6 +44,7 @@ bool any_message_decodes(const std::string& in) {
   DateTimeRequest date;
   CallRequest call;
   FilesRequest files;
+  UnpackRequest unpack;
   ProcessRequest process;
   bool any = decodes(in, sandbox);
   any |= decodes(in, container);
@@ -53,6 +54,7 @@ bool any_message_decodes(const std::string& in) {
   any |= decodes(in, date);
   any |= decodes(in, call);
   any |= decodes(in, files);
+  any |= decodes(in, unpack);
   any |= decodes(in, process);
   return any;
 }

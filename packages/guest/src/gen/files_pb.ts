@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file files.proto.
  */
 export const file_files: GenFile = /*@__PURE__*/
-  fileDesc("CgtmaWxlcy5wcm90bxIFdHN2bW0iQAoMRmlsZXNSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRwb3J0GAIgASgNEgwKBHBhdGgYAyABKAkywgEKDkNvbnRhaW5lckZpbGVzEjoKC0xpc3RDaGFuZ2VzEhMudHN2bW0uRmlsZXNSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EjoKC1BhY2tDaGFuZ2VzEhMudHN2bW0uRmlsZXNSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EjgKCVBhY2tGaWxlcxITLnRzdm1tLkZpbGVzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eWIGcHJvdG8z", [file_google_protobuf_empty]);
+  fileDesc("CgtmaWxlcy5wcm90bxIFdHN2bW0iUAoMRmlsZXNSZXF1ZXN0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRwb3J0GAIgASgNEgwKBHBhdGgYAyABKAkSDgoGZm9sbG93GAQgASgIInUKDVVucGFja1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEgwKBHBvcnQYAiABKA0SDAoEcGF0aBgDIAEoCRIMCgRuYW1lGAQgASgJEhAKCGNvbnRlbnRzGAUgASgIEhIKCmtlZXBfb3duZXIYBiABKAgy/wEKDkNvbnRhaW5lckZpbGVzEjoKC0xpc3RDaGFuZ2VzEhMudHN2bW0uRmlsZXNSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EjoKC1BhY2tDaGFuZ2VzEhMudHN2bW0uRmlsZXNSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EjgKCVBhY2tGaWxlcxITLnRzdm1tLkZpbGVzUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRI7CgtVbnBhY2tGaWxlcxIULnRzdm1tLlVucGFja1JlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHliBnByb3RvMw", [file_google_protobuf_empty]);
 
 /**
  * @generated from message tsvmm.FilesRequest
@@ -41,6 +41,13 @@ export type FilesRequest = Message<"tsvmm.FilesRequest"> & {
    * @generated from field: string path = 3;
    */
   path: string;
+
+  /**
+   * Of PackFiles: the last link is followed too; the stream's names still begin with its own.
+   *
+   * @generated from field: bool follow = 4;
+   */
+  follow: boolean;
 };
 
 /**
@@ -49,6 +56,59 @@ export type FilesRequest = Message<"tsvmm.FilesRequest"> & {
  */
 export const FilesRequestSchema: GenMessage<FilesRequest> = /*@__PURE__*/
   messageDesc(file_files, 0);
+
+/**
+ * @generated from message tsvmm.UnpackRequest
+ */
+export type UnpackRequest = Message<"tsvmm.UnpackRequest"> & {
+  /**
+   * @generated from field: string container_id = 1;
+   */
+  containerId: string;
+
+  /**
+   * Host port of the vsock stream, which the host ends after the archive.
+   *
+   * @generated from field: uint32 port = 2;
+   */
+  port: number;
+
+  /**
+   * Where it goes. Links are followed. The folder, or the one above it, has to be there.
+   *
+   * @generated from field: string path = 3;
+   */
+  path: string;
+
+  /**
+   * The one name that all names of the stream begin with; it lands as `docker cp` has it: in the folder `path` under its
+   * own name, else as `path`. Without it the stream is what goes into the folder `path`.
+   *
+   * @generated from field: string name = 4;
+   */
+  name: string;
+
+  /**
+   * Of a named folder: its contents go into the folder `path`, if that is there.
+   *
+   * @generated from field: bool contents = 5;
+   */
+  contents: boolean;
+
+  /**
+   * Owners are the stream's. Otherwise all belongs to root.
+   *
+   * @generated from field: bool keep_owner = 6;
+   */
+  keepOwner: boolean;
+};
+
+/**
+ * Describes the message tsvmm.UnpackRequest.
+ * Use `create(UnpackRequestSchema)` to create a new message.
+ */
+export const UnpackRequestSchema: GenMessage<UnpackRequest> = /*@__PURE__*/
+  messageDesc(file_files, 1);
 
 /**
  * @generated from service tsvmm.ContainerFiles
@@ -85,6 +145,18 @@ export const ContainerFiles: GenService<{
   packFiles: {
     methodKind: "unary";
     input: typeof FilesRequestSchema;
+    output: typeof EmptySchema;
+  },
+  /**
+   * The other way: the agent reads a tar stream from a port of the host and makes the files that it describes, as the
+   * container's own root would: what is mounted there counts, and no link leads outside. ustar without a prefix, PAX
+   * records for what does not fit; no devices. What was made before a failure stays.
+   *
+   * @generated from rpc tsvmm.ContainerFiles.UnpackFiles
+   */
+  unpackFiles: {
+    methodKind: "unary";
+    input: typeof UnpackRequestSchema;
     output: typeof EmptySchema;
   },
 }> = /*@__PURE__*/

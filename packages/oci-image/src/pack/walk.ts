@@ -27,6 +27,30 @@ export async function* walkFolder(path: string): AsyncGenerator<PackItem> {
   }
 }
 
+/**
+ * Walks a file or folder like {@link walkFolder}; names begin with `name`.
+ *
+ * @param name - bytes (latin1 text)
+ * @throws ImageError `source-missing`, `source-invalid` when something changes its kind meanwhile, `io`
+ */
+export async function* walkTree(path: string, name: string): AsyncGenerator<PackItem> {
+  const stats = await lstat(path, { bigint: true }).catch(error => {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR")
+      throw new ImageError("source-missing", `no such file or folder: ${printable(path)}`, { path })
+    throw ioError(error, `cannot read ${printable(path)}`)
+  })
+  const type = typeOf(stats)
+  if (type === "directory") {
+    for await (const one of walkFolder(path)) yield below(name, one)
+  } else if (type) yield* fileItem(Buffer.from(path), stats, type, name, new Map())
+}
+
+function below(name: string, { header, ...rest }: PackItem): PackItem {
+  const path = header.path === "." ? `${name}/` : `${name}/${header.path}`
+  const linkPath = header.type === "link" ? `${name}/${header.linkPath}` : header.linkPath
+  return { ...rest, header: { ...header, path, linkPath } }
+}
+
 /** Paths of files with several names, by device and inode. */
 type Seen = Map<string, string>
 

@@ -1,4 +1,6 @@
+import { pipeline } from "node:stream/promises"
 import type { VsockDevice, VsockStream } from "@ts-vmm/vsock"
+import { WatchedSource } from "../copy/watched-source.js"
 import { type WaitOptions, withDeadline } from "../deadline.js"
 import { SandboxError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
@@ -29,6 +31,40 @@ export async function* streamFromAgent(vsock: VsockDevice, call: StreamCall): As
   } finally {
     connection.close()
     answered.catch(() => undefined) // whoever stops early has its own reason
+  }
+}
+
+/**
+ * Sends the agent what it reads in a call. Done when the agent is; what cannot be read here ends its work.
+ *
+ * @returns how many bytes
+ * @throws SandboxError `agent-failed`, `guest-died`, `timeout`, `aborted`, and what `source` throws
+ */
+export async function streamToAgent(
+  vsock: VsockDevice,
+  call: StreamCall,
+  source: AsyncIterable<Uint8Array>,
+): Promise<number> {
+  const connection = new Connection(vsock)
+  const answered = call(connection.port)
+  const counted = new WatchedSource(source)
+  try {
+    const stream = await connection.accepted(answered)
+    stream.resume() // nothing is said there
+    const sent = pipeline(counted, stream)
+    // A source that never goes on keeps `sent` waiting, but not the call's end.
+    await Promise.race([sent, answered.then(() => sent)])
+    await answered
+    return counted.bytes
+  } catch (error) {
+    if (counted.failure) {
+      connection.close()
+      await answered.catch(() => undefined)
+      throw counted.failure.error
+    }
+    throw await reason(error, answered)
+  } finally {
+    connection.close()
   }
 }
 

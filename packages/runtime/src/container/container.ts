@@ -2,12 +2,15 @@ import type { MessageInitShape } from "@bufbuild/protobuf"
 import type { AgentClient, ContainerChange, CreateContainerRequestSchema } from "@ts-vmm/guest"
 import type { StoredImage } from "@ts-vmm/oci-image"
 import type { VsockDevice } from "@ts-vmm/vsock"
+import type { PreparedCopy } from "../copy/source.js"
+import type { CopySummary } from "../copy/unpack.js"
 import type { WaitOptions } from "../deadline.js"
 import { ExecError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
 import { checkHasChanges, fromMountError, rootDefaults, type SandboxRoot } from "../root/root.js"
 import { streamFromAgent } from "./agent-stream.js"
 import { type ContainerCommitOptions, commitContainer } from "./commit.js"
+import type { CopyInOptions, CopyOutOptions } from "./copy.js"
 import { type ProcessExit, SandboxProcess } from "./process.js"
 import { containerRoot, containerStorages } from "./rootfs.js"
 import { containerFor, type ProcessOptions, processFor, resolveCommand } from "./spec.js"
@@ -233,11 +236,11 @@ export class Container {
 
   /**
    * A file or folder of the container as a tar stream, whose names begin with its own; those of the root with nothing.
-   * Links in the path lead nowhere outside the container, and the last one is not followed; what is mounted into the
-   * container is not seen. The stream ends only when it is whole; whoever stops reading ends the agent's work.
+   * Links in the path lead nowhere outside the container, and the last one is not followed unless `followLink` is set.
+   * While the container runs its mounts are seen, but not what is mounted further down. The stream ends only when it is
+   * whole; whoever stops reading ends the agent's work.
    *
-   * **It is a guest's word**: unpack it with a program that refuses names and links that lead outside, as an ordinary
-   * user.
+   * **It is a guest's word**: {@link unpackCopy} takes it as such.
    *
    * @throws SandboxError `agent-failed` for a path that is not there, or more than a layer holds; `guest-died`, `timeout`,
    * `aborted`
@@ -246,10 +249,38 @@ export class Container {
    * await pipeline(container.copyOut("/var/log"), createWriteStream("log.tar"))
    * ```
    */
-  copyOut(path: string, options: WaitOptions = {}): AsyncGenerator<Buffer> {
+  copyOut(path: string, options: CopyOutOptions = {}): AsyncGenerator<Buffer> {
+    const { followLink: follow = false, ...wait } = options
     const { agent, vsock } = this.#host
     const containerId = this.id
-    return streamFromAgent(vsock, port => agent.packFiles({ containerId, path, port }, options))
+    return streamFromAgent(vsock, port => agent.packFiles({ containerId, path, follow, port }, wait))
+  }
+
+  /**
+   * Copies a file or folder of the host, or a tar stream (plain, gzip or zstd), into the container while it runs, as
+   * `docker cp` does: into `path` if that is a folder, else as `path`, whose folder has to be there; of `folder/.` the
+   * contents; a tar stream into the folder `path`. Mode, time, symbolic and hard links are kept, blocks of zeroes become
+   * holes, devices are refused. Owner is root, or with `archive` that of the source. What was copied before a failure
+   * stays.
+   *
+   * It is done as the container's root would: mounts count, and no link leads outside. It may run meanwhile.
+   *
+   * @returns the size of the tar stream
+   * @throws SandboxError `copy-failed` for what cannot be read here, `agent-failed` for what cannot be made there: the
+   * message names the file and says why; `guest-died`, `timeout`, `aborted`
+   * @example
+   * ```ts
+   * await container.copyIn("./site", "/srv/www")
+   * ```
+   */
+  async copyIn(
+    source: string | AsyncIterable<Uint8Array> | PreparedCopy,
+    path: string,
+    options: CopyInOptions = {},
+  ): Promise<CopySummary> {
+    // Loaded when it is needed: a start does not pay for it.
+    const { copyIntoContainer } = await import("./copy.js")
+    return copyIntoContainer(this.#host, this.id, source, path, options)
   }
 
   /** Waits for the container's first program. */

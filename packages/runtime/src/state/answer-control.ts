@@ -1,6 +1,7 @@
 import type { Container } from "../container/container.js"
 import { SandboxError } from "../errors.js"
-import type { ControlRequest } from "./control.js"
+import type { ControlStreams } from "./control.js"
+import type { ControlRequest } from "./control-protocol.js"
 
 /** A sandbox as far as other processes may reach it. */
 export interface Controlled {
@@ -17,7 +18,11 @@ export interface Controlled {
  * @returns what it is told
  * @throws SandboxError `stopped`, and what the containers throw
  */
-export async function answerControl(request: ControlRequest, sandbox: Controlled): Promise<unknown> {
+export async function answerControl(
+  request: ControlRequest,
+  streams: ControlStreams,
+  sandbox: Controlled,
+): Promise<unknown> {
   switch (request.op) {
     case "signal":
       await sandbox.kill(request.signal)
@@ -27,6 +32,14 @@ export async function answerControl(request: ControlRequest, sandbox: Controlled
     case "commit": {
       const { digest, configDigest } = await firstContainer(sandbox).commit(request.options)
       return { digest, configDigest }
+    }
+    case "copy-in": {
+      const { path, archive = false, name, contents } = request.options
+      return firstContainer(sandbox).copyIn({ name, contents, tar: streams.received() }, path, { archive })
+    }
+    case "copy-out": {
+      const { path, followLink = false } = request.options
+      return streams.send(firstContainer(sandbox).copyOut(path, { followLink }))
     }
     default:
       // Answer first: the socket goes with the sandbox.

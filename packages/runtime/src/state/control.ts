@@ -1,39 +1,39 @@
 import { chmodSync } from "node:fs"
-import { createConnection, createServer, type Server, type Socket } from "node:net"
+import { createServer, type Server, type Socket } from "node:net"
 import { join } from "node:path"
-import type { ContainerCommitOptions } from "../container/commit.js"
-import { SandboxError, type SandboxErrorCode } from "../errors.js"
+import { pipeline } from "node:stream/promises"
+import { WatchedSource } from "../copy/watched-source.js"
+import { SandboxError } from "../errors.js"
+import {
+  type ControlReply,
+  type ControlRequest,
+  type CopyInRequest,
+  MAX_REPLY,
+  SOCKET_FILE,
+} from "./control-protocol.js"
+import { framed, SocketReader } from "./socket-reader.js"
 
-/** What one process may ask of the owner of a sandbox. */
-export type ControlRequest =
-  | { readonly op: "signal"; readonly signal: number }
-  | { readonly op: "kill" }
-  | { readonly op: "diff" }
-  | { readonly op: "commit"; readonly options: CommitRequest }
+/** What goes to and fro besides a request and its reply. */
+export interface ControlStreams {
+  /** What the peer sends after its request. */
+  received(): AsyncIterable<Buffer>
+  /** Sends before the reply; whole when it resolves. @throws what `chunks` throws */
+  send(chunks: AsyncIterable<Uint8Array>): Promise<void>
+}
 
-/** What can be said of a commit from outside. */
-export type CommitRequest = Omit<ContainerCommitOptions, "signal" | "timeoutMs" | "created">
+/** Does what is asked, and returns what the reply tells. */
+export type ControlHandler = (request: ControlRequest, streams: ControlStreams) => Promise<unknown>
 
-type ControlReply =
-  | { readonly ok: true; readonly value?: unknown }
-  | { readonly ok: false; readonly code: SandboxErrorCode; readonly message: string }
-
-const SOCKET_FILE = "ctl.sock"
 /** A request is one short line; whoever sends more is no client of ours. */
 const MAX_LINE = 64 * 1024
-/** A reply may hold a list. */
-const MAX_REPLY = 64 * 1024 * 1024
 const IDLE_TIMEOUT_MS = 5_000
 const MAX_CONNECTIONS = 16
 
 /**
  * Listens in the sandbox's private folder (0700, socket 0600): only its user can reach it. One line of JSON
- * each way, then the connection ends.
+ * each way, then the connection ends; what is copied goes as frames between the two.
  */
-export function serveControl(
-  directory: string,
-  handle: (request: ControlRequest) => Promise<unknown>,
-): Promise<Server> {
+export function serveControl(directory: string, handle: ControlHandler): Promise<Server> {
   const server = createServer({ allowHalfOpen: true }, socket => {
     serveOne(socket, handle).catch(() => socket.destroy())
   })
@@ -50,36 +50,34 @@ export function serveControl(
   })
 }
 
-/**
- * Sends one request to the owner of the sandbox in `directory`.
- *
- * @throws SandboxError the owner's own, or `stopped` when nobody listens there
- */
-export async function requestControl(directory: string, request: ControlRequest): Promise<unknown> {
-  const socket = createConnection(join(directory, SOCKET_FILE))
-  try {
-    socket.end(`${JSON.stringify(request)}\n`)
-    // However long it takes: the owner's end ends the connection.
-    const reply = JSON.parse(await readLine(socket, { max: MAX_REPLY })) as ControlReply
-    if (!reply.ok) throw new SandboxError(reply.code, reply.message)
-    return reply.value
-  } catch (error) {
-    if (error instanceof SandboxError) throw error
-    throw new SandboxError("stopped", "the sandbox does not answer: it is ending or its owner is stuck", {
-      cause: error,
-    })
-  } finally {
-    socket.destroy()
+async function serveOne(socket: Socket, handle: ControlHandler): Promise<void> {
+  socket.on("error", () => undefined) // whoever reads it learns of it
+  const reader = new SocketReader(socket)
+  const line = await reader.line({ max: MAX_LINE, timeoutMs: IDLE_TIMEOUT_MS })
+  const reply = `${JSON.stringify(await answer(line, handle, streamsOf(socket, reader)))}\n`
+  socket.end(reply.length <= MAX_REPLY ? reply : `${JSON.stringify(TOO_LARGE)}\n`)
+  // What nobody wants any more must not keep the peer from reading the reply.
+  await reader.drain()
+}
+
+function streamsOf(socket: Socket, reader: SocketReader): ControlStreams {
+  return {
+    received: () => reader.frames(),
+    send: async chunks => {
+      const source = new WatchedSource(chunks)
+      await pipeline(framed(untilFailure(source)), socket, { end: false })
+      if (source.failure) throw source.failure.error
+    },
   }
 }
 
-async function serveOne(
-  socket: Socket,
-  handle: (request: ControlRequest) => Promise<unknown>,
-): Promise<void> {
-  const line = await readLine(socket, { max: MAX_LINE, timeoutMs: IDLE_TIMEOUT_MS })
-  const reply = `${JSON.stringify(await answer(line, handle))}\n`
-  socket.end(reply.length <= MAX_REPLY ? reply : `${JSON.stringify(TOO_LARGE)}\n`)
+/** Ends where the source fails: the reply that comes after it says why. */
+async function* untilFailure(source: WatchedSource): AsyncGenerator<Uint8Array> {
+  try {
+    yield* source
+  } catch (error) {
+    if (!source.failure) throw error
+  }
 }
 
 const TOO_LARGE: ControlReply = {
@@ -88,12 +86,9 @@ const TOO_LARGE: ControlReply = {
   message: `the answer is longer than ${MAX_REPLY} bytes: ask in the process that owns the sandbox`,
 }
 
-async function answer(
-  line: string,
-  handle: (request: ControlRequest) => Promise<unknown>,
-): Promise<ControlReply> {
+async function answer(line: string, handle: ControlHandler, streams: ControlStreams): Promise<ControlReply> {
   try {
-    const value = await handle(parseRequest(line))
+    const value = await handle(parseRequest(line), streams)
     return { ok: true, ...(value === undefined ? {} : { value }) }
   } catch (error) {
     const code = error instanceof SandboxError ? error.code : "invalid-argument"
@@ -106,26 +101,13 @@ function parseRequest(line: string): ControlRequest {
   if (value.op === "kill" || value.op === "diff") return { op: value.op }
   if (value.op === "signal" && Number.isInteger(value.signal))
     return { op: "signal", signal: value.signal as number }
+  const options = (value.options ?? undefined) as Partial<CopyInRequest> | undefined
   // From the same user; the store holds the new image to what it holds every image to.
-  if (value.op === "commit" && typeof value.options === "object" && value.options !== null)
-    return { op: "commit", options: value.options }
+  if (value.op === "commit" && typeof options === "object") return { op: "commit", options }
+  // The agent checks what is copied, and where it goes.
+  if (value.op === "copy-out" && typeof options?.path === "string")
+    return { op: "copy-out", options: { ...options, path: options.path } }
+  if (value.op === "copy-in" && typeof options?.path === "string")
+    return { op: "copy-in", options: { name: "", contents: false, ...options, path: options.path } }
   throw new SandboxError("invalid-argument", "unknown control request")
-}
-
-async function readLine(
-  socket: Socket,
-  { max, timeoutMs = 0 }: { max: number; timeoutMs?: number },
-): Promise<string> {
-  socket.setTimeout(timeoutMs, () => socket.destroy(new Error("the peer is silent")))
-  let text = ""
-  for await (const chunk of socket.setEncoding("utf8").iterator({ destroyOnReturn: false })) {
-    const end = (chunk as string).indexOf("\n")
-    text += end < 0 ? chunk : (chunk as string).slice(0, end)
-    if (text.length > max) throw new Error("the line is too long")
-    if (end >= 0) {
-      socket.setTimeout(0)
-      return text
-    }
-  }
-  throw new Error("the peer hung up")
 }
