@@ -8,7 +8,7 @@ import {
 } from "@ts-vmm/runtime"
 import { type CopySide, parseCopySide } from "../copy-side.js"
 import { CliError } from "../exit.js"
-import { size } from "../table.js"
+import { size } from "../words.js"
 
 interface CopyOptions {
   readonly archive?: boolean
