@@ -4,25 +4,17 @@ import { join } from "node:path"
 import { checkDigest, type Digest, finishDigest } from "../digest.js"
 import { ioError } from "../errors.js"
 import { readRange } from "../sources/beneath.js"
-import type { LayerDescriptor } from "../spec/manifest.js"
 import type { StoreContext } from "../store/context.js"
 import { writeSynced } from "../store/folder.js"
 import { keepStart } from "./kept-index.js"
 import type { KnownLayer } from "./known-layer.js"
-import { type FetchRange, LazyPart } from "./lazy-part.js"
+import type { FoundLayer } from "./known-layers.js"
+import { LazyPart } from "./lazy-part.js"
 import { storeArrived } from "./toc/prove-toc.js"
 
 /** What a layer on its way is made of. */
-export interface LazyLayerOptions {
+export interface LazyLayerOptions extends FoundLayer {
   readonly context: StoreContext
-  readonly layer: LayerDescriptor
-  readonly diffId: Digest
-  readonly known: KnownLayer
-  readonly fetch: FetchRange
-  /** Folder of its own. */
-  readonly folder: string
-  /** All layers of the image. */
-  readonly image: readonly Digest[]
 }
 
 /** A layer on its way: what arrives is its alone, until all is there and proven. */
