@@ -153,6 +153,39 @@ describe("memory", () => {
   })
 })
 
+test("disks that may do next to nothing: a guest does not get as far as its root", async () => {
+  const diskLimit = { operationsPerSecond: 0.001, burstOperations: 1 }
+  await expect(create({ diskLimit, timeoutMs: 5_000 })).rejects.toMatchObject({ code: "timeout" })
+})
+
+test("a limit that is none is refused", async () => {
+  await expect(create({ diskLimit: { bytesPerSecond: 0 } })).rejects.toMatchObject({
+    code: "invalid-argument",
+    message: "diskLimit: bytesPerSecond must be a finite number more than 0",
+  })
+})
+
+test("a limit that the disks stay below changes nothing", async () => {
+  const storage = { kind: "disk", sizeMiB: 32 } as const
+  await using sandbox = await create({
+    storage,
+    diskLimit: { bytesPerSecond: 1e9, operationsPerSecond: 1e6 },
+  })
+  const script = "dd if=/dev/zero of=/big bs=1M count=8 2>/dev/null; sync; wc -c </big"
+  expect((await sandbox.shell(script)).stdout).toBe("8388608\n")
+})
+
+test.each([
+  ["--disk-bps", "0"],
+  ["--disk-bps", "fast"],
+  ["--disk-iops", "0"],
+  ["--disk-iops", "1.5"],
+])("%s %s is refused", async (option, value) => {
+  const { exitCode, stderr } = await place.run(["run", option, value, image, "true"])
+  expect(exitCode).toBe(125)
+  expect(stderr).toMatch(new RegExp(`^example-runtime: invalid ${option} "${value}": give [^\\n]+\n$`))
+})
+
 test.each(["1g", "size=", "size=1x", "inodes=5"])("--storage-opt %s is refused", async option => {
   const { exitCode, stderr } = await place.run(["run", "--storage-opt", option, image, "true"])
   expect({ exitCode, stderr }).toEqual({

@@ -37,6 +37,20 @@ export function parseDiskSize(text: string): number {
   return size
 }
 
+/** Bytes per second. */
+export function parseDiskRate(text: string): number {
+  const rate = sizeOf(text)
+  if (!rate) throw new CliError(`invalid --disk-bps "${text}": give bytes, or a number with k, m, g or t`)
+  return rate
+}
+
+/** Requests per second. */
+export function parseDiskOperations(text: string): number {
+  if (!/^[1-9]\d{0,8}$/.test(text))
+    throw new CliError(`invalid --disk-iops "${text}": give a whole number more than 0`)
+  return Number(text)
+}
+
 /** A whole number of virtual CPUs. */
 export function parseCpus(text: string): number {
   if (!/^\d{1,3}$/.test(text)) throw new CliError(`invalid --cpus "${text}": give a whole number`)

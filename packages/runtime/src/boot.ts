@@ -36,7 +36,7 @@ export interface BootRequest {
   readonly root: SandboxRoot
   readonly config: Pick<
     SandboxConfig,
-    "memoryMiB" | "cpus" | "initramfs" | "volumes" | "storage" | "network" | "agentTimeoutMs"
+    "memoryMiB" | "cpus" | "initramfs" | "volumes" | "storage" | "diskLimiter" | "network" | "agentTimeoutMs"
   >
   readonly hostname: string
   readonly sandboxId: string
@@ -56,7 +56,7 @@ export interface BootRequest {
 export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const vsock = new VsockDevice({ guestCid: GUEST_CID })
   const connected = acceptAgent(vsock)
-  const root = openRoot(request.root, request.onDeviceError)
+  const root = openRoot(request.root, request.onDeviceError, request.config.diskLimiter)
   const machine = await startMachine(request, root, vsock)
   request.onMachine(machine)
   machine.onConsole(chunk => request.console.push(chunk))
@@ -113,7 +113,8 @@ async function startMachine(request: BootRequest, root: RootDevice, vsock: Vsock
 async function openStorage(request: BootRequest): Promise<StorageDisk | undefined> {
   const { config, diskFolder: folder, directory: fallback, onDeviceError: onFailure } = request
   const { kind, sizeMiB } = config.storage
-  return kind === "disk" ? makeStorageDisk({ sizeMiB, folder, fallback, onFailure }) : undefined
+  const limiter = config.diskLimiter
+  return kind === "disk" ? makeStorageDisk({ sizeMiB, folder, fallback, onFailure, limiter }) : undefined
 }
 
 async function startNetwork(

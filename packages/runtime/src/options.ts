@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs"
 import type { LazyLayerReport, LoadProgress, StoredImage } from "@ts-vmm/oci-image"
+import { type RateLimit, RateLimiter } from "@ts-vmm/virtio-devices"
 import { checkMounts, type SandboxMount, type Volume } from "./container/volumes.js"
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
@@ -54,6 +55,11 @@ export interface SandboxOptions extends WaitOptions {
   readonly mounts?: readonly SandboxMount[]
   /** Where what the containers write lies. Default: RAM of the guest. */
   readonly storage?: SandboxStorage
+  /**
+   * How fast the sandbox's disks may be, all of them together: the image, a root that is a disk, and the disk of
+   * `storage`; not folders of the host. Default: as fast as they are.
+   */
+  readonly diskLimit?: RateLimit
   /** Default `none`. `passt` needs the program of that name; nothing of the network needs root. */
   readonly network?: NetworkMode
   /** Ports of the host that lead into the guest; with a network only. */
@@ -88,6 +94,7 @@ export interface SandboxConfig {
   readonly initramfs: string | undefined
   readonly volumes: readonly Volume[]
   readonly storage: StorageConfig
+  readonly diskLimiter: RateLimiter | undefined
   readonly network: NetworkConfig
   readonly agentTimeoutMs: number
 }
@@ -124,6 +131,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     initramfs: checkFile("initramfs", options.initramfs),
     volumes: checkMounts(options.mounts ?? []),
     storage: checkStorage(options.storage),
+    diskLimiter: options.diskLimit && checkDiskLimit(options.diskLimit),
     network: checkNetwork(options.network ?? "none", options.ports ?? []),
     agentTimeoutMs: checkCount(
       "agentTimeoutMs",
@@ -143,6 +151,14 @@ function checkRoot({ image, rootfs, storage, lazy }: SandboxOptions): RootConfig
       "storage is for what containers write over their root; with a writable rootfs there is none",
     )
   return checkRootfs(rootfs)
+}
+
+function checkDiskLimit(limit: RateLimit): RateLimiter {
+  try {
+    return new RateLimiter(limit)
+  } catch (error) {
+    throw invalid(`diskLimit: ${(error as Error).message}`)
+  }
 }
 
 function checkCount(name: string, value: number, max: number): number {

@@ -6,6 +6,7 @@ import {
   type PublishedPort,
   Sandbox,
   type SandboxMount,
+  type SandboxOptions,
   type SandboxProcess,
   type SandboxStorage,
 } from "@ts-vmm/runtime"
@@ -34,6 +35,8 @@ export interface RunOptions {
   readonly hostname?: string
   readonly memory?: number
   readonly storageOpt?: SandboxStorage
+  readonly diskBps?: number
+  readonly diskIops?: number
   readonly cpus?: number
   readonly hypervisor: string
   readonly umlMode: string
@@ -117,6 +120,7 @@ function sandboxOptions(
       name: options.name,
       memoryMiB: options.memory,
       storage: options.storageOpt,
+      diskLimit: diskLimitOf(options),
       cpus: options.cpus,
       hostname: options.hostname,
       kernel: options.kernel,
@@ -124,6 +128,11 @@ function sandboxOptions(
       timeoutMs: options.startTimeout === undefined ? undefined : options.startTimeout * 1000,
     }),
   }
+}
+
+function diskLimitOf({ diskBps, diskIops }: RunOptions): SandboxOptions["diskLimit"] {
+  if (diskBps === undefined && diskIops === undefined) return undefined
+  return defined({ bytesPerSecond: diskBps, operationsPerSecond: diskIops })
 }
 
 /** What the first argument names. */

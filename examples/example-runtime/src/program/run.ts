@@ -1,6 +1,8 @@
 import type { Command } from "commander"
 import {
   parseCpus,
+  parseDiskOperations,
+  parseDiskRate,
   parseEnvironment,
   parseMemoryMiB,
   parsePort,
@@ -55,6 +57,12 @@ export function addRun(program: Command): void {
       "what the container writes goes to a disk of at most this size, not to RAM (size=1g)",
       parseStorageOption,
     )
+    .option(
+      "--disk-bps <n>",
+      "bytes per second that the sandbox's disks may move, all together (10m)",
+      parseDiskRate,
+    )
+    .option("--disk-iops <n>", "requests per second that they may serve", parseDiskOperations)
     .option("--cpus <n>", "virtual CPUs", parseCpus)
     .option("--hypervisor <name>", "auto, kvm or uml", "auto")
     .option("--uml-mode <mode>", "ptrace, or seccomp for trusted workloads", "ptrace")

@@ -1,7 +1,13 @@
 import { dirname } from "node:path"
 import type { LazyDiskPart } from "@ts-vmm/oci-image"
-import type { VirtioDevice } from "@ts-vmm/virtio-devices"
-import { type BlockBackend, BlockDevice, concatBackend, openFileBackend } from "@ts-vmm/virtio-devices/block"
+import type { RateLimiter, VirtioDevice } from "@ts-vmm/virtio-devices"
+import {
+  type BlockBackend,
+  BlockDevice,
+  type BlockDeviceOptions,
+  concatBackend,
+  openFileBackend,
+} from "@ts-vmm/virtio-devices/block"
 import { FsDevice } from "@ts-vmm/virtio-devices/fs"
 import type { ArrivingImage } from "../arriving-image.js"
 import { SandboxError } from "../errors.js"
@@ -25,12 +31,18 @@ export interface RootDevice {
  * Opens what a sandbox's root lies on.
  *
  * @param onFailure - told once when the host could not write what the guest wrote
+ * @param limiter - how fast a disk may be; not for folders
  * @throws SandboxError `invalid-argument` for a folder or disk that cannot be opened, or that somebody else writes to
  */
-export function openRoot(root: SandboxRoot, onFailure: (error: SandboxError) => void): RootDevice {
-  if (root.kind === "image") return diskDevice(imageDisk(root))
+export function openRoot(
+  root: SandboxRoot,
+  onFailure: (error: SandboxError) => void,
+  limiter?: RateLimiter,
+): RootDevice {
+  const limited = limiter ? { rateLimit: limiter } : {}
+  if (root.kind === "image") return diskDevice(imageDisk(root), limited)
   try {
-    return root.kind === "folder" ? folderDevice(root) : hostDisk(root, onFailure)
+    return root.kind === "folder" ? folderDevice(root) : hostDisk(root, onFailure, limited)
   } catch (error) {
     const message = `the root file system cannot be opened: ${(error as Error).message}`
     throw new SandboxError("invalid-argument", message, { cause: error })
@@ -42,15 +54,16 @@ function folderDevice({ path, writable }: RootfsConfig): RootDevice {
   return { device, close: () => device.close() }
 }
 
-function hostDisk({ path, writable }: RootfsConfig, onFailure: (error: SandboxError) => void): RootDevice {
+function hostDisk(
+  { path, writable }: RootfsConfig,
+  onFailure: (error: SandboxError) => void,
+  limited: BlockDeviceOptions,
+): RootDevice {
   const disk = openFileBackend(path, { readOnly: !writable, followLinks: false })
-  return diskDevice(disk, { onWriteError: reportWriteFailure(dirname(path), onFailure) })
+  return diskDevice(disk, { ...limited, onWriteError: reportWriteFailure(dirname(path), onFailure) })
 }
 
-function diskDevice(
-  disk: BlockBackend,
-  options: { onWriteError?: (errno: number) => void } = {},
-): RootDevice {
+function diskDevice(disk: BlockBackend, options: BlockDeviceOptions): RootDevice {
   return { device: new BlockDevice(disk, { serial: ROOT_SERIAL, ...options }), close: () => disk.close() }
 }
 

@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process"
 import { closeSync } from "node:fs"
+import type { RateLimiter } from "@ts-vmm/virtio-devices"
 import { BlockDevice, openFileBackend } from "@ts-vmm/virtio-devices/block"
 import { SandboxError } from "../errors.js"
 import { makeNamelessFile, type NamelessFile } from "./nameless-file.js"
@@ -44,6 +45,8 @@ export interface StorageDiskOptions {
   readonly fallback: string
   /** Told once when the host could not write what the guest wrote. */
   readonly onFailure: (error: SandboxError) => void
+  /** How fast it may be. Default: as fast as it is. */
+  readonly limiter?: RateLimiter | undefined
   /** Name or path of the program. Default `mke2fs`. */
   readonly mke2fs?: string
 }
@@ -62,6 +65,7 @@ export async function makeStorageDisk(options: StorageDiskOptions): Promise<Stor
     const disk = openFileBackend(`/proc/self/fd/${file.fd}`)
     const device = new BlockDevice(disk, {
       serial: STORAGE_SERIAL,
+      ...(options.limiter ? { rateLimit: options.limiter } : {}),
       onWriteError: reportWriteFailure(file.folder, options.onFailure),
     })
     return { device, close: () => disk.close() }
