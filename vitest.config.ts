@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 import { LongestFirst } from "./test/kvm-host/longest-first.js"
@@ -19,6 +20,8 @@ export default defineConfig({
   ...shared,
   test: {
     sequence: { sequencer: LongestFirst },
+    // By default one processor is left alone: half of a machine that has two.
+    maxWorkers: availableParallelism(),
     projects: [
       {
         ...shared,
