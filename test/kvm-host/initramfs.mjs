@@ -3,6 +3,7 @@
 import { execFileSync } from "node:child_process"
 import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from "node:fs"
 import { basename } from "node:path"
+import { ROOT } from "../../scripts/setup/paths.mjs"
 
 const MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay", "kvm-amd"]
 const BUSYBOX = "/bin/busybox"
@@ -17,6 +18,15 @@ function moduleFiles({ modules, version }) {
   const lines = MODULES.flatMap(name => show(name).trim().split("\n"))
   return [...new Set(lines.filter(line => line.startsWith("insmod ")).map(line => line.split(" ")[1]))]
 }
+
+/** Its own `/tmp` must not hide a checkout that lies in this machine's. */
+const OWN_TMP = ROOT.startsWith("/tmp/")
+  ? `mkdir /checkout
+mount --bind /new${ROOT} /checkout
+mount -t tmpfs tmpfs /new/tmp
+mkdir -p /new${ROOT}
+mount --move /checkout /new${ROOT}`
+  : "mount -t tmpfs tmpfs /new/tmp"
 
 const initScript = (files, command) => `#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -33,7 +43,7 @@ mount --move /dev /new/dev
 mkdir -p /new/dev/pts /new/dev/shm
 mount -t devpts devpts /new/dev/pts
 mount -t tmpfs tmpfs /new/dev/shm
-mount -t tmpfs tmpfs /new/tmp
+${OWN_TMP}
 mount -t tmpfs tmpfs /new/run
 mount --move /proc /new/proc
 mount --move /sys /new/sys
