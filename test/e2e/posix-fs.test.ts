@@ -12,7 +12,7 @@ import { underTest } from "./under-test.js"
 /** Fewer would mean that the program ended early. */
 const LEAST_CASES = 390
 /** Half a minute does; a processor that is emulated takes its time. */
-const RUN_TIMEOUT_MS = 500_000
+const RUN_TIMEOUT_MS = 900_000
 
 /** Cases that are otherwise on our virtio-fs, and why. */
 const DIFFERENCES: Readonly<Record<string, string>> = {}
