@@ -55,9 +55,7 @@ export default defineConfig({
           // The test host has no other users, and no network interface that passt could use; the balloon's guest does not
           // wait for a host that is late to look. Policies and images that arrive as they are read end before a
           // hypervisor begins: there they pass as well, but take minutes each where the processor is emulated.
-          // Roots that are no images: the process that runs these tests ended in the host, the one time they ran there, and
-          // why is not known yet.
-          exclude: ["ordinary-user", "network", "balloon", "policy", "lazy", "lazy-toc", "roots"].map(
+          exclude: ["ordinary-user", "network", "balloon", "policy", "lazy", "lazy-toc"].map(
             name => `test/e2e/${name}.test.ts`,
           ),
           env: { TS_VMM_TEST_HYPERVISOR: "kvm" },

@@ -1,6 +1,7 @@
 // Root file systems of the host: a folder and an ext4 disk, below a writable top or written to themselves.
 import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
+import { once } from "node:events"
 import {
   copyFileSync,
   existsSync,
@@ -21,7 +22,7 @@ import { Sandbox, type SandboxOptions } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { TEST_IMAGE_DIR, Workplace } from "./cli.js"
-import { underTest } from "./under-test.js"
+import { PATIENCE_MS, underTest } from "./under-test.js"
 
 const place = new Workplace()
 const paths = { stateDir: place.stateDir, imageDir: TEST_IMAGE_DIR }
@@ -190,10 +191,13 @@ describe("an ext4 disk", () => {
     const written = join(work, "cut.ext4")
     copyFileSync(disk, written)
     const rootfs = { kind: "disk", path: written, writable: true } as const
-    const cut = await create(rootfs)
-    await cut.shell("echo synced > /etc/synced && sync; mkdir /data; (while :; do echo x >> /data/x; done) &")
-    process.kill(cut.pid as number, "SIGKILL")
-    await cut.wait()
+    const script =
+      "echo synced > /etc/synced && sync; mkdir /data; echo up; while :; do echo x >> /data/x; done"
+    // Under KVM a machine has no process of its own: it ends with its owner, which therefore is not this one.
+    const owner = place.start(["run", "--rm", "--root-disk", `${written}:rw`, "sh", "-c", script])
+    await once(owner.stdout, "data")
+    owner.kill("SIGKILL")
+    await expect.poll(() => place.leftProcesses(), { timeout: PATIENCE_MS }).toEqual([])
     await expect(create({ kind: "disk", path: written })).rejects.toMatchObject({
       code: "invalid-argument",
       message: expect.stringContaining("if it was not unmounted, start it once with writable"),
