@@ -1,3 +1,5 @@
+import { escapeControls } from "@ts-vmm/runtime"
+
 /** Exit codes as users of docker know them. */
 export const EXIT = {
   /** The runtime itself failed, or was used wrongly. */
@@ -33,9 +35,7 @@ export function reportError(error: unknown): number {
 
 /** Messages name files of images and guests, which must not steer the terminal. */
 function oneLine(message: string): string {
-  return message
-    .replaceAll("\n", " ")
-    .replace(/\p{Cc}/gu, char => `\\x${char.charCodeAt(0).toString(16).padStart(2, "0")}`)
+  return escapeControls(message.replaceAll(/[\n\t]/g, " "))
 }
 
 /** Errors of our packages and of Node's system calls carry a `code`: they describe the world, not a bug. */

@@ -70,20 +70,20 @@ bool parse_id(std::string_view text, uint32_t& out) {
 
 Status TarReader::next(TarEntry& out) {
   out = {};
-  std::string block;
+  std::string block, records;
   Status status = in_.get(padding_, block);
   padding_ = 0;
   // An entry, or the extension before it.
-  for (bool extended = false; status.ok() && out.type == 0;) {
+  for (bool extended = false; status.ok();) {
     status = in_.get(kTarBlock, block);
     if (!status.ok()) break;
     if (is_zero(block)) return extended ? bad("an extension without its entry") : end();
     if (++entries_ > 2 * kChangesMax) return {Code::resource_exhausted, "the tar stream has too many entries", {}};
-    if (block[156] != 'x') return header(block, out);
+    if (block[156] != 'x') return entry(block, records, out);
     uint64_t size = 0;
     if (extended || !sum_is_right(block) || !octal_field(block, 124, 12, size)) return bad("a wrong extension");
     extended = true;
-    status = extension(size, out);
+    status = extension(size, records);
   }
   return status;
 }
@@ -96,22 +96,11 @@ Status TarReader::end() {
   return is_zero(block) && in_.at_end() ? Status{} : bad("something after its end");
 }
 
-// What the extension said wins.
-Status TarReader::header(const std::string& block, TarEntry& out) {
-  uint64_t mode, uid, gid, size, mtime;
-  if (memcmp(block.data() + 257, kMagic, 8) != 0 || block[345] != '\0' || !sum_is_right(block)) return bad("a wrong header");
-  if (!octal_field(block, 100, 8, mode) || !octal_field(block, 108, 8, uid) || !octal_field(block, 116, 8, gid) ||
-      !octal_field(block, 124, 12, size) || !octal_field(block, 136, 12, mtime))
-    return bad("a wrong number");
-  if (block[156] == '\0' || !strchr(kTypes, block[156])) return bad("an entry that is no file, folder, link or FIFO");
-  out.type = block[156];
-  if (out.path.empty()) out.path = text_field(block, 0, 100);
-  if (out.link.empty()) out.link = text_field(block, 157, 100);
-  if (out.uid == 0) out.uid = static_cast<uid_t>(uid);
-  if (out.gid == 0) out.gid = static_cast<gid_t>(gid);
-  if (out.size == 0) out.size = size;
-  if (out.mtime.tv_sec == 0 && out.mtime.tv_nsec == 0) out.mtime.tv_sec = static_cast<time_t>(mtime);
-  out.mode = static_cast<mode_t>(mode & 07777);
+// What the extension says wins over the header.
+Status TarReader::entry(const std::string& block, const std::string& records, TarEntry& out) {
+  Status status = header(block, out);
+  if (status.ok()) status = apply(records, out);
+  if (!status.ok()) return status;
   if (out.size != 0 && out.type != '0') return bad("content where none can be");
   total_ += std::min(out.size, kTarBytesMax + 1);
   if (total_ > kTarBytesMax) return {Code::resource_exhausted, "the tar stream holds more than 64 GiB", {}};
@@ -120,11 +109,33 @@ Status TarReader::header(const std::string& block, TarEntry& out) {
   return {};
 }
 
-Status TarReader::extension(uint64_t size, TarEntry& out) {
-  std::string body, rest;
+Status TarReader::header(const std::string& block, TarEntry& out) {
+  uint64_t mode, uid, gid, size, mtime;
+  if (memcmp(block.data() + 257, kMagic, 8) != 0 || block[345] != '\0' || !sum_is_right(block)) return bad("a wrong header");
+  if (!octal_field(block, 100, 8, mode) || !octal_field(block, 108, 8, uid) || !octal_field(block, 116, 8, gid) ||
+      !octal_field(block, 124, 12, size) || !octal_field(block, 136, 12, mtime))
+    return bad("a wrong number");
+  if (block[156] == '\0' || !strchr(kTypes, block[156])) return bad("an entry that is no file, folder, link or FIFO");
+  out.type = block[156];
+  out.path = text_field(block, 0, 100);
+  out.link = text_field(block, 157, 100);
+  out.uid = static_cast<uid_t>(uid);
+  out.gid = static_cast<gid_t>(gid);
+  out.size = size;
+  out.mtime.tv_sec = static_cast<time_t>(mtime);
+  out.mode = static_cast<mode_t>(mode & 07777);
+  return {};
+}
+
+Status TarReader::extension(uint64_t size, std::string& body) {
+  std::string rest;
   if (size > kPaxMax) return {Code::resource_exhausted, "the tar stream has an extension of more than 1 MiB", {}};
-  Status status = in_.get(size, body);
-  if (status.ok()) status = in_.get(-size & (kTarBlock - 1), rest);
+  const Status status = in_.get(size, body);
+  return status.ok() ? in_.get(-size & (kTarBlock - 1), rest) : status;
+}
+
+Status TarReader::apply(const std::string& body, TarEntry& out) {
+  Status status;
   for (size_t at = 0; status.ok() && at < body.size();) {
     const size_t space = body.find(' ', at);
     uint64_t length = 0;

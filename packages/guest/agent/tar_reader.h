@@ -37,8 +37,10 @@ class TarReader {
 
  private:
   Status end();
+  Status entry(const std::string& block, const std::string& records, TarEntry& out);
   Status header(const std::string& block, TarEntry& out);
-  Status extension(uint64_t size, TarEntry& out);
+  Status extension(uint64_t size, std::string& body);
+  Status apply(const std::string& body, TarEntry& out);
   Status record(const std::string& key, std::string_view value, TarEntry& out);
 
   StreamReader& in_;

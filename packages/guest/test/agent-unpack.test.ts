@@ -306,6 +306,13 @@ describe.skipIf(why !== undefined)(
       },
     )
 
+    test("what an extension says wins over the header, also when it says 0", async () => {
+      const records = paxRecord("uid", "0") + paxRecord("size", "0") + paxRecord("mtime", "0")
+      const header = rawEntry({ name: "zero", uid: 7, gid: 8, size: 5, mtime: 5 })
+      await unpack(tar(rawPax(records), header), { path: "/tmp", name: "zero", keepOwner: true })
+      expect(await shell("stat -c '%u %g %s %Y' /tmp/zero")).toBe("0 8 0 0\n")
+    })
+
     test("programs that exchange folders for links meanwhile lead nothing outside the container", async () => {
       const race = await host.exec(
         "box",

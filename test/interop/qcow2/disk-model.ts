@@ -1,5 +1,6 @@
 import { readSync, writeSync } from "node:fs"
 import { type BlockBackend, ExtentList, ZERO_EXTENT } from "@ts-vmm/virtio-devices/block"
+import type { Random } from "../../fuzz/random.js"
 
 /** Reads through a backend, as the device does. */
 export async function readDisk(disk: BlockBackend, offset: number, length: number): Promise<Buffer> {
@@ -36,20 +37,9 @@ export async function writeDisk(
   }
 }
 
-/** Equal numbers every time. @see Marsaglia, "Xorshift RNGs" */
-export function randomNumbers(seed: number): (below: number) => number {
-  let state = seed | 0 || 1
-  return below => {
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    return (state >>> 0) % below
-  }
-}
-
 /** Some sectors of a disk, and what is to be written there. */
-export function randomWrite(random: (below: number) => number, diskBytes: number, maxBytes: number) {
-  const sectors = 1 + random(Math.floor(maxBytes / 512))
-  const offset = 512 * random(diskBytes / 512 - sectors)
-  return { offset, bytes: Buffer.alloc(sectors * 512, 1 + random(255)) }
+export function randomWrite(random: Random, diskBytes: number, maxBytes: number) {
+  const sectors = random.between(1, Math.floor(maxBytes / 512))
+  const offset = 512 * random.below(diskBytes / 512 - sectors)
+  return { offset, bytes: Buffer.alloc(sectors * 512, random.between(1, 255)) }
 }

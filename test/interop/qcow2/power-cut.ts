@@ -2,6 +2,7 @@ import { constants, openSync, readFileSync } from "node:fs"
 import type { BlockBackend } from "@ts-vmm/virtio-devices/block"
 import { ImageFile, type ImageWrite } from "../../../packages/virtio-devices/src/block/qcow2/image-file.js"
 import { openDisk } from "../../../packages/virtio-devices/src/block/qcow2/qcow2-backend.js"
+import type { Random } from "../../fuzz/random.js"
 import { writeDisk } from "./disk-model.js"
 
 const SECTOR = 512
@@ -77,10 +78,10 @@ export class PowerCut {
   }
 
   /** Stops at random times: what was synced is there, of the rest any sectors. */
-  *states(random: (below: number) => number, count: number): Generator<StoppedState> {
+  *states(random: Random, count: number): Generator<StoppedState> {
     const { events } = this.#file
     for (let i = 0; i < count; i++) {
-      const done = events.slice(0, 1 + random(events.length))
+      const done = events.slice(0, random.between(1, events.length))
       yield {
         image: imageAfter(this.#first, done, random),
         wrongSectors: (first, found) => wrongSectors(done, first, found),
@@ -89,17 +90,17 @@ export class PowerCut {
   }
 }
 
-function imageAfter(first: Buffer, done: readonly Event[], random: (below: number) => number): Buffer {
+function imageAfter(first: Buffer, done: readonly Event[], random: Random): Buffer {
   const synced = done.findLastIndex(({ kind }) => kind === "sync")
   let image = Buffer.from(first)
   const extend = (size: number) => {
     if (size > image.length) image = Buffer.concat([image], size)
   }
   done.forEach((event, at) => {
-    if (event.kind === "extend" && (at < synced || random(2) === 0)) extend(event.size)
+    if (event.kind === "extend" && (at < synced || random.oneIn(2))) extend(event.size)
     if (event.kind !== "write") return
     for (let from = 0; from < event.bytes.length; from += SECTOR) {
-      if (at > synced && random(2) === 0) continue
+      if (at > synced && random.oneIn(2)) continue
       const part = event.bytes.subarray(from, from + SECTOR)
       extend(event.offset + from + part.length)
       part.copy(image, event.offset + from)

@@ -10,7 +10,8 @@ import {
   openQcow2Backend,
 } from "@ts-vmm/virtio-devices/block"
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest"
-import { randomNumbers, randomWrite, readDisk, writeDisk } from "./disk-model.js"
+import { Random } from "../../fuzz/random.js"
+import { randomWrite, readDisk, writeDisk } from "./disk-model.js"
 import { PowerCut } from "./power-cut.js"
 
 const MIB = 1024 * 1024
@@ -66,12 +67,12 @@ async function scribble(
   writes: number,
   maxBytes = 200_000,
 ): Promise<void> {
-  const random = randomNumbers(writes)
+  const random = new Random(writes, "scribble", 0)
   for (let i = 0; i < writes; i++) {
     const { offset, bytes } = randomWrite(random, model.length, maxBytes)
     await writeDisk(disk, offset, bytes)
     bytes.copy(model, offset)
-    if (random(8) === 0) await disk.flush?.()
+    if (random.oneIn(8)) await disk.flush?.()
   }
 }
 
@@ -234,11 +235,11 @@ describe("a machine that stops", () => {
       writeFileSync(base, below)
       qemuImg("create", "-q", "-f", "qcow2", "-o", "cluster_size=4096", "-F", "raw", "-b", base, path, "4M")
       const cut = await PowerCut.open(path, openFileBackend(base, { readOnly: true }))
-      const random = randomNumbers(seed)
+      const random = new Random(seed, "power cut", 0)
       for (let i = 0; i < 60; i++) {
         const write = randomWrite(random, 4 * MIB, 40_000)
         await cut.write(write.offset, write.bytes)
-        if (random(6) > 0) continue
+        if (!random.oneIn(6)) continue
         await cut.flush()
       }
       cut.close()
@@ -254,10 +255,10 @@ describe("a machine that stops", () => {
 
 /** Blocks of 4 KiB, some of which pack well and some not at all. */
 function randomBlocks(bytes: number): Buffer {
-  const random = randomNumbers(bytes)
+  const random = new Random(bytes, "blocks", 0)
   const all = Buffer.alloc(bytes)
   for (let at = 0; at < bytes; at += 4096)
-    if (random(3) === 0) for (let i = at; i < at + 4096; i += 4) all.writeUInt32LE(random(2 ** 32), i)
-    else all.fill(random(256), at, at + 4096)
+    if (random.oneIn(3)) for (let i = at; i < at + 4096; i += 4) all.writeUInt32LE(random.u32(), i)
+    else all.fill(random.below(256), at, at + 4096)
   return all
 }

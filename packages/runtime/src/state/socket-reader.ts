@@ -60,10 +60,16 @@ export class SocketReader {
   }
 
   async #take(size: number): Promise<Buffer> {
-    while (this.#held.length < size) this.#held = Buffer.concat([this.#held, await this.#next()])
-    const taken = this.#held.subarray(0, size)
-    this.#held = this.#held.subarray(size)
-    return taken
+    const parts = [this.#held]
+    let length = this.#held.length
+    while (length < size) {
+      const next = await this.#next()
+      parts.push(next)
+      length += next.length
+    }
+    const all = parts.length === 1 ? this.#held : Buffer.concat(parts)
+    this.#held = all.subarray(size)
+    return all.subarray(0, size)
   }
 
   async #next(): Promise<Buffer> {
