@@ -1,6 +1,7 @@
-// node kvm-exits.mjs native|js READS: a guest of a few bytes in real mode reads a port in blocks of READS, and writes
-// another one after each block; reads are answered by the vCPU's thread, or here. Prints microseconds for one exit, the median of blocks.
-// node kvm-exits.mjs build TIMES: microseconds from nothing to the first exit of a new machine, the median of TIMES.
+// node kvm-exits.mjs native|js|run READS: a guest of a few bytes in real mode reads a port in blocks of READS, and writes
+// another one after each block. Reads are answered by the vCPU's thread, by JavaScript for that thread, or by JavaScript
+// that runs the vCPU itself. Prints microseconds for one exit, the median of blocks.
+// node kvm-exits.mjs build TIMES MIB: microseconds from nothing to the first exit of a new machine of that size, the median of TIMES.
 // Its twin in C is ../frontend/kvm_exits.c.
 import { ROOT } from "../../scripts/setup/paths.mjs"
 import { median } from "../harness.mjs"
@@ -8,12 +9,14 @@ import { median } from "../harness.mjs"
 const { ExitTable, Mapping } = await import(`${ROOT}/packages/native/dist/index.js`)
 const { Kvm, VcpuThread } = await import(`${ROOT}/packages/kvm-ioctls/dist/index.js`)
 
-const MEMORY_SIZE = 128 * 2 ** 20
+const MIB = 2 ** 20
+const EXITS_MEMORY = 128 * MIB
 const CODE = 0x1000
 const READ_PORT = 0x10
 const MARK_PORT = 0x11
 const LEAST_BLOCKS = 5
 const MAX_BLOCKS = 4096
+const LEAST_US = 5e5
 
 const nowUs = () => performance.now() * 1000
 
@@ -23,75 +26,98 @@ function codeFor(reads) {
   return [0x66, 0xb9, ...times, 0xe4, READ_PORT, 0x66, 0x49, 0x75, 0xfa, 0xe6, MARK_PORT, 0xeb, 0xf0]
 }
 
-/** A machine whose vCPU is ready for its first instruction; `read` is how reads of READ_PORT are answered. */
-function create(reads, read, onExit) {
+/** A machine whose vCPU is ready for its first instruction. */
+function create(reads, memorySize) {
   const kvm = new Kvm()
   const vm = kvm.createVm()
-  const memory = Mapping.create({ name: "guest", size: MEMORY_SIZE })
-  vm.setUserMemoryRegion({ slot: 0, guestAddress: 0, size: MEMORY_SIZE, hostAddress: memory.hostAddress })
+  const memory = Mapping.create({ name: "guest", size: memorySize })
+  vm.setUserMemoryRegion({ slot: 0, guestAddress: 0, size: memorySize, hostAddress: memory.hostAddress })
   new Uint8Array(memory.buffer).set(codeFor(reads), CODE)
   const vcpu = vm.createVcpu(0)
   const sregs = vcpu.getSregs()
   vcpu.setSregs({ ...sregs, cs: { ...sregs.cs, base: 0n, selector: 0 } })
   vcpu.setRegs({ ...vcpu.getRegs(), rip: BigInt(CODE), rflags: 2n })
-  const rows = [
-    { space: "pio", start: READ_PORT, end: READ_PORT + 1, read, write: "drop" },
-    { space: "pio", start: MARK_PORT, end: MARK_PORT + 1, read: "ones", write: "deliver" },
-  ]
-  const thread = new VcpuThread(vcpu, { index: 0, answers: new ExitTable({ rows }), onExit })
   return {
-    thread,
-    async close() {
-      await thread.stop()
+    vcpu,
+    close: () => {
       for (const owner of [vcpu, vm, kvm, memory]) owner.close()
     },
   }
 }
 
-async function measureExits(reads, read) {
-  const times = []
-  let from = 0
-  let before = 0
-  const machine = create(reads, read, exit => {
-    if (exit.port === READ_PORT) {
-      exit.data.fill(0xff)
-      return
-    }
+/** Takes the time of each block, until there are enough of them. */
+class Blocks {
+  #from = 0
+  #before = 0
+  #times = []
+
+  constructor(reads) {
+    this.exits = reads + 1
+  }
+
+  /** A block has ended; the first one does not count. True when it was the last. */
+  ended() {
     const now = nowUs()
-    if (from === 0) from = now
-    else times.push((now - before) / (reads + 1))
-    before = now
-    const enough = times.length >= LEAST_BLOCKS && now - from >= 5e5
-    if (enough || times.length === MAX_BLOCKS) void machine.thread.stop()
-  })
-  machine.thread.start()
-  await machine.thread.ended
-  await machine.close()
-  return median(times)
+    if (this.#from === 0) this.#from = now
+    else this.#times.push((now - this.#before) / this.exits)
+    this.#before = now
+    const enough = this.#times.length >= LEAST_BLOCKS && now - this.#from >= LEAST_US
+    return enough || this.#times.length === MAX_BLOCKS
+  }
+
+  median = () => median(this.#times)
 }
 
-async function measureBuild(count) {
+/** `read` is how the vCPU's thread answers reads of READ_PORT. */
+async function measureThread(reads, read) {
+  const blocks = new Blocks(reads)
+  const machine = create(reads, EXITS_MEMORY)
+  const rows = [
+    { space: "pio", start: READ_PORT, end: READ_PORT + 1, read, write: "drop" },
+    { space: "pio", start: MARK_PORT, end: MARK_PORT + 1, read: "ones", write: "deliver" },
+  ]
+  const onExit = exit => {
+    if (exit.port === READ_PORT) exit.data.fill(0xff)
+    else if (blocks.ended()) void thread.stop()
+  }
+  const thread = new VcpuThread(machine.vcpu, { index: 0, answers: new ExitTable({ rows }), onExit })
+  thread.start()
+  await thread.ended
+  await thread.stop()
+  machine.close()
+  return blocks.median()
+}
+
+function measureRun(reads) {
+  const blocks = new Blocks(reads)
+  const machine = create(reads, EXITS_MEMORY)
+  for (;;) {
+    const exit = machine.vcpu.run()
+    if (exit.reason !== "io") throw new Error(`exit ${exit.reason}`)
+    if (exit.port === READ_PORT) exit.data.fill(0xff)
+    else if (blocks.ended()) break
+  }
+  machine.close()
+  return blocks.median()
+}
+
+function measureBuild(count, memorySize) {
   const times = []
   for (let i = 0; i < count; i++) {
     const from = nowUs()
-    let machine
-    await new Promise(resolve => {
-      machine = create(1, "deliver", () => {
-        times.push(nowUs() - from)
-        resolve()
-        return new Promise(() => undefined)
-      })
-      machine.thread.start()
-    })
-    await machine.close()
+    const machine = create(1, memorySize)
+    machine.vcpu.run()
+    times.push(nowUs() - from)
+    machine.close()
   }
   return median(times)
 }
 
-const [mode, count] = [process.argv[2], Number(process.argv[3])]
+const [mode, count, mib] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])]
 const measures = {
-  native: () => measureExits(count, "ones"),
-  js: () => measureExits(count, "deliver"),
-  build: () => measureBuild(count),
+  native: () => measureThread(count, "ones"),
+  js: () => measureThread(count, "deliver"),
+  run: () => measureRun(count),
+  build: () => measureBuild(count, mib * MIB),
 }
 process.stdout.write(`${JSON.stringify({ us: await measures[mode]() })}\n`)

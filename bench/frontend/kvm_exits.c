@@ -2,7 +2,7 @@
 // one after each block. Prints microseconds for one exit, the median of blocks.
 //
 //   kvm_exits exits READS        blocks of READS, until half a second has passed
-//   kvm_exits build TIMES        microseconds from nothing to the first exit of a new machine, the median of TIMES
+//   kvm_exits build TIMES MIB    microseconds from nothing to the first exit of a new machine of that size, the median of TIMES
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -16,11 +16,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MEMORY_SIZE = 128 << 20, CODE = 0x1000, READ_PORT = 0x10, MARK_PORT = 0x11, LEAST_BLOCKS = 5, MAX_BLOCKS = 4096 };
+enum { MIB = 1 << 20, EXITS_MIB = 128, CODE = 0x1000, READ_PORT = 0x10, MARK_PORT = 0x11, LEAST_BLOCKS = 5, MAX_BLOCKS = 4096 };
 
 struct machine {
   int kvm, vm, vcpu, memory_fd;
   uint8_t *memory;
+  size_t memory_size;
   struct kvm_run *run;
   int run_size;
 };
@@ -46,13 +47,14 @@ static void write_code(uint8_t *memory, uint32_t reads) {
   memcpy(memory + CODE, code, sizeof code);
 }
 
-static void create(struct machine *machine, uint32_t reads) {
+static void create(struct machine *machine, uint32_t reads, size_t memory_size) {
+  machine->memory_size = memory_size;
   machine->kvm = check(open("/dev/kvm", O_RDWR | O_CLOEXEC), "open");
   machine->vm = check(ioctl(machine->kvm, KVM_CREATE_VM, 0), "KVM_CREATE_VM");
   machine->memory_fd = check(memfd_create("guest", MFD_CLOEXEC), "memfd_create");
-  check(ftruncate(machine->memory_fd, MEMORY_SIZE), "ftruncate");
-  machine->memory = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, machine->memory_fd, 0);
-  struct kvm_userspace_memory_region region = {.memory_size = MEMORY_SIZE, .userspace_addr = (uintptr_t)machine->memory};
+  check(ftruncate(machine->memory_fd, (off_t)memory_size), "ftruncate");
+  machine->memory = mmap(NULL, memory_size, PROT_READ | PROT_WRITE, MAP_SHARED, machine->memory_fd, 0);
+  struct kvm_userspace_memory_region region = {.memory_size = memory_size, .userspace_addr = (uintptr_t)machine->memory};
   check(ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION");
   write_code(machine->memory, reads);
   machine->vcpu = check(ioctl(machine->vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
@@ -68,7 +70,7 @@ static void create(struct machine *machine, uint32_t reads) {
 
 static void destroy(struct machine *machine) {
   munmap(machine->run, (size_t)machine->run_size);
-  munmap(machine->memory, MEMORY_SIZE);
+  munmap(machine->memory, machine->memory_size);
   int fds[] = {machine->vcpu, machine->vm, machine->kvm, machine->memory_fd};
   for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) close(fds[i]);
 }
@@ -98,7 +100,7 @@ static double median(double *times, size_t count) {
 static double measure_exits(uint32_t reads) {
   static double times[MAX_BLOCKS];
   struct machine machine;
-  create(&machine, reads);
+  create(&machine, reads, (size_t)EXITS_MIB * MIB);
   run_block(&machine);
   size_t blocks = 0;
   double from = now_us(), before = from;
@@ -112,12 +114,12 @@ static double measure_exits(uint32_t reads) {
   return median(times, blocks);
 }
 
-static double measure_build(size_t count) {
+static double measure_build(size_t count, size_t memory_size) {
   double *times = calloc(count, sizeof *times);
   for (size_t i = 0; i < count; i++) {
     struct machine machine;
     double from = now_us();
-    create(&machine, 1);
+    create(&machine, 1, memory_size);
     check(ioctl(machine.vcpu, KVM_RUN, 0), "KVM_RUN");
     times[i] = now_us() - from;
     destroy(&machine);
@@ -126,10 +128,11 @@ static double measure_build(size_t count) {
 }
 
 int main(int argc, char **argv) {
-  unsigned long count = argc == 3 ? strtoul(argv[2], NULL, 10) : 0;
+  unsigned long count = argc >= 3 ? strtoul(argv[2], NULL, 10) : 0;
+  unsigned long mib = argc == 4 ? strtoul(argv[3], NULL, 10) : 0;
   if (count == 0) return 2;
   if (strcmp(argv[1], "exits") == 0) printf("{\"us\":%.4f}\n", measure_exits((uint32_t)count));
-  else if (strcmp(argv[1], "build") == 0) printf("{\"us\":%.3f}\n", measure_build(count));
+  else if (strcmp(argv[1], "build") == 0 && mib > 0) printf("{\"us\":%.3f}\n", measure_build(count, mib * MIB));
   else return 2;
   return 0;
 }

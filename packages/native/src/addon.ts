@@ -11,6 +11,9 @@ export interface NativeMapping {
   readonly buffer: ArrayBuffer
   readonly faulted: boolean
   readonly inFlight: number
+  readonly closed: boolean
+  /** madvise(2) on whole pages. @returns 0 or an errno */
+  advise(offset: number, size: number, advice: number): number
   close(): void
 }
 
@@ -47,6 +50,7 @@ export interface NativeVcpuLoop {
 export interface NativeAddon {
   setErrorClass(errorClass: typeof SysError): void
   createMapping(name: string, size: number, guard: boolean): NativeMapping
+  createPrivateMapping(size: number, guard: boolean): NativeMapping
   mapFile(
     fd: number,
     offset: number,

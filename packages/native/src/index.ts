@@ -50,6 +50,7 @@ export {
 export { launcherPath } from "./launcher.js"
 export {
   type CreateMappingOptions,
+  type CreatePrivateMappingOptions,
   MAX_MAPPING_SIZE,
   type MapDeviceOptions,
   type MapOptions,

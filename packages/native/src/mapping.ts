@@ -9,6 +9,9 @@ export const MAX_MAPPING_SIZE = 2 ** 32
 const F_SEAL_SHRINK = 2
 /** A hole is made of whole pages: the file zeroes the rest of a range and keeps it. */
 const PAGE_SIZE = 4096
+/** Of asm-generic/mman-common.h. */
+const MADV_DONTNEED = 4
+const MADV_HUGEPAGE = 14
 
 /** What {@link Mapping.create} makes. */
 export interface CreateMappingOptions {
@@ -19,6 +22,9 @@ export interface CreateMappingOptions {
   /** Inaccessible pages (64 KiB) directly before and after the mapping. Default false. */
   readonly guard?: boolean
 }
+
+/** What {@link Mapping.createPrivate} makes. */
+export type CreatePrivateMappingOptions = Omit<CreateMappingOptions, "name">
 
 /** What {@link Mapping.map} maps. */
 export interface MapOptions {
@@ -80,9 +86,7 @@ export interface MapDeviceOptions {
  */
 export class Mapping implements Disposable {
   readonly #native: NativeMapping
-  /** Where in the file it starts, bytes; undefined when freeing a part of the file does not free this memory. */
-  readonly #fileOffset: number | undefined
-  #holes: IoBatch | undefined
+  readonly #discard: Discard
   /** Length in bytes. */
   readonly size: number
   /**
@@ -100,10 +104,11 @@ export class Mapping implements Disposable {
   /** All of the memory; detached (length 0) once closed. */
   readonly buffer: ArrayBuffer
 
-  private constructor(native: NativeMapping, fileOffset: number | undefined) {
-    const seals = addon.getSeals(native.fd)
+  private constructor(native: NativeMapping, discard: Discard) {
+    const isPrivate = native.fd === -1
+    const seals = isPrivate ? F_SEAL_SHRINK : addon.getSeals(native.fd)
     this.#native = native
-    this.#fileOffset = fileOffset
+    this.#discard = discard
     this.size = native.size
     this.hostAddress = native.hostAddress
     this.sealed = seals >= 0 && (seals & F_SEAL_SHRINK) !== 0
@@ -120,7 +125,26 @@ export class Mapping implements Disposable {
    */
   static create(options: CreateMappingOptions): Mapping {
     const { name, size, guard = false } = options
-    return new Mapping(addon.createMapping(name, size, guard), 0)
+    return new Mapping(addon.createMapping(name, size, guard), holesFrom(0))
+  }
+
+  /**
+   * New zeroed memory of this process alone: it has no file, so {@link fd} is -1 and no other process can map it, and
+   * none that this one starts inherits it. Unlike a memfd it can have huge pages on every host ({@link preferHugePages}).
+   *
+   * @throws {@link SysError} `ENOMEM`
+   * @throws RangeError for a size outside 1 … {@link MAX_MAPPING_SIZE}
+   * @see mmap(2) MAP_ANONYMOUS, madvise(2) MADV_DONTFORK
+   *
+   * @example
+   * ```ts
+   * using memory = Mapping.createPrivate({ size: 128 * 2 ** 20, guard: true })
+   * memory.preferHugePages(0, memory.size)
+   * ```
+   */
+  static createPrivate(options: CreatePrivateMappingOptions): Mapping {
+    const { size, guard = false } = options
+    return new Mapping(addon.createPrivateMapping(size, guard), dropPages)
   }
 
   /**
@@ -133,7 +157,7 @@ export class Mapping implements Disposable {
   static map(options: MapOptions): Mapping {
     const { fd, offset, size, writable = true, guard = false, inMemory = false } = options
     const native = addon.mapFile(fd, offset, size, writable, guard, inMemory)
-    return new Mapping(native, writable ? offset : undefined)
+    return new Mapping(native, writable ? holesFrom(offset) : cannotDiscard)
   }
 
   /**
@@ -152,17 +176,17 @@ export class Mapping implements Disposable {
    */
   static mapDevice(options: MapDeviceOptions): Mapping {
     const { fd, offset, size } = options
-    return new Mapping(addon.mapDevice(fd, offset, size), undefined)
+    return new Mapping(addon.mapDevice(fd, offset, size), cannotDiscard)
   }
 
-  /** The mapping's own fd, close-on-exec; -1 once closed. */
+  /** The mapping's own fd, close-on-exec; -1 once closed, and for memory without a file. */
   get fd(): number {
     return this.#native.fd
   }
 
   /** True after {@link close}. */
   get closed(): boolean {
-    return this.#native.fd === -1
+    return this.#native.closed
   }
 
   /** True once an access hit pages that the file no longer has: contents from there on are zeroes of our own. */
@@ -184,7 +208,7 @@ export class Mapping implements Disposable {
    * @throws RangeError for a range that is not whole pages of the mapping
    * @throws {@link SysError} `EBADF` (closed); `ENOTSUP` (memory of a device, a private mapping, or a file system without holes);
    *   `EPERM` (the file is sealed against writing)
-   * @see fallocate(2) FALLOC_FL_PUNCH_HOLE
+   * @see fallocate(2) FALLOC_FL_PUNCH_HOLE, madvise(2) MADV_DONTNEED
    *
    * @example
    * ```ts
@@ -192,18 +216,34 @@ export class Mapping implements Disposable {
    * ```
    */
   discard(offset: number, size: number): void {
-    if (!(isPages(offset) && isPages(size) && offset + size <= this.size)) {
-      throw new RangeError(`not whole pages of the mapping: offset ${offset}, ${size} bytes`)
-    }
+    this.#checkPages(offset, size)
     if (this.closed) throw new SysError(constants.errno.EBADF, "fallocate")
-    if (this.#fileOffset === undefined) throw new SysError(constants.errno.EOPNOTSUPP, "fallocate")
-    if (size === 0) return
-    this.#holes ??= new IoBatch(1, 1)
-    this.#holes.setSegment(0, 0, 0, size)
-    this.#holes.setOp(0, IO_PUNCH_HOLE, this.fd, this.#fileOffset + offset, 0, 1)
-    this.#holes.runSync([], 1)
-    const result = this.#holes.results[0]!
-    if (result < 0) throw new SysError(-result, "fallocate")
+    if (size > 0) this.#discard(this.#native, offset, size)
+  }
+
+  /**
+   * Asks the kernel to back a part with huge pages (2 MiB) as it is touched: fewer page faults for memory that will be
+   * touched as a whole, more memory where it will not. Only advice: contents and size stay as they are.
+   *
+   * @param offset - in the mapping, bytes, a multiple of 4096
+   * @param size - bytes, a multiple of 4096
+   * @returns whether the kernel has them for memory of this kind
+   * @throws RangeError for a range that is not whole pages of the mapping
+   * @see madvise(2) MADV_HUGEPAGE
+   *
+   * @example
+   * ```ts
+   * const taken = memory.preferHugePages(0, 64 * 2 ** 20)
+   * ```
+   */
+  preferHugePages(offset: number, size: number): boolean {
+    this.#checkPages(offset, size)
+    return this.#native.advise(offset, size, MADV_HUGEPAGE) === 0
+  }
+
+  #checkPages(offset: number, size: number): void {
+    if (isPages(offset) && isPages(size) && offset + size <= this.size) return
+    throw new RangeError(`not whole pages of the mapping: offset ${offset}, ${size} bytes`)
   }
 
   /** Detaches the buffer, closes the fd, and unmaps as soon as no asynchronous I/O uses the memory. Idempotent. */
@@ -218,4 +258,30 @@ export class Mapping implements Disposable {
 
 function isPages(bytes: number): boolean {
   return Number.isSafeInteger(bytes) && bytes >= 0 && bytes % PAGE_SIZE === 0
+}
+
+/** How memory of one kind is given back; the range is checked. */
+type Discard = (native: NativeMapping, offset: number, size: number) => void
+
+/** Memory of a file, from `start` of it on: a hole frees it for everybody. */
+function holesFrom(start: number): Discard {
+  let batch: IoBatch | undefined
+  return ({ fd }, offset, size) => {
+    batch ??= new IoBatch(1, 1)
+    batch.setSegment(0, 0, 0, size)
+    batch.setOp(0, IO_PUNCH_HOLE, fd, start + offset, 0, 1)
+    batch.runSync([], 1)
+    const result = batch.results[0]!
+    if (result < 0) throw new SysError(-result, "fallocate")
+  }
+}
+
+function dropPages(native: NativeMapping, offset: number, size: number): void {
+  const error = native.advise(offset, size, MADV_DONTNEED)
+  if (error !== 0) throw new SysError(error, "madvise")
+}
+
+/** Freeing a part of what is behind it would not free this memory. */
+function cannotDiscard(): never {
+  throw new SysError(constants.errno.EOPNOTSUPP, "fallocate")
 }

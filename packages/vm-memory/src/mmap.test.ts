@@ -22,6 +22,14 @@ describe("mmapMemory", () => {
     expect(new DataView(other.buffer).getUint16(8, true)).toBe(0xabcd)
   })
 
+  test("has no fd when it is not to be shared, and gives discarded pages back all the same", () => {
+    using memory = mmapMemory([{ start: 0, size: 8192 }], { shared: false })
+    memory.storeU16(4096, 0xabcd)
+    memory.discard(4096, 4096)
+    expect(memory.mappings[0]!.fd).toBe(-1)
+    expect(memory.loadU16(4096)).toBe(0)
+  })
+
   test("Q22: is sealed against resizing, and close makes each access fail cleanly", () => {
     const memory = mmapMemory([{ start: 0, size: 4096 }])
     expect(memory.mappings[0]!.sealed).toBe(true)

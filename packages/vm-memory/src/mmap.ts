@@ -18,11 +18,16 @@ export interface MmapOptions {
   readonly guard?: boolean
   /** Name of the memfds as /proc shows them. Default "guest-ram". */
   readonly name?: string
+  /**
+   * Default true: a memfd each, which another process (a vhost-user back end) can map. False: memory of this process
+   * alone, which can have huge pages on every host; the mappings' `fd` is -1.
+   */
+  readonly shared?: boolean
 }
 
-/** Guest memory in mappings that other processes and the kernel can share. */
+/** Guest memory in mappings that the kernel and, unless they are private, other processes can share. */
 export class MappedMemory extends RegionTable implements Disposable {
-  /** One per region, in the order of `regions`: the fd to send, the host address for KVM. */
+  /** One per region, in the order of `regions`: the fd to send (-1: private), the host address for KVM. */
   readonly mappings: readonly Mapping[]
 
   /**
@@ -46,7 +51,7 @@ export class MappedMemory extends RegionTable implements Disposable {
 }
 
 /**
- * Zeroed guest memory, one sealed memfd per region. Pages take memory when they are first touched.
+ * Zeroed guest memory, by default one sealed memfd per region. Pages take memory when they are first touched.
  *
  * @throws MemoryError `no-regions`, `region-size`, `region-address`, `region-overlap`, `misaligned`
  * @throws SysError `ENOMEM`, `EMFILE`, …
@@ -58,13 +63,14 @@ export class MappedMemory extends RegionTable implements Disposable {
  * ```
  */
 export function mmapMemory(regions: readonly RegionRequest[], options: MmapOptions = {}): MappedMemory {
-  const { guard = true, name = "guest-ram" } = options
+  const { guard = true, name = "guest-ram", shared = true } = options
   const mapped: MappedRegion[] = []
   try {
     for (const { start, size } of regions) {
       if (!(Number.isSafeInteger(size) && size > 0 && size <= MAX_REGION_SIZE))
         throw new MemoryError("region-size", start, size)
-      mapped.push({ start, mapping: Mapping.create({ name, size, guard }) })
+      const mapping = shared ? Mapping.create({ name, size, guard }) : Mapping.createPrivate({ size, guard })
+      mapped.push({ start, mapping })
     }
     return new MappedMemory(mapped)
   } catch (error) {

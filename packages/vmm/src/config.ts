@@ -27,6 +27,8 @@ export interface MachineConfig {
   readonly cmdline?: string
   /** RAM in MiB, 64 to 1,048,576. Pages take host memory when the guest first touches them. */
   readonly memoryMiB: number
+  /** RAM in memfds that other processes, such as vhost-user back ends, can map. Default false: memory of this process alone. */
+  readonly sharedMemory?: boolean
   /** Number of vCPUs, 1 to 32. Default 1. */
   readonly cpus?: number
   /** In the order in which the guest shall find them; at most 19. They are the machine's from here on. */
@@ -68,8 +70,8 @@ export function checkConfig(config: MachineConfig): MachinePlan {
       "config-invalid",
       "a split interrupt controller has no PIC, which only ACPI can tell a kernel: use description acpi",
     )
-  const { devices = [], cmdline = "" } = config
-  return { ...config, cpus, description, irqchip, protocol, devices, cmdline }
+  const { devices = [], cmdline = "", sharedMemory = false } = config
+  return { ...config, cpus, description, irqchip, protocol, devices, cmdline, sharedMemory }
 }
 
 function checkWord(option: string, value: string, allowed: readonly string[]): void {

@@ -64,7 +64,10 @@ export function buildHardware(plan: MachinePlan, host: HardwareHost, cleanup: Cl
   vm.setTssAddress(layout.KVM_TSS_ADDRESS)
   vm.setIdentityMapAddress(layout.KVM_IDENTITY_MAP_ADDRESS)
   const interrupts = createInterruptController(vm, { kind: plan.irqchip })
-  const memory = cleanup.add(createGuestRam(vm, plan.memoryMiB * MIB), memory => memory.close())
+  const memory = cleanup.add(
+    createGuestRam(vm, plan.memoryMiB * MIB, { shared: plan.sharedMemory }),
+    memory => memory.close(),
+  )
   const ports = new Bus()
   const mmio = new Bus()
   if (interrupts.ioapicDevice)

@@ -9,5 +9,5 @@ export { Bus, type BusCounters, type BusDevice, type BusEntry, type BusRange } f
 export type { BootProtocol, DeviceDescription, MachineConfig } from "./config.js"
 export { VmmError, type VmmErrorCode, type VmmErrorFields } from "./errors.js"
 export type { MachineEnd, MachineEvents } from "./events.js"
-export { createGuestRam } from "./guest-ram.js"
+export { createGuestRam, type GuestRamOptions } from "./guest-ram.js"
 export { type MachineState, MicroVm } from "./machine.js"

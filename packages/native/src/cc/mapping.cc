@@ -113,8 +113,8 @@ RegionRef Region::Map(int fd, uint64_t offset, size_t size, bool writable, bool 
   auto first = reinterpret_cast<uintptr_t>(base) + fence;
   auto* data = reinterpret_cast<uint8_t*>((first + align - 1) / align * align);
   // Private for a reader, so that a stray write changes a copy instead of killing the process.
-  int sharing = (writable ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED;
-  void* got = mmap(data, length, PROT_READ | PROT_WRITE, sharing, fd, static_cast<off_t>(offset));
+  int sharing = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : writable ? MAP_SHARED : MAP_PRIVATE;
+  void* got = mmap(data, length, PROT_READ | PROT_WRITE, sharing | MAP_FIXED, fd, static_cast<off_t>(offset));
   Region* region = got == MAP_FAILED ? nullptr : Claim(MakeRange(data, length));
   if (region == nullptr) {
     int error = errno;
@@ -123,6 +123,8 @@ RegionRef Region::Map(int fd, uint64_t offset, size_t size, bool writable, bool 
     return nullptr;
   }
   madvise(data, length, MADV_DONTDUMP);
+  // A child would share its pages until one of the two writes, and then one of them has a copy.
+  if (fd < 0) madvise(data, length, MADV_DONTFORK);
   region->data_ = data;
   region->size_ = size;
   region->base_ = static_cast<uint8_t*>(base);
@@ -161,10 +163,12 @@ class MappingObject : public Napi::ObjectWrap<MappingObject> {
                        {InstanceAccessor<&MappingObject::GetFd>("fd"),
                         InstanceAccessor<&MappingObject::GetFaulted>("faulted"),
                         InstanceAccessor<&MappingObject::GetInFlight>("inFlight"),
+                        InstanceAccessor<&MappingObject::GetClosed>("closed"),
+                        InstanceMethod<&MappingObject::Advise>("advise"),
                         InstanceMethod<&MappingObject::Close>("close")});
   }
 
-  /** Maps a part of `fd`, which it takes over. */
+  /** Maps a part of `fd`, which it takes over, or with an empty one memory without a file. */
   static Napi::Value Make(Napi::Env env, UniqueFd fd, uint64_t offset, size_t size, bool writable, bool guard) {
     RegionRef region = Region::Map(fd.Get(), offset, size, writable, guard);
     if (region == nullptr) ThrowErrno(env, errno, "mmap");
@@ -200,6 +204,23 @@ class MappingObject : public Napi::ObjectWrap<MappingObject> {
   }
   Napi::Value GetInFlight(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), region_ == nullptr ? 0 : region_->in_flight);
+  }
+
+  Napi::Value GetClosed(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), region_ == nullptr); }
+
+  /** advise(offset, size, advice): madvise(2) on whole pages of the mapping; 0 or the error's number. */
+  Napi::Value Advise(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    if (region_ == nullptr) return Napi::Number::New(env, EBADF);
+    auto offset = static_cast<size_t>(CheckInteger(info[0], "offset", 0, kMaxSize));
+    auto size = static_cast<size_t>(CheckInteger(info[1], "size", 0, kMaxSize));
+    auto advice = static_cast<int>(CheckInteger(info[2], "advice", 0, 1000));
+    bool allowed = advice == MADV_DONTNEED || advice == MADV_HUGEPAGE;
+    if (!allowed || offset % page_size != 0 || size % page_size != 0) return Napi::Number::New(env, EINVAL);
+    if (offset > region_->Size() || size > region_->Size() - offset) return Napi::Number::New(env, EINVAL);
+    // SAFETY: [offset, offset + size) was just checked to lie in the region, which this object holds.
+    int result = madvise(region_->Data() + offset, size, advice);
+    return Napi::Number::New(env, result < 0 ? errno : 0);
   }
 
   void Close(const Napi::CallbackInfo& info) {
@@ -239,6 +260,12 @@ Napi::Value CreateMapping(const Napi::CallbackInfo& info) {
   Check(env, ftruncate(fd.Get(), static_cast<off_t>(size)), "ftruncate");
   Check(env, fcntl(fd.Get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), "fcntl");
   return MappingObject::Make(env, std::move(fd), 0, size, true, guard);
+}
+
+Napi::Value CreatePrivateMapping(const Napi::CallbackInfo& info) {
+  size_t size = CheckSize(info[0]);
+  bool guard = CheckBoolean(info[1], "guard");
+  return MappingObject::Make(info.Env(), UniqueFd(), 0, size, true, guard);
 }
 
 /** The part of an fd that is to be mapped; `fd` is a duplicate, made after all arguments are checked. */
@@ -296,6 +323,7 @@ Napi::Value MapDevice(const Napi::CallbackInfo& info) {
 void RegisterMapping(Napi::Env env, Napi::Object exports) {
   env.GetInstanceData<Instance>()->mapping_class = Napi::Persistent(MappingObject::Define(env));
   Export<CreateMapping>(env, exports, "createMapping");
+  Export<CreatePrivateMapping>(env, exports, "createPrivateMapping");
   Export<MapFile>(env, exports, "mapFile");
   Export<MapDevice>(env, exports, "mapDevice");
 }

@@ -24,7 +24,7 @@ using RegionRef = std::unique_ptr<Region, RegionUnref>;
  */
 class Region {
  public:
-  /** Maps; nullptr with errno on failure. */
+  /** Maps a part of a file, or with fd -1 new memory that has none; nullptr with errno on failure. */
   static RegionRef Map(int fd, uint64_t offset, size_t size, bool writable, bool guard);
   /** The region whose first byte is `data`, or nullptr for memory that is not ours. */
   static RegionRef Find(const void* data);
