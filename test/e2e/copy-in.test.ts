@@ -21,7 +21,7 @@ import { join } from "node:path"
 import { type Container, Sandbox, unpackCopy } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
-import { TEST_IMAGE_DIR, Workplace } from "./cli.js"
+import { collect, TEST_IMAGE_DIR, Workplace } from "./cli.js"
 import { underTest } from "./under-test.js"
 
 const place = new Workplace()
@@ -269,5 +269,31 @@ describe("cp on the command line", () => {
     await new Promise(resolve => broken.once("close", resolve))
     expect(await cp([join(folder, "file"), "copied:/d/again"])).toEqual(fine)
     expect((await place.run(["rm", "-f", "copied"])).exitCode).toBe(0)
+  })
+
+  test("the owner's sudden end in the middle of a copy ends the copy with one line", async () => {
+    const script = "head -c 64000000 /dev/zero >/large; echo up; sleep 1000"
+    const owner = place.start(["run", "--rm", "--name", "ends", image, "sh", "-c", script])
+    await new Promise(resolve => owner.stdout.once("data", resolve))
+    const out = place.start(["cp", "ends:/large", "-"])
+    // Not read on from here, so that the copy stands still half way.
+    await new Promise<void>(resolve =>
+      out.stdout.once("data", () => {
+        out.stdout.pause()
+        resolve()
+      }),
+    )
+    const into = place.start(["cp", "-", "ends:/"])
+    into.stdin.on("error", () => undefined)
+    into.stdin.write(execFileSync("tar", ["-C", folder, "-c", "file"]).subarray(0, 600))
+    const gone = new Promise(resolve => owner.once("close", resolve))
+    owner.kill("SIGKILL")
+    await gone
+    out.stdout.resume()
+    for (const result of await Promise.all([collect(out), collect(into)])) {
+      expect(result.exitCode).toBe(125)
+      expect(result.stderr).toMatch(/^example-runtime: [^\n]+\n$/)
+    }
+    expect((await place.run(["rm", "-f", "ends"])).exitCode).toBe(0)
   })
 })

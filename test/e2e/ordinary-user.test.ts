@@ -3,7 +3,7 @@ import { busyboxImage, layeredImage, pythonImage } from "../fixtures/images.js"
 import { ordinaryUser } from "../fixtures/ordinary-user.js"
 
 /** The tests that must also hold for somebody without any right on this machine. */
-const FILES = ["run", "sandbox", "endings", "tty", "run-code", "agent", "devices"].map(
+const FILES = ["run", "sandbox", "endings", "tty", "run-code", "agent", "devices", "copy-in", "copy-out"].map(
   name => `test/e2e/${name}.test.ts`,
 )
 
