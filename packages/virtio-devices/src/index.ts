@@ -21,7 +21,7 @@ export { PackedQueue } from "./queue/packed-queue.js"
 export { SplitQueue } from "./queue/split-queue.js"
 export type { InflightTracker, QueueConfig, QueueState, VirtQueue } from "./queue/virt-queue.js"
 export { monotonicClock, type RateClock, type RateLimit, RateLimiter } from "./rate-limiter.js"
-export { AdaptivePoll } from "./transport/adaptive-poll.js"
+export { AdaptivePoll, type WatchedRings } from "./transport/adaptive-poll.js"
 export { TransportCounters } from "./transport/counters.js"
 export { DeviceRuntime, type RuntimeHooks } from "./transport/device-runtime.js"
 export {

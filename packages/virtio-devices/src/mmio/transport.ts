@@ -159,6 +159,21 @@ export class MmioTransport {
     if (!this.#closed) this.#runtime.notify(queue)
   }
 
+  /** With this, `look` and `unwatch` the transport is an `AdaptivePoll`'s to serve: see `WatchedRings`. */
+  watch(): void {
+    if (!this.#closed) this.#runtime.watch()
+  }
+
+  /** Serves what came without a notification, of queues that are watched. @returns false when nothing did */
+  look(): boolean {
+    return !this.#closed && this.#runtime.look()
+  }
+
+  /** Asks for notifications again. */
+  unwatch(): void {
+    if (!this.#closed) this.#runtime.unwatch()
+  }
+
   /**
    * The machine ends: resets the device. From here on the guest reads zeroes and its writes are ignored; nothing
    * touches guest memory once the promise settles. Idempotent.

@@ -137,6 +137,10 @@ export class PackedQueue implements VirtQueue {
     return this.#passed(Atomics.load(this.#driverEvent, 0), count)
   }
 
+  hasAvailable(): boolean {
+    return this.#available()
+  }
+
   disableNotifications(): void {
     if (this.#deviceEvent.length > 0) Atomics.store(this.#deviceEvent, 1, RING_EVENT_FLAGS_DISABLE)
   }

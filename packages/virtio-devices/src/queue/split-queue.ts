@@ -137,6 +137,10 @@ export class SplitQueue implements VirtQueue {
     return ((now - event - 1) & 0xffff) < ((now - before) & 0xffff)
   }
 
+  hasAvailable(): boolean {
+    return this.#lastAvail !== this.#availIdx || this.#available()
+  }
+
   disableNotifications(): void {
     if (!this.#notifyOn) return
     this.#notifyOn = false

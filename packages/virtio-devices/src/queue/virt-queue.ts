@@ -63,6 +63,8 @@ export interface VirtQueue {
   push(chain: DescriptorChain, written: number): void
   /** Shows the driver what was pushed. @returns true when it asks for an interrupt */
   publish(): boolean
+  /** The driver made something available that was not taken yet; chains given back do not count. */
+  hasAvailable(): boolean
   /** Asks the driver not to notify. A hint. */
   disableNotifications(): void
   /** Asks for a notification for the next chain. @returns true when one is available already: look again */

@@ -25,6 +25,8 @@ interface QueueSlot {
   resuming: boolean
   /** `unpop` was called since the running drain took its last chain. */
   stalled: boolean
+  /** Drained, and the driver was not asked to notify: `look` finds what comes. */
+  quiet: boolean
   /** Called when nothing is in flight any more. */
   idle: (() => void)[]
 }
@@ -45,6 +47,8 @@ export class ActiveDevice implements DeviceContext {
   #ended = false
   #draining = 0
   #flushScheduled = false
+  /** Queues that were drained stay without notifications. */
+  #watched = false
 
   constructor(host: ActivationHost, memory: GuestMemory, features: bigint) {
     this.#host = host
@@ -87,6 +91,7 @@ export class ActiveDevice implements DeviceContext {
     const slot = this.#usable(index)
     if (!slot) return undefined
     try {
+      slot.quiet = false
       // Found empty, the queue must ask for the next notification before it is looked at a last time.
       return slot.queue.pop() ?? (slot.queue.enableNotifications() ? slot.queue.pop() : undefined)
     } catch (error) {
@@ -135,6 +140,7 @@ export class ActiveDevice implements DeviceContext {
       suspended: false,
       resuming: false,
       stalled: false,
+      quiet: false,
       idle: [],
     })
   }
@@ -206,6 +212,7 @@ export class ActiveDevice implements DeviceContext {
     const { queue } = slot
     // One ring's worth per turn: a driver that never stops cannot keep the event loop from others.
     let budget = queue.size
+    slot.quiet = false
     queue.disableNotifications()
     do {
       for (let chain = queue.pop(); chain !== undefined; chain = queue.pop()) {
@@ -223,7 +230,8 @@ export class ActiveDevice implements DeviceContext {
           return
         }
       }
-    } while (queue.enableNotifications())
+      slot.quiet = this.#watched
+    } while (!slot.quiet && queue.enableNotifications())
   }
 
   /** False when guest memory went away under a late completion, which breaks the device; misuse throws. */
@@ -247,12 +255,60 @@ export class ActiveDevice implements DeviceContext {
     })
   }
 
-  /** Calls the device; what it throws breaks it. */
+  /** Calls the device; what it throws breaks it. What it completes meanwhile is shown to the driver at the end. */
   notify(index: number): void {
+    this.#draining++
     try {
       this.#host.device.notify(index)
     } catch (error) {
       this.fail(asError(error))
+    } finally {
+      this.#draining--
+      if (this.#draining === 0) this.#flush()
+    }
+  }
+
+  /** From here on queues that were drained stay without notifications: whoever asks for that looks at them instead. */
+  watch(): void {
+    this.#watched = true
+  }
+
+  /** Lets the device serve what came without a notification. @returns false when nothing did */
+  look(): boolean {
+    let found = false
+    for (const [index, slot] of this.#slots) {
+      if (!slot.quiet || !this.accepts(index) || !this.#hasAvailable(slot)) continue
+      found = true
+      this.notify(index)
+    }
+    return found
+  }
+
+  /** Undoes `watch`: asks for notifications again, and lets the device look at what came until then. */
+  unwatch(): void {
+    this.#watched = false
+    for (const [index, slot] of this.#slots) {
+      if (!slot.quiet || !this.accepts(index)) continue
+      slot.quiet = false
+      if (this.#enable(slot)) this.notify(index)
+    }
+  }
+
+  #hasAvailable({ queue }: QueueSlot): boolean {
+    try {
+      return queue.hasAvailable()
+    } catch (error) {
+      this.fail(asError(error))
+      return false
+    }
+  }
+
+  #enable({ queue }: QueueSlot): boolean {
+    try {
+      return queue.enableNotifications()
+    } catch (error) {
+      this.fail(asError(error))
+      return false
     }
   }
 

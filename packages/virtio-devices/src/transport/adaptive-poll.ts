@@ -1,58 +1,116 @@
-/** How long the event loop is kept from sleeping after a kick. Waking a sleeping thread costs about as much. */
-const WINDOW_MS = 0.05
-/** Windows without a kick after which it is left for a while. */
+import { performance } from "node:perf_hooks"
+
+/** How long rings are looked at after something came. Waking a sleeping thread on another CPU costs up to as much. */
+const WINDOW_MS = 0.1
+/** How long what comes one after the other is served before other events have their turn. */
+const TURN_MS = 0.2
+/** A turn that takes longer was not this thread's doing: somebody else had the CPU, or other events want the time. */
+const CROWDED_MS = 1
+/** Windows in which nothing came after which it is left for a while. */
 const MAX_MISSES = 4
 /** Most kicks that pass before it is tried again. */
 const MAX_SKIP = 256
 
+/** The rings of a device, which can be looked at instead of being told about: a `DeviceRuntime`, say. */
+export interface WatchedRings {
+  /** The driver's notification of one queue. */
+  notify(queue: number): void
+  /** Drained queues stay without notifications from here on. */
+  watch(): void
+  /** Serves what came without one. @returns false when nothing did */
+  look(): boolean
+  /** Drained queues ask for notifications again, and what came until then is served. */
+  unwatch(): void
+}
+
 /**
- * Keeps the event loop awake for 50 us after a kick when that pays: a driver that runs on another CPU and
- * answers within that time finds its next kick polled at once, instead of paying for a sleep and a wake-up.
- * Other events are served as ever, for the loop just turns without sleeping.
+ * Serves notifications, and looks for what follows a request by itself for a moment: a driver that answers at once is
+ * spared the notification, and this side the sleep and the wake-up, which is most of what a request costs.
  *
- * Where the next kick does not come in time (a slow guest, or one that shares this CPU and so cannot
- * run meanwhile) it is tried ever more rarely, down to one window in 256 kicks. Without kicks it does nothing.
+ * Right behind a request its rings are looked at once more: a driver on this CPU, woken by the interrupt, has run by
+ * then. After that the event loop turns without sleeping for up to 100 us, for a driver on another CPU; other events are
+ * served as ever. Where nothing comes in that time (a slow guest, or one that shares this CPU and so cannot run
+ * meanwhile) it is tried ever more rarely, down to one window in 256 kicks. Without kicks it does nothing.
  *
  * @example
  * ```ts
  * const poll = new AdaptivePoll()   // one for all queues of a guest
- * onKick(() => {
- *   runtime.notify(queue)
- *   poll.kicked()
- * })
+ * onKick(() => poll.kicked(runtime, queue))
  * ```
  */
 export class AdaptivePoll {
+  /** Those that are watched while the event loop turns. */
+  readonly #rings = new Set<WatchedRings>()
   #until = 0
+  /** When the last turn ended. */
+  #last = 0
   #turning = false
   #hit = false
   #misses = 0
   #skip = 0
   #toSkip = 0
   readonly #turn = (): void => {
-    if (performance.now() < this.#until) setImmediate(this.#turn)
+    let now = performance.now()
+    const isCrowded = now - this.#last > CROWDED_MS
+    for (const rings of this.#rings) {
+      if (!rings.look()) continue
+      this.#hit = true
+      now = this.#serveMore(rings)
+      this.#until = now + WINDOW_MS
+    }
+    this.#last = now
+    if (isCrowded) this.#leaveToOthers()
+    else if (now < this.#until) setImmediate(this.#turn)
     else this.#end()
   }
 
-  /** To be called at each kick, after it was served. */
-  kicked(): void {
+  /** To be called at each kick: has it served. */
+  kicked(rings: WatchedRings, queue: number): void {
+    rings.watch()
+    rings.notify(queue)
+    const now = this.#serveMore(rings)
     if (this.#turning) {
       this.#hit = true
-      this.#until = performance.now() + WINDOW_MS
+      this.#until = now + WINDOW_MS
+      this.#rings.add(rings)
       return
     }
     if (this.#toSkip > 0) {
       this.#toSkip--
+      rings.unwatch()
       return
     }
+    this.#rings.add(rings)
     this.#turning = true
     this.#hit = false
-    this.#until = performance.now() + WINDOW_MS
+    this.#until = now + WINDOW_MS
+    this.#last = now
     setImmediate(this.#turn)
   }
 
-  #end(): void {
+  /** @returns when there was nothing more, or it was enough for one turn */
+  #serveMore(rings: WatchedRings): number {
+    let now = performance.now()
+    for (const end = now + TURN_MS; now < end && rings.look(); ) now = performance.now()
+    return now
+  }
+
+  #rest(): void {
     this.#turning = false
+    for (const rings of this.#rings) rings.unwatch()
+    this.#rings.clear()
+  }
+
+  /** Who keeps a CPU that others want is made to wait for it; who sleeps has it as soon as it wakes up. */
+  #leaveToOthers(): void {
+    this.#rest()
+    this.#misses = MAX_MISSES
+    this.#skip = MAX_SKIP
+    this.#toSkip = MAX_SKIP
+  }
+
+  #end(): void {
+    this.#rest()
     if (this.#hit) {
       this.#misses = 0
       this.#skip = 0

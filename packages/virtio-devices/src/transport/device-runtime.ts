@@ -147,6 +147,21 @@ export class DeviceRuntime {
     else this.counters.notificationsIgnored++
   }
 
+  /** Queues that were drained stay without notifications until {@link unwatch}: {@link look} finds what comes meanwhile. */
+  watch(): void {
+    this.#active?.watch()
+  }
+
+  /** Serves what came without a notification, of queues that are watched. @returns false when nothing did */
+  look(): boolean {
+    return this.#active?.look() ?? false
+  }
+
+  /** Asks for notifications again. */
+  unwatch(): void {
+    this.#active?.unwatch()
+  }
+
   /** Breaks the device from outside, for faults the transport itself sees. */
   fail(reason: Error): void {
     if (this.#active) this.#active.fail(reason)

@@ -57,11 +57,7 @@ export class DeviceHost {
     )
     const poll = new AdaptivePoll()
     this.rings = device.queueSizes.map(
-      (_, index) =>
-        new Vring(index, () => {
-          this.#runtime.notify(index)
-          poll.kicked()
-        }),
+      (_, index) => new Vring(index, () => poll.kicked(this.#runtime, index)),
     )
   }
 

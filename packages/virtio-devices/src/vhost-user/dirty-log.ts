@@ -74,6 +74,9 @@ export class LoggedQueue implements VirtQueue {
     this.#markUsedRing()
     return interrupt
   }
+  hasAvailable(): boolean {
+    return this.#queue.hasAvailable()
+  }
   disableNotifications(): void {
     this.#queue.disableNotifications()
     this.#markUsedRing()

@@ -102,8 +102,7 @@ export class VirtioWindow implements BusDevice {
     vm.registerIoevent(kick, { space: "mmio", address, datamatch: { value: queue, size: REGISTER_SIZE } })
     const onKick = () => {
       drain(kick)
-      this.transport.notify(queue)
-      poll.kicked()
+      poll.kicked(this.transport, queue)
     }
     this.#cleanup.add(new Poller(kick, "readable", onKick), poller => poller.close())
   }
