@@ -4,10 +4,10 @@ import type { DeviceContext, VirtioDevice } from "../device.js"
 import { VIRTIO_ID } from "../ids.js"
 import { IoGauge } from "../io-gauge.js"
 import type { DescriptorChain } from "../queue/chain.js"
-import { FsIo } from "./fs-io.js"
+import { FsIo, type Transfer } from "./fs-io.js"
 import { type FsCacheMode, FuseServer, MAX_TRANSFER, NO_REPLY } from "./fuse-server.js"
 import { FUSE, FUSE_FSYNC_FDATASYNC, IN_HEADER_SIZE, OUT_HEADER_SIZE, READ_IN_SIZE } from "./protocol.js"
-import { FuseReply } from "./reply.js"
+import { type Answered, FuseReply } from "./reply.js"
 import { FuseRequest } from "./request.js"
 import { SharedFolder, type SharedFolderOptions } from "./shared-folder.js"
 
@@ -37,6 +37,10 @@ const MAX_QUEUES = 16
 const DEFAULT_MAX_FILES = 65_536
 /** Where data starts in a write. */
 const WRITE_DATA = IN_HEADER_SIZE + READ_IN_SIZE
+/** Bytes that are moved before the driver hears of them. */
+const PAUSE_BYTES = 512 * 1024
+/** How often that happens in one turn of the event loop. */
+const MAX_PAUSES = 16
 const { EINVAL, EIO } = constants.errno
 
 /**
@@ -65,7 +69,6 @@ export class FsDevice implements VirtioDevice {
   readonly #reply = new FuseReply()
   readonly #server: FuseServer
   readonly #gauge = new IoGauge()
-  readonly #header = new DataView(new ArrayBuffer(OUT_HEADER_SIZE))
   #session: Session | undefined
 
   /**
@@ -94,12 +97,25 @@ export class FsDevice implements VirtioDevice {
   }
 
   activate(ctx: DeviceContext): void {
-    this.#session = { ctx, io: new FsIo(ctx.memory, this.#gauge) }
+    const io = new FsIo<FsTask>(ctx.memory, this.#gauge, (task, result) =>
+      ctx.complete(task.queue, task.chain, this.#endTransfer(task, result)),
+    )
+    this.#session = { ctx, io, isPaused: false }
   }
 
   notify(index: number): void {
     const session = this.#session
-    session?.ctx.drain(index, chain => this.#serve(session, index, chain))
+    for (let pauses = 0; session && session === this.#session; pauses++) {
+      session.isPaused = false
+      session.ctx.drain(index, chain => this.#serve(session, index, chain))
+      session.io.submit()
+      if (!session.isPaused) return
+      // Other devices have their turn as well.
+      if (pauses === MAX_PAUSES) {
+        setImmediate(() => session === this.#session && this.notify(index))
+        return
+      }
+    }
   }
 
   reset(): void {
@@ -120,19 +136,23 @@ export class FsDevice implements VirtioDevice {
 
   /** @returns bytes written when the request has ended, undefined while it is under way */
   #serve(session: Session, queue: number, chain: DescriptorChain): number | undefined {
+    if (session.io.pendingBytes >= PAUSE_BYTES) return this.#pause(session, queue, chain)
     const request = this.#request
     if (!request.read(chain)) return 0 // nobody could be answered
     if (!request.isWellFormed) return this.#answer(chain, -EINVAL)
-    switch (request.opcode) {
-      case FUSE.READ:
-      case FUSE.WRITE:
-        return this.#transfer(session, queue, chain)
-      case FUSE.FSYNC:
-      case FUSE.FSYNCDIR:
-        return this.#sync(session, queue, chain)
-      default:
-        return this.#answer(chain, this.#server.serve(request))
-    }
+    const { opcode } = request
+    if (opcode === FUSE.READ || opcode === FUSE.WRITE) return this.#transfer(session, queue, chain)
+    // What was asked for before is done before: this may close its file.
+    session.io.submit()
+    if (opcode === FUSE.FSYNC || opcode === FUSE.FSYNCDIR) return this.#sync(session, queue, chain)
+    return this.#answer(chain, this.#server.serve(request))
+  }
+
+  /** So much has been read that the driver should hear of it now, and use it while the rest is read. */
+  #pause(session: Session, queue: number, chain: DescriptorChain): undefined {
+    session.io.submit()
+    session.isPaused = true
+    session.ctx.unpop(queue, chain)
   }
 
   #transfer(session: Session, queue: number, chain: DescriptorChain): number | undefined {
@@ -145,69 +165,65 @@ export class FsDevice implements VirtioDevice {
     const room = isRead ? chain.writableLength - OUT_HEADER_SIZE : request.dataLength
     if (size > MAX_TRANSFER || size > room || offset + size > Number.MAX_SAFE_INTEGER)
       return this.#answer(chain, -EINVAL)
-    const unique = request.unique.slice()
-    const end = (result: number) =>
-      isRead ? this.#endRead(chain, unique, result) : this.#endWrite(chain, unique, result)
+    const { uniqueLow, uniqueHigh } = request
+    const opcode = isRead ? IO_READ : IO_WRITE
     const skip = isRead ? OUT_HEADER_SIZE : WRITE_DATA
-    const result = session.io.transfer(isRead ? IO_READ : IO_WRITE, file, chain, skip, offset, size, late =>
-      session.ctx.complete(queue, chain, end(late)),
-    )
-    return result === undefined ? undefined : end(result)
+    const task: FsTask = { queue, chain, opcode, skip, offset, length: size, uniqueLow, uniqueHigh }
+    session.io.add(task, file, task)
+    return undefined
   }
 
   #sync(session: Session, queue: number, chain: DescriptorChain): number | undefined {
     const request = this.#request
     const fd = this.#server.syncFd(request)
     if (fd < 0) return this.#answer(chain, fd)
-    const unique = request.unique.slice()
+    const { uniqueLow, uniqueHigh } = request
+    const asked = { uniqueLow, uniqueHigh }
     const end = (result: number) =>
-      session.ctx.complete(queue, chain, this.#answer(chain, Math.min(result, 0), unique))
+      session.ctx.complete(queue, chain, this.#answer(chain, Math.min(result, 0), asked))
     const isDataOnly =
       request.opcode === FUSE.FSYNC && (request.u32(IN_HEADER_SIZE + 8) & FUSE_FSYNC_FDATASYNC) !== 0
     const failed = isDataOnly ? session.io.syncData(fd, end) : session.io.sync(fd, end)
-    return failed === undefined ? undefined : this.#answer(chain, failed, unique)
+    return failed === undefined ? undefined : this.#answer(chain, failed, asked)
   }
 
-  /** The data is there already; only the header is missing. */
-  #endRead(chain: DescriptorChain, unique: Uint8Array, result: number): number {
-    this.#writeHeader(chain, Math.min(result, 0), Math.max(result, 0), unique)
-    return OUT_HEADER_SIZE + Math.max(result, 0)
-  }
-
-  /** struct fuse_write_out. */
-  #endWrite(chain: DescriptorChain, unique: Uint8Array, result: number): number {
-    if (result < 0) return this.#answer(chain, result, unique)
+  /** @returns bytes of the chain that were written */
+  #endTransfer(task: FsTask, result: number): number {
+    const { chain } = task
+    if (result < 0) return this.#answer(chain, result, task)
+    if (task.opcode === IO_READ) {
+      // The data is there already; only the header is missing.
+      chain.write(0, this.#reply.head(task, 0, result, 0))
+      return OUT_HEADER_SIZE + result
+    }
+    // struct fuse_write_out
     this.#reply.begin(8)
     this.#reply.view.setUint32(0, result, true)
-    return this.#answer(chain, 8, unique)
+    return this.#answer(chain, 8, task)
   }
 
   /** Writes an answer, whose body is in the reply. @returns bytes of the chain that were written */
-  #answer(chain: DescriptorChain, result: number, unique: Uint8Array = this.#request.unique): number {
+  #answer(chain: DescriptorChain, result: number, asked: Answered = this.#request): number {
     if (result === NO_REPLY || chain.writableLength < OUT_HEADER_SIZE) return 0
     const fits = chain.writableLength >= OUT_HEADER_SIZE + Math.max(result, 0)
     const error = fits ? Math.min(result, 0) : -EIO
     const length = error < 0 ? 0 : result
-    this.#writeHeader(chain, error, length, unique)
-    if (length > 0) chain.write(OUT_HEADER_SIZE, this.#reply.bytes.subarray(0, length))
+    chain.write(0, this.#reply.head(asked, error, length, length))
     return OUT_HEADER_SIZE + length
-  }
-
-  /** struct fuse_out_header. */
-  #writeHeader(chain: DescriptorChain, error: number, length: number, unique: Uint8Array): void {
-    const header = this.#header
-    header.setUint32(0, OUT_HEADER_SIZE + length, true)
-    header.setInt32(4, error, true)
-    const bytes = new Uint8Array(header.buffer)
-    bytes.set(unique, 8)
-    chain.write(0, bytes)
   }
 }
 
 /** What lives from `activate` to `reset`. */
 interface Session {
   readonly ctx: DeviceContext
-  readonly io: FsIo
+  readonly io: FsIo<FsTask>
+  /** The last drain ended before its queue was empty. */
+  isPaused: boolean
+}
+
+/** A read or write on its way. */
+interface FsTask extends Transfer, Answered {
+  readonly queue: number
 }
 
 function checkOptions(tag: string, queues: number, maxFiles: number): void {

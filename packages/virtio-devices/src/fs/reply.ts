@@ -1,5 +1,6 @@
 import { STATX, STATX_NSEC } from "./host-abi.js"
 import type { Owners } from "./owners.js"
+import { OUT_HEADER_SIZE } from "./protocol.js"
 
 /** Most bytes of one answer beside the data of a read: a page of directory entries, or an extended attribute. */
 export const MAX_REPLY_SIZE = 128 * 1024
@@ -7,10 +8,35 @@ export const MAX_REPLY_SIZE = 128 * 1024
 /** In the order of struct fuse_attr. */
 const TIMES = [STATX.accessed, STATX.modified, STATX.changed]
 
+/** What an answer says of the request that it answers. */
+export interface Answered {
+  readonly uniqueLow: number
+  readonly uniqueHigh: number
+}
+
 /** Where the body of an answer is put together, after its header. One object serves a device. */
 export class FuseReply {
-  readonly bytes = new Uint8Array(MAX_REPLY_SIZE)
-  readonly view = new DataView(this.bytes.buffer)
+  readonly #whole = new Uint8Array(OUT_HEADER_SIZE + MAX_REPLY_SIZE)
+  readonly #header = new DataView(this.#whole.buffer, 0, OUT_HEADER_SIZE)
+  readonly #headerBytes = this.#whole.subarray(0, OUT_HEADER_SIZE)
+  readonly bytes = this.#whole.subarray(OUT_HEADER_SIZE)
+  readonly view = new DataView(this.#whole.buffer, OUT_HEADER_SIZE)
+
+  /**
+   * struct fuse_out_header.
+   *
+   * @param length - bytes of the body, wherever that is
+   * @param inPlace - bytes of the body that are in {@link bytes}
+   * @returns the header and those, for a chain; until the next one
+   */
+  head(task: Answered, error: number, length: number, inPlace: number): Uint8Array {
+    const header = this.#header
+    header.setUint32(0, OUT_HEADER_SIZE + length, true)
+    header.setInt32(4, error, true)
+    header.setUint32(8, task.uniqueLow, true)
+    header.setUint32(12, task.uniqueHigh, true)
+    return inPlace === 0 ? this.#headerBytes : this.#whole.subarray(0, OUT_HEADER_SIZE + inPlace)
+  }
 
   /** Zeroes the first `size` bytes, which a structure of the guest's is then written over. */
   begin(size: number): void {

@@ -4,6 +4,8 @@ import { FUSE, IN_HEADER, IN_HEADER_SIZE, READ_IN_SIZE } from "./protocol.js"
 
 /** Most bytes of a request beside the data of a write: a header, two names or an attribute of 64 KiB. */
 const MAX_REQUEST_SIZE = 80 * 1024
+/** What is copied first: all there is of a read, and of a write all but its data. */
+const HEAD_SIZE = IN_HEADER_SIZE + READ_IN_SIZE
 const MAX_NAME_SIZE = 255
 const SLASH = 0x2f
 const DOT = 0x2e
@@ -22,17 +24,18 @@ export class FuseRequest {
   dataLength = 0
   readonly #bytes = new Uint8Array(MAX_REQUEST_SIZE)
   readonly #view = new DataView(this.#bytes.buffer)
+  readonly #head = this.#bytes.subarray(0, HEAD_SIZE)
 
-  /** @returns whether there is a request at all; its answer needs `unique` */
+  /** @returns whether there is a request at all; its answer needs its number */
   read(chain: DescriptorChain): boolean {
-    const head = this.#bytes.subarray(0, IN_HEADER_SIZE)
-    this.length = chain.read(0, head)
+    this.length = chain.read(0, this.#head)
     if (this.length < IN_HEADER_SIZE) return false
     this.opcode = this.#view.getUint32(IN_HEADER.opcode, true)
     const whole = chain.readableLength
-    const copied = this.opcode === FUSE.WRITE ? IN_HEADER_SIZE + READ_IN_SIZE : MAX_REQUEST_SIZE
-    const rest = this.#bytes.subarray(IN_HEADER_SIZE, Math.min(whole, copied))
-    this.length += chain.read(IN_HEADER_SIZE, rest)
+    if (whole > HEAD_SIZE && this.opcode !== FUSE.WRITE) {
+      const rest = this.#bytes.subarray(HEAD_SIZE, Math.min(whole, MAX_REQUEST_SIZE))
+      this.length += chain.read(HEAD_SIZE, rest)
+    }
     this.dataLength = whole - this.length
     return true
   }
@@ -43,9 +46,14 @@ export class FuseRequest {
     return this.u32(IN_HEADER.len) === whole && (this.dataLength === 0 || this.opcode === FUSE.WRITE)
   }
 
-  /** Answers carry it: 8 bytes. */
-  get unique(): Uint8Array {
-    return this.#bytes.subarray(IN_HEADER.unique, IN_HEADER.unique + 8)
+  /** Answers carry it: the low half of `unique`. */
+  get uniqueLow(): number {
+    return this.u32(IN_HEADER.unique)
+  }
+
+  /** And the high half. */
+  get uniqueHigh(): number {
+    return this.u32(IN_HEADER.unique + 4)
   }
 
   get nodeId(): number {
