@@ -7,6 +7,7 @@ export default packageBuild({
   "console/index": "src/console/index.ts",
   "fs/index": "src/fs/index.ts",
   "net/index": "src/net/index.ts",
+  "net/tap/index": "src/net/tap/index.ts",
   "rng/index": "src/rng/index.ts",
   "mmio/index": "src/mmio/index.ts",
   "vhost-user/index": "src/vhost-user/index.ts",

@@ -17,7 +17,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest"
 import { countFds, countMaps } from "../test/support/process.js"
 import * as native from "./index.js"
 
-const { EAGAIN, EBADF, EFAULT, EINVAL, EOPNOTSUPP } = constants.errno
+const { EAGAIN, EBADF, ECANCELED, EFAULT, EINVAL, EOPNOTSUPP } = constants.errno
 const PAGE = 4096
 
 let dir: string
@@ -153,7 +153,7 @@ describe("synchronous", () => {
   })
 
   test.each([
-    ["opcode", [5, 0, 0, 1], [0, 0, 1], 0, EINVAL],
+    ["opcode", [7, 0, 0, 1], [0, 0, 1], 0, EINVAL],
     ["negative opcode", [-1, 0, 0, 1], [0, 0, 1], 0, EINVAL],
     ["fd", [0, -1, 0, 1], [0, 0, 1], 0, EINVAL],
     ["first segment", [0, 0, -1, 1], [0, 0, 1], 0, EINVAL],
@@ -187,6 +187,19 @@ describe("synchronous", () => {
     expect(batch.results[0]).toBe(-errno)
     expect(results.get(0)).toBe(-errno)
     expect(ram().every(byte => byte === 0)).toBe(true)
+  })
+
+  test("messages go and come one by one, and rows after a failure can be left out", () => {
+    const [readEnd, writeEnd] = native.pipe()
+    const [sent, received] = [3, 100]
+    for (let i = 0; i < sent; i++) batch.setSegment(i, 0, i, 1)
+    batch.setSegment(sent, 0, PAGE, received)
+    batch.setOp(0, native.IO_SEND, writeEnd, 0, 0, sent)
+    for (let row = 1; row < 4; row++) batch.setOp(row, native.IO_RECEIVE, readEnd, 0, sent, 1)
+    batch.runSync([memory.buffer], 4, { stopAtFailure: true })
+    // What was asked for is not waited for, nor asked for again.
+    expect([...batch.results.subarray(0, 4)]).toEqual([sent, sent, -EAGAIN, -ECANCELED])
+    for (const end of [readEnd, writeEnd]) native.closeFd(end)
   })
 
   test("a closed mapping is a region without bytes", () => {

@@ -10,6 +10,13 @@ export const IO_FDATASYNC = 2
 export const IO_PUNCH_HOLE = 3
 /** Makes a range zero and keeps it allocated; its length is that of the one segment. @see fallocate(2) */
 export const IO_ZERO_RANGE = 4
+/**
+ * Takes one message, a frame of a tap device say, into the segments; what does not fit of it is lost, and the offset is
+ * ignored. Waits for one unless the fd is non-blocking. @see readv(2)
+ */
+export const IO_RECEIVE = 5
+/** Sends the segments as one message; the offset is ignored. @see writev(2) */
+export const IO_SEND = 6
 
 /** Numbers per row of {@link IoBatch.ops}. */
 export const IO_OP_STRIDE = 4
@@ -28,6 +35,8 @@ export interface RunSyncOptions {
    * `"reads"`: the same for reads only; the others are carried out.
    */
   readonly nowait?: boolean | "reads"
+  /** The rows after the first that fails are not carried out: each gives `-ECANCELED`. Default false. */
+  readonly stopAtFailure?: boolean
 }
 
 /**
@@ -118,8 +127,8 @@ export class IoBatch {
    * @throws TypeError, RangeError for wrong arguments; a failed operation never throws, see {@link results}
    */
   runSync(regions: readonly ArrayBuffer[], count: number, options: RunSyncOptions = {}): void {
-    const nowait = options.nowait
-    const flags = nowait === true ? 3 : nowait === "reads" ? 1 : 0
+    const { nowait, stopAtFailure = false } = options
+    const flags = (nowait === true ? 3 : nowait === "reads" ? 1 : 0) | (stopAtFailure ? 4 : 0)
     addon.runSync(this.#rows, this.capacity, this.segmentCapacity, regions, count, flags)
   }
 

@@ -13,9 +13,19 @@
 namespace tsvmm {
 namespace {
 
-enum Opcode { kRead = 0, kWrite = 1, kFdatasync = 2, kPunchHole = 3, kZeroRange = 4, kOpcodes = 5 };
+enum Opcode {
+  kRead = 0,
+  kWrite = 1,
+  kFdatasync = 2,
+  kPunchHole = 3,
+  kZeroRange = 4,
+  kReceive = 5,
+  kSend = 6,
+  kOpcodes = 7
+};
 constexpr uint32_t kNowaitReads = 1;
 constexpr uint32_t kNowaitOthers = 2;
+constexpr uint32_t kStopAtFailure = 4;
 constexpr uint32_t kMaxRegions = 1024;
 constexpr size_t kMaxSegments = IOV_MAX;
 constexpr double kMaxCapacity = 65536;
@@ -155,8 +165,16 @@ double Transfer(const Op& op, iovec* iov, int flags) {
   return total;
 }
 
+/** One message in or out of a character device or socket, never continued; bytes or a negative errno. */
+double TransferMessage(const Op& op, const iovec* iov) {
+  auto* transfer = op.opcode == kReceive ? readv : writev;
+  ssize_t moved = Retry([&] { return transfer(op.fd, iov, op.segment_count); });
+  return moved < 0 ? -errno : static_cast<double>(moved);
+}
+
 /** Carries out a checked operation; bytes or a negative errno. */
 double Execute(const Op& op, iovec* iov, uint32_t nowait) {
+  if (op.opcode == kReceive || op.opcode == kSend) return TransferMessage(op, iov);
   bool wait = (nowait & (op.opcode == kRead ? kNowaitReads : kNowaitOthers)) == 0;
   if (op.opcode == kRead || op.opcode == kWrite) return Transfer(op, iov, wait ? 0 : RWF_NOWAIT);
   if (!wait) return -EAGAIN;
@@ -171,13 +189,15 @@ void RunSync(const Napi::CallbackInfo& info) {
   Regions regions;
   iovec iov[kMaxSegments];
   CheckRegions(info[3], &regions);
-  auto nowait = static_cast<uint32_t>(CheckInteger(info[5], "flags", 0, 3));
+  auto flags = static_cast<uint32_t>(CheckInteger(info[5], "flags", 0, 7));
   Rows rows = CheckRows(info);
   auto count = static_cast<uint32_t>(CheckInteger(info[4], "count", 0, rows.capacity));
+  bool stopped = false;
   for (uint32_t i = 0; i < count; i++) {
     Op op;
-    int error = ResolveOp(rows, i, regions, &op, iov);
-    rows.results[i] = error != 0 ? error : Execute(op, iov, nowait);
+    int error = stopped ? -ECANCELED : ResolveOp(rows, i, regions, &op, iov);
+    rows.results[i] = error != 0 ? error : Execute(op, iov, flags);
+    stopped = stopped || ((flags & kStopAtFailure) != 0 && rows.results[i] < 0);
   }
 }
 

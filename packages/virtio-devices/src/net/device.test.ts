@@ -1,38 +1,11 @@
 import { PassThrough } from "node:stream"
 import { afterEach, describe, expect, test } from "vitest"
 import { deviceConformance, direct, MockDriver, overMmio, overVhostUser } from "../testing/index.js"
-import { NetDevice, type NetPort, StreamPort } from "./index.js"
+import { NetDevice, StreamPort } from "./index.js"
+import { Cable } from "./testing.js"
 
 const [RECEIVE, TRANSMIT] = [0, 1]
 const HEADER = new Uint8Array(12)
-
-/** A port that keeps what the guest sends, while it has room. */
-class Cable implements NetPort {
-  readonly sent: Uint8Array[] = []
-  room = Number.POSITIVE_INFINITY
-  resumed = 0
-  deliver: (frame: Uint8Array) => boolean = () => false
-  onRoom: () => void = () => undefined
-
-  attach(deliver: (frame: Uint8Array) => boolean, onRoom: () => void): void {
-    this.deliver = deliver
-    this.onRoom = onRoom
-  }
-
-  send(frame: Uint8Array): boolean {
-    if (this.sent.length >= this.room) return false
-    this.sent.push(frame.slice())
-    return true
-  }
-
-  resume(): void {
-    this.resumed++
-  }
-
-  close(): void {
-    this.room = 0
-  }
-}
 
 const frameOf = (length: number, fill = 7) => new Uint8Array(length).fill(fill)
 /** Completions outside of a drain are shown to the driver in a microtask. */
@@ -43,7 +16,7 @@ afterEach(async () => {
 })
 
 async function attach(cable: Cable, device = new NetDevice(cable)): Promise<MockDriver> {
-  const driver = await MockDriver.attach(device, direct, { queueSizes: [64, 64] })
+  const driver = await MockDriver.attach(device, direct, { queueSizes: [64, 64, 64] })
   drivers.push(driver)
   return driver
 }

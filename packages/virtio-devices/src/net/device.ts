@@ -1,9 +1,14 @@
 import type { DeviceContext, VirtioDevice } from "../device.js"
 import { hasFeature } from "../features.js"
 import { VIRTIO_ID } from "../ids.js"
-import type { DescriptorChain } from "../queue/chain.js"
+import { type ControlTarget, runCommand } from "./control.js"
+import { type NetCounters, newCounters } from "./counters.js"
 import * as defs from "./defs.js"
+import { formatMac, parseMac, randomMac } from "./mac.js"
 import type { NetPort } from "./port.js"
+import { ReceiveFilter } from "./receive-filter.js"
+import { Receiver } from "./receiver.js"
+import { Transmitter } from "./transmitter.js"
 
 /** Options of {@link NetDevice}. */
 export interface NetDeviceOptions {
@@ -13,25 +18,36 @@ export interface NetDeviceOptions {
   readonly mtu?: number
 }
 
-/** What went through a device. */
-export interface NetCounters {
-  framesSent: number
-  bytesSent: number
-  framesReceived: number
-  bytesReceived: number
-  /** Frames of the guest that were none: too short, too long, or with an offload that was not offered. */
-  dropped: number
+const QUEUE_SIZE = 256
+const CONTROL_QUEUE_SIZE = 64
+
+const OWN_FEATURES =
+  defs.VIRTIO_NET_F_MTU |
+  defs.VIRTIO_NET_F_MAC |
+  defs.VIRTIO_NET_F_MRG_RXBUF |
+  defs.VIRTIO_NET_F_STATUS |
+  defs.VIRTIO_NET_F_CTRL_VQ |
+  defs.VIRTIO_NET_F_CTRL_RX |
+  defs.VIRTIO_NET_F_CTRL_RX_EXTRA |
+  defs.VIRTIO_NET_F_CTRL_VLAN |
+  defs.VIRTIO_NET_F_CTRL_MAC_ADDR |
+  defs.VIRTIO_NET_F_GUEST_ANNOUNCE
+
+/** What there is while a driver is at work. */
+interface Active {
+  readonly ctx: DeviceContext
+  readonly receiver: Receiver
+  readonly transmitter: Transmitter
+  readonly filter: ReceiveFilter
+  readonly controlQueue: number
+  pairs: number
 }
 
-const QUEUE_SIZE = 256
-/** Frames of the guest in one turn of the event loop; the rest wait for the next. */
-const MAX_TURN_FRAMES = 256
-/** Most buffers of the guest for one frame: 65,549 bytes in pieces of 1 KiB. */
-const MAX_BUFFERS = 64
-
 /**
- * A virtio network device: moves Ethernet frames between the guest and a {@link NetPort}. No offloads are offered, so
- * every frame is whole and has its checksums; receive buffers are merged, so a large MTU needs no large buffers.
+ * A virtio network device: moves Ethernet frames between the guest and a {@link NetPort}. What the port does of
+ * checksums and segmentation is offered to the driver; without that every frame is whole and has its checksums. Receive
+ * buffers are merged, so a large MTU, or a frame yet to be cut up, needs no large buffers. Every header of the guest is
+ * checked before the port sees it.
  *
  * @see virtio 1.3, section 5.1
  *
@@ -43,172 +59,171 @@ const MAX_BUFFERS = 64
  */
 export class NetDevice implements VirtioDevice {
   readonly type = VIRTIO_ID.net
-  readonly queueSizes = [QUEUE_SIZE, QUEUE_SIZE]
-  readonly features =
-    defs.VIRTIO_NET_F_MTU | defs.VIRTIO_NET_F_MAC | defs.VIRTIO_NET_F_MRG_RXBUF | defs.VIRTIO_NET_F_STATUS
-  readonly counters: NetCounters = {
-    framesSent: 0,
-    bytesSent: 0,
-    framesReceived: 0,
-    bytesReceived: 0,
-    dropped: 0,
-  }
-  /** As `02:00:00:00:00:01`. */
-  readonly mac: string
+  readonly queueSizes: readonly number[]
+  readonly features: bigint
+  readonly counters: NetCounters = newCounters()
   readonly #port: NetPort
+  readonly #pairs: number
   readonly #config = new DataView(new ArrayBuffer(defs.CONFIG_SIZE))
   readonly #maxFrame: number
-  /** A frame of the guest, copied once. */
-  readonly #frame: Uint8Array
-  readonly #header = new Uint8Array(defs.NET_HEADER_SIZE)
-  readonly #chains: DescriptorChain[] = []
-  #ctx: DeviceContext | undefined
-  #merges = false
-  #waiting = false
+  readonly #ownMac: Uint8Array
+  #active: Active | undefined
 
-  /** @throws RangeError for an option out of its range */
+  /** @throws RangeError for an option, or a number of queue pairs, out of its range */
   constructor(port: NetPort, options: NetDeviceOptions = {}) {
     const { mac = randomMac(), mtu = 1500 } = options
-    if (!(Number.isInteger(mtu) && mtu >= defs.MIN_MTU && mtu <= defs.MAX_MTU))
+    if (!isWithin(mtu, defs.MIN_MTU, defs.MAX_MTU))
       throw new RangeError(`mtu must be an integer from ${defs.MIN_MTU} to ${defs.MAX_MTU}`)
-    this.mac = mac
+    const { queuePairs = 1, offloads = 0n } = port
+    if (!isWithin(queuePairs, 1, defs.MAX_QUEUE_PAIRS))
+      throw new RangeError(`a port has 1 to ${defs.MAX_QUEUE_PAIRS} queue pairs`)
     this.#port = port
+    this.#pairs = queuePairs
     this.#maxFrame = mtu + defs.ETHERNET_HEADER_SIZE
-    this.#frame = new Uint8Array(this.#maxFrame)
-    new Uint8Array(this.#config.buffer).set(parseMac(mac))
+    this.queueSizes = [...new Array(2 * queuePairs).fill(QUEUE_SIZE), CONTROL_QUEUE_SIZE]
+    this.features = OWN_FEATURES | offeredFor(offloads, queuePairs)
+    this.#ownMac = parseMac(mac)
+    this.#macBytes.set(this.#ownMac)
     this.#config.setUint16(defs.CONFIG.status, defs.VIRTIO_NET_S_LINK_UP, true)
+    this.#config.setUint16(defs.CONFIG.maxVirtqueuePairs, queuePairs, true)
     this.#config.setUint16(defs.CONFIG.mtu, mtu, true)
     port.attach(
-      frame => this.#receive(frame),
-      () => this.notify(defs.TRANSMIT_QUEUE),
+      (frame, header, pair = 0) => this.#receive(frame, header, pair),
+      (pair = 0) => this.#active?.transmitter.drain(pair),
+      isUp => this.setLink(isUp),
     )
   }
 
+  /** The address as it is now, as `02:00:00:00:00:01`: the driver can change it until the next reset. */
+  get mac(): string {
+    return formatMac(this.#macBytes)
+  }
+
+  /** True while the cable is in. */
+  get isLinkUp(): boolean {
+    return (this.#status & defs.VIRTIO_NET_S_LINK_UP) !== 0
+  }
+
   readConfig(offset: number, into: Uint8Array): void {
-    const config = new Uint8Array(this.#config.buffer).subarray(offset)
     into.fill(0)
-    into.set(config.subarray(0, into.length))
+    into.set(this.#configBytes.subarray(offset).subarray(0, into.length))
   }
 
   /** Takes the cable out, or puts it in; the guest is told. */
   setLink(isUp: boolean): void {
-    this.#config.setUint16(defs.CONFIG.status, isUp ? defs.VIRTIO_NET_S_LINK_UP : 0, true)
-    this.#ctx?.configChanged()
+    if (isUp !== this.isLinkUp) this.#setStatus(defs.VIRTIO_NET_S_LINK_UP, isUp)
+  }
+
+  /**
+   * Asks the guest to tell the network where it is now, after it moved. It acknowledges on the control queue; a driver that
+   * did not negotiate this is not asked.
+   *
+   * @returns whether it was asked
+   */
+  announce(): boolean {
+    const { features = 0n } = this.#active?.ctx ?? {}
+    const canBeAsked = hasFeature(features, defs.VIRTIO_NET_F_GUEST_ANNOUNCE | defs.VIRTIO_NET_F_CTRL_VQ)
+    if (canBeAsked) this.#setStatus(defs.VIRTIO_NET_S_ANNOUNCE, true)
+    return canBeAsked
   }
 
   activate(ctx: DeviceContext): void {
-    this.#ctx = ctx
-    this.#merges = hasFeature(ctx.features, defs.VIRTIO_NET_F_MRG_RXBUF)
+    const hasVlans = hasFeature(ctx.features, defs.VIRTIO_NET_F_CTRL_VLAN)
+    this.#active = {
+      ctx,
+      receiver: new Receiver(ctx, this.counters),
+      transmitter: new Transmitter(ctx, this.#port, this.counters, this.#maxFrame),
+      filter: new ReceiveFilter(this.#macBytes, hasVlans),
+      // 5.1.2: behind the last pair that could be, if the driver knows of more than one.
+      controlQueue: hasFeature(ctx.features, defs.VIRTIO_NET_F_MQ) ? 2 * this.#pairs : 2,
+      pairs: 1,
+    }
+    this.#port.setQueuePairs?.(1)
+    this.#port.setOffloads?.(ctx.features & defs.GUEST_OFFLOADS)
   }
 
   reset(): void {
-    this.#ctx = undefined
-    this.#waiting = false
+    this.#active = undefined
+    this.#macBytes.set(this.#ownMac)
+    this.#config.setUint16(defs.CONFIG.status, this.#status & ~defs.VIRTIO_NET_S_ANNOUNCE, true)
+    this.#port.setQueuePairs?.(1)
+    this.#port.setOffloads?.(0n)
   }
 
   notify(index: number): void {
-    if (index === defs.RECEIVE_QUEUE) this.#port.resume()
-    else if (this.#ctx && !this.#waiting) this.#transmit(this.#ctx)
+    const active = this.#active
+    if (!active) return
+    if (index === active.controlQueue) this.#control(active)
+    else if (index >> 1 >= active.pairs) return
+    else if (index % 2 === defs.RECEIVE_QUEUE) this.#port.resume(index >> 1)
+    else active.transmitter.drain(index >> 1)
   }
 
-  #transmit(ctx: DeviceContext): void {
-    let turn = 0
-    ctx.drain(defs.TRANSMIT_QUEUE, chain => {
-      const isOver = turn++ >= MAX_TURN_FRAMES
-      if (!isOver && this.#send(chain)) return 0
-      ctx.unpop(defs.TRANSMIT_QUEUE, chain)
-      // Otherwise the port says when it has room.
-      if (isOver) this.#goOnLater(ctx)
-      return undefined
-    })
-  }
-
-  /** @returns false when the port has no room */
-  #send(chain: DescriptorChain): boolean {
-    const length = chain.readableLength - defs.NET_HEADER_SIZE
-    // Nothing was offered that would fill the header's fields: what does is not a frame.
-    const isFrame =
-      length >= defs.ETHERNET_HEADER_SIZE &&
-      length <= this.#maxFrame &&
-      chain.read(0, this.#header) === defs.NET_HEADER_SIZE &&
-      this.#header[0] === 0 &&
-      this.#header[1] === 0
-    if (!isFrame) {
-      this.counters.dropped++
-      return true
+  #control(active: Active): void {
+    if (!hasFeature(active.ctx.features, defs.VIRTIO_NET_F_CTRL_VQ)) return
+    const target: ControlTarget = {
+      features: active.ctx.features,
+      filter: active.filter,
+      queuePairs: this.#pairs,
+      setMac: mac => {
+        this.#macBytes.set(mac)
+        active.filter.setMac(mac)
+      },
+      announced: () => this.#setStatus(defs.VIRTIO_NET_S_ANNOUNCE, false),
+      setQueuePairs: count => {
+        active.pairs = count
+        this.#port.setQueuePairs?.(count)
+      },
+      setOffloads: features => this.#port.setOffloads?.(features),
     }
-    const frame = this.#frame.subarray(0, length)
-    chain.read(defs.NET_HEADER_SIZE, frame)
-    if (!this.#port.send(frame)) return false
-    this.counters.framesSent++
-    this.counters.bytesSent += length
-    return true
-  }
-
-  #goOnLater(ctx: DeviceContext): void {
-    this.#waiting = true
-    setImmediate(() => {
-      if (ctx.signal.aborted) return
-      this.#waiting = false
-      this.notify(defs.TRANSMIT_QUEUE)
-    })
+    active.ctx.drain(active.controlQueue, chain => runCommand(chain, target))
   }
 
   /** @returns false while the guest has no buffers; without a guest frames are lost, as on a cable */
-  #receive(frame: Uint8Array): boolean {
-    const ctx = this.#ctx
-    if (!ctx || frame.length > this.#maxFrame) return true
-    const chains = this.#chains
-    const most = this.#merges ? MAX_BUFFERS : 1
-    const needed = frame.length + defs.NET_HEADER_SIZE
-    let room = 0
-    while (room < needed && chains.length < most) {
-      const chain = ctx.pop(defs.RECEIVE_QUEUE)
-      if (!chain) break
-      chains.push(chain)
-      room += chain.writableLength
-    }
-    const isDone = room >= needed || chains.length === most
-    if (room >= needed) this.#fill(ctx, frame)
-    else if (isDone) this.#drop(ctx)
-    else for (const chain of chains.reverse()) ctx.unpop(defs.RECEIVE_QUEUE, chain)
-    chains.length = 0
-    return isDone
+  #receive(frame: Uint8Array, header: Uint8Array | undefined, pair: number): boolean {
+    const active = this.#active
+    if (!active || pair >= active.pairs || !this.#isFrame(frame, header)) return true
+    if (active.filter.accepts(frame))
+      return active.receiver.deliver(2 * pair + defs.RECEIVE_QUEUE, frame, header)
+    this.counters.filtered++
+    return true
   }
 
-  /** Buffers so small that as many as may be do not hold a frame are the driver's fault: they come back empty. */
-  #drop(ctx: DeviceContext): void {
-    this.counters.dropped++
-    for (const chain of this.#chains) ctx.complete(defs.RECEIVE_QUEUE, chain, 0)
+  #isFrame(frame: Uint8Array, header: Uint8Array | undefined): boolean {
+    const isCut = header !== undefined && header[defs.HEADER.gsoType] !== 0
+    const most = isCut ? defs.MAX_FRAME_SIZE : this.#maxFrame + defs.VLAN_TAG_SIZE
+    return frame.length >= defs.ETHERNET_HEADER_SIZE && frame.length <= most
   }
 
-  /** The header says over how many buffers the frame is spread. */
-  #fill(ctx: DeviceContext, frame: Uint8Array): void {
-    const header = this.#header
-    header.fill(0)
-    header[defs.NUM_BUFFERS_OFFSET] = this.#chains.length
-    let done = 0
-    for (const [index, chain] of this.#chains.entries()) {
-      const skip = index === 0 ? chain.write(0, header) : 0
-      const part = chain.write(skip, done === 0 ? frame : frame.subarray(done))
-      done += part
-      ctx.complete(defs.RECEIVE_QUEUE, chain, skip + part)
-    }
-    this.counters.framesReceived++
-    this.counters.bytesReceived += frame.length
+  get #configBytes(): Uint8Array {
+    return new Uint8Array(this.#config.buffer)
+  }
+
+  get #macBytes(): Uint8Array {
+    return this.#configBytes.subarray(0, defs.CONFIG.status)
+  }
+
+  get #status(): number {
+    return this.#config.getUint16(defs.CONFIG.status, true)
+  }
+
+  #setStatus(bit: number, on: boolean): void {
+    this.#config.setUint16(defs.CONFIG.status, on ? this.#status | bit : this.#status & ~bit, true)
+    this.#active?.ctx.configChanged()
   }
 }
 
-/** A random, locally administered, unicast MAC address. */
-export function randomMac(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(6))
-  bytes[0] = ((bytes[0] as number) & 0xfc) | 2 // locally administered, unicast
-  return [...bytes].map(byte => byte.toString(16).padStart(2, "0")).join(":")
+/** Features that depend on the port. */
+function offeredFor(offloads: bigint, queuePairs: number): bigint {
+  const known = offloads & (defs.HOST_OFFLOADS | defs.GUEST_OFFLOADS)
+  const isSwitched = (known & defs.GUEST_OFFLOADS) !== 0n
+  return (
+    known |
+    (isSwitched ? defs.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS : 0n) |
+    (queuePairs > 1 ? defs.VIRTIO_NET_F_MQ : 0n)
+  )
 }
 
-function parseMac(mac: string): Uint8Array {
-  if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(mac)) throw new RangeError(`mac "${mac}" is no MAC address`)
-  const bytes = Uint8Array.from(mac.split(":"), part => Number.parseInt(part, 16))
-  if (((bytes[0] as number) & 1) === 1) throw new RangeError(`mac "${mac}" is a group's address`)
-  return bytes
+function isWithin(value: number, least: number, most: number): boolean {
+  return Number.isInteger(value) && value >= least && value <= most
 }

@@ -3,6 +3,8 @@
  *
  * @packageDocumentation
  */
-export { type NetCounters, NetDevice, type NetDeviceOptions, randomMac } from "./device.js"
+export type { NetCounters } from "./counters.js"
+export { NetDevice, type NetDeviceOptions } from "./device.js"
+export { randomMac } from "./mac.js"
 export type { FrameSink, NetPort } from "./port.js"
 export { StreamPort, type StreamPortOptions } from "./stream-port.js"
