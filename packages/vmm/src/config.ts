@@ -31,6 +31,11 @@ export interface MachineConfig {
   readonly cpus?: number
   /** In the order in which the guest shall find them; at most 19. They are the machine's from here on. */
   readonly devices?: readonly VirtioDevice[]
+  /**
+   * Places for devices that come later (`MicroVm.plug`), behind those of `devices`; 19 at most, both together. The guest
+   * is told of them at boot and finds them empty. Default 0.
+   */
+  readonly emptySlots?: number
   /** Default `linux`. */
   readonly protocol?: BootProtocol
   /** Default `acpi`: every kernel that this machine can boot at all understands it. */
@@ -68,8 +73,10 @@ export function checkConfig(config: MachineConfig): MachinePlan {
       "config-invalid",
       "a split interrupt controller has no PIC, which only ACPI can tell a kernel: use description acpi",
     )
-  const { devices = [], cmdline = "" } = config
-  return { ...config, cpus, description, irqchip, protocol, devices, cmdline }
+  const { devices = [], cmdline = "", emptySlots = 0 } = config
+  if (!(Number.isInteger(emptySlots) && emptySlots >= 0))
+    throw new VmmError("config-invalid", `emptySlots is ${emptySlots}: use a whole number`, { emptySlots })
+  return { ...config, cpus, description, irqchip, protocol, devices, cmdline, emptySlots }
 }
 
 function checkWord(option: string, value: string, allowed: readonly string[]): void {

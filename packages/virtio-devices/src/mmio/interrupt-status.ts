@@ -36,7 +36,7 @@ export class InterruptStatus {
     this.#cells = cells
     this.#index = index
     this.#always = always
-    this.raise(always)
+    Atomics.or(cells, index, always)
   }
 
   /** Sets `bits` (`VIRTIO_MMIO_INT_*`). The interrupt is signalled after this, never before. */
