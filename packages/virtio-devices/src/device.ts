@@ -1,5 +1,6 @@
 import type { GuestMemory } from "@ts-vmm/vm-memory"
 import type { DescriptorChain } from "./queue/chain.js"
+import type { QueueConfig } from "./queue/virt-queue.js"
 
 /**
  * The contract a virtio device is written against, once, for every transport.
@@ -52,6 +53,8 @@ export interface DeviceContext {
   readonly features: bigint
   /** Aborts before `reset`: ends in-flight work. */
   readonly signal: AbortSignal
+  /** Where queue `index` lies, for a device whose rings somebody else serves; undefined when it is not enabled. */
+  queueConfig(index: number): QueueConfig | undefined
   /** Number of queues the driver enabled may be smaller than offered; true when `index` can be used. */
   hasQueue(index: number): boolean
   /**
@@ -75,4 +78,47 @@ export interface DeviceContext {
   configChanged(): void
   /** The guest broke the protocol: queue stops, DEVICE_NEEDS_RESET, counter. */
   fail(reason: Error): void
+}
+
+/** A piece of guest RAM as another process, or the kernel, can have it. */
+export interface SharedRegion {
+  readonly guestAddress: number
+  readonly size: number
+  /** Any address that identifies the memory in this process's terms; ring addresses are given in it. */
+  readonly userAddress: bigint
+  /** A memfd or tmpfs file; stays the caller's. */
+  readonly fd: number
+  /** Where the region starts in the file; default 0. */
+  readonly offset?: number
+}
+
+/** What the server of somebody's rings is given by the machine that they belong to. */
+export interface RingHost {
+  /** eventfds, one a queue: the driver's notification. They stay the machine's. */
+  readonly kicks: readonly number[]
+  /** eventfd: the device's interrupt. It stays the machine's. */
+  readonly call: number
+  /** All of guest RAM. Asked for at each activation. */
+  regions(): readonly SharedRegion[]
+}
+
+/**
+ * A device whose rings are served outside of this process: by another process, or by the kernel. Its notifications
+ * and interrupts do not pass through here, so a machine gives it eventfds of its own, and the bits of the interrupt
+ * status that say "used buffers" are always set.
+ *
+ * It never drains a queue; `reset` takes the rings back, and `idle` tells when that is done.
+ */
+export interface ExternalDevice extends VirtioDevice {
+  /** Ring features that the server knows; the transport offers no others. */
+  readonly ringFeatures: bigint
+  /** Once, before the driver finds the device. */
+  attachHost(host: RingHost): void
+  /** The machine ends, or the device was taken out of it: lets the server go. */
+  close(): void
+}
+
+/** True for a device whose rings somebody else serves. */
+export function isExternalDevice(device: VirtioDevice): device is ExternalDevice {
+  return "attachHost" in device
 }

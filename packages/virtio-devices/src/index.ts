@@ -1,4 +1,11 @@
-export type { DeviceContext, VirtioDevice } from "./device.js"
+export {
+  type DeviceContext,
+  type ExternalDevice,
+  isExternalDevice,
+  type RingHost,
+  type SharedRegion,
+  type VirtioDevice,
+} from "./device.js"
 export {
   hasFeature,
   RING_FEATURES,

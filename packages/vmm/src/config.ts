@@ -1,5 +1,5 @@
 import type { KernelImage } from "@ts-vmm/linux-loader"
-import type { VirtioDevice } from "@ts-vmm/virtio-devices"
+import { isExternalDevice, type VirtioDevice } from "@ts-vmm/virtio-devices"
 import type { InterruptControllerKind } from "./arch/x86-64/irqchip.js"
 import { MAX_MEMORY_SIZE, MAX_VCPUS, MIN_MEMORY_SIZE } from "./arch/x86-64/layout.js"
 import { VmmError } from "./errors.js"
@@ -27,12 +27,20 @@ export interface MachineConfig {
   readonly cmdline?: string
   /** RAM in MiB, 64 to 1,048,576. Pages take host memory when the guest first touches them. */
   readonly memoryMiB: number
-  /** RAM in memfds that other processes, such as vhost-user back ends, can map. Default false: memory of this process alone. */
+  /**
+   * RAM in memfds that other processes, such as vhost-user back ends, can map. Default: only if one of `devices` is served
+   * by another process, and memory of this process alone otherwise.
+   */
   readonly sharedMemory?: boolean
   /** Number of vCPUs, 1 to 32. Default 1. */
   readonly cpus?: number
   /** In the order in which the guest shall find them; at most 19. They are the machine's from here on. */
   readonly devices?: readonly VirtioDevice[]
+  /**
+   * Places for devices that come later (`MicroVm.plug`), behind those of `devices`; 19 at most, both together. The guest
+   * is told of them at boot and finds them empty. Default 0.
+   */
+  readonly emptySlots?: number
   /** Default `linux`. */
   readonly protocol?: BootProtocol
   /** Default `acpi`: every kernel that this machine can boot at all understands it. */
@@ -70,8 +78,11 @@ export function checkConfig(config: MachineConfig): MachinePlan {
       "config-invalid",
       "a split interrupt controller has no PIC, which only ACPI can tell a kernel: use description acpi",
     )
-  const { devices = [], cmdline = "", sharedMemory = false } = config
-  return { ...config, cpus, description, irqchip, protocol, devices, cmdline, sharedMemory }
+  const { devices = [], cmdline = "", emptySlots = 0 } = config
+  const { sharedMemory = devices.some(isExternalDevice) } = config
+  if (!(Number.isInteger(emptySlots) && emptySlots >= 0))
+    throw new VmmError("config-invalid", `emptySlots is ${emptySlots}: use a whole number`, { emptySlots })
+  return { ...config, cpus, description, irqchip, protocol, devices, cmdline, emptySlots, sharedMemory }
 }
 
 function checkWord(option: string, value: string, allowed: readonly string[]): void {

@@ -18,6 +18,7 @@ import { Bus } from "./bus.js"
 import type { Cleanup } from "./cleanup.js"
 import type { MachinePlan } from "./config.js"
 import { LegacyDevices } from "./devices/legacy-devices.js"
+import { VirtioSlot } from "./devices/virtio-slot.js"
 import { type VirtioPlace, VirtioWindow } from "./devices/virtio-window.js"
 import { VmmError } from "./errors.js"
 import type { MachineEnd } from "./events.js"
@@ -48,7 +49,8 @@ export interface Hardware {
   readonly mmio: Bus
   readonly interrupts: InterruptController
   readonly legacy: LegacyDevices
-  readonly windows: readonly VirtioWindow[]
+  /** Those of the machine's own devices first, then empty ones. */
+  readonly slots: readonly VirtioSlot[]
 }
 
 /**
@@ -73,30 +75,27 @@ export function buildHardware(plan: MachinePlan, host: HardwareHost, cleanup: Cl
   if (interrupts.ioapicDevice)
     mmio.insert({ base: IOAPIC_START, size: layout.IOAPIC_SIZE }, interrupts.ioapicDevice)
 
-  const places = placeDevices(plan.devices.length)
-  const table = createExitTable(places.length, bytes => legacy.serialPort.serial.transmitted(bytes))
+  const places = placeDevices(plan.devices.length + plan.emptySlots)
+  const table = createExitTable(places, interrupts, bytes => legacy.serialPort.serial.transmitted(bytes))
   const legacy = cleanup.add(
     new LegacyDevices({ vm, table, ports, memory, host, statusCell: LINE_STATUS_CELL }),
     one => one.close(),
   )
   const poll = new AdaptivePoll()
-  const windowHost = { vm, memory, cells: table.cells, poll, onBroken: host.onDeviceBroken }
-  const windows = plan.devices.map((device, index) => {
-    const window = new VirtioWindow(device, places[index]!, windowHost)
-    mmio.insert({ base: window.place.base, size: VIRTIO_MMIO_WINDOW_SIZE }, window)
-    return cleanup.add(window, window => window.close())
+  const slotHost = { vm, memory, table, poll, onBroken: host.onDeviceBroken }
+  const slots = places.map((place, index) => {
+    const slot = cleanup.add(new VirtioSlot(place, slotHost), slot => slot.unplug())
+    mmio.insert({ base: place.base, size: VIRTIO_MMIO_WINDOW_SIZE }, slot)
+    const device = plan.devices[index]
+    if (device) slot.plug(device)
+    return slot
   })
-  table.replaceRows([
-    ...legacy.rows(),
-    ...ioapicRows(interrupts),
-    ...windows.flatMap(window => window.rows()),
-  ])
 
   const entry = loadGuest(memory, plan, places)
   writeResetVector(memory)
   const vcpus = createVcpus({ kvm, vm, plan, interrupts, cleanup })
   enterGuest(vcpus, memory, entry)
-  return { memory, vcpus, table, ports, mmio, interrupts, legacy, windows }
+  return { memory, vcpus, table, ports, mmio, interrupts, legacy, slots }
 }
 
 function checkCapabilities(kvm: Kvm): void {
@@ -116,9 +115,18 @@ function placeDevices(count: number): VirtioPlace[] {
   }))
 }
 
-function createExitTable(devices: number, onBytes: (bytes: Uint8Array) => void): ExitTable {
-  const rows = LegacyDevices.transmitRows(LINE_STATUS_CELL)
-  return new ExitTable({ rows, cells: 1 + devices, sinkSize: SINK_SIZE, onBytes })
+/** Whole from the start: a slot's rows are the same with and without a device. */
+function createExitTable(
+  places: readonly VirtioPlace[],
+  interrupts: InterruptController,
+  onBytes: (bytes: Uint8Array) => void,
+): ExitTable {
+  const rows = [
+    ...LegacyDevices.rows(LINE_STATUS_CELL),
+    ...ioapicRows(interrupts),
+    ...places.flatMap(place => VirtioWindow.rows(place)),
+  ]
+  return new ExitTable({ rows, cells: 1 + places.length, sinkSize: SINK_SIZE, onBytes })
 }
 
 /** A userspace I/O APIC is JavaScript's; the one in the kernel never exits. */

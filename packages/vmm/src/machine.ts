@@ -1,4 +1,5 @@
 import { VcpuThread } from "@ts-vmm/kvm-ioctls"
+import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import type { MappedMemory } from "@ts-vmm/vm-memory/mmap"
 import { Cleanup } from "./cleanup.js"
 import { checkConfig, type MachineConfig, type MachinePlan } from "./config.js"
@@ -122,6 +123,35 @@ export class MicroVm extends MachineEmitter implements AsyncDisposable {
    */
   writeConsole(bytes: Uint8Array): boolean {
     return this.#end === undefined && this.#hardware.legacy.serialPort.enqueue(bytes)
+  }
+
+  /**
+   * Gives the machine one device more, in an empty slot; it is the machine's from here on. The guest finds it when its
+   * driver looks at the slot again: on Linux, when the slot's name is written to
+   * `/sys/bus/platform/drivers/virtio-mmio/bind`.
+   *
+   * @returns guest address of the slot, by which the guest knows it (`/proc/iomem`)
+   * @throws VmmError `exhausted` without an empty slot, `machine-state` when it has ended, `config-invalid`; KvmError,
+   *   SysError
+   */
+  plug(device: VirtioDevice): number {
+    if (this.#end !== undefined) this.#expect("running", "given a device")
+    const slot = this.#hardware.slots.find(one => one.free)
+    if (!slot) throw new VmmError("exhausted", "the machine has no empty slot for a device")
+    slot.plug(device)
+    return slot.place.base
+  }
+
+  /**
+   * Takes a device out of the machine, whatever the guest is doing with it: its driver should have let go of it before
+   * (`unbind`, beside `bind`). Nothing touches guest memory for it once this resolves.
+   *
+   * @throws VmmError `not-found` when the machine does not have it
+   */
+  async unplug(device: VirtioDevice): Promise<void> {
+    const slot = this.#hardware.slots.find(one => one.device === device)
+    if (!slot) throw new VmmError("not-found", "the machine does not have that device")
+    await slot.unplug()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -21,17 +21,22 @@ export const ALL_INTERRUPTS = VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG
 export class InterruptStatus {
   readonly #cells: Uint32Array
   readonly #index: number
+  readonly #always: number
 
   /**
    * @param cells shared memory; by default one cell of its own
    * @param index which of the cells
+   * @param always bits that are set from here on, whatever is acknowledged: of a device whose interrupts come from
+   *   somebody who cannot set bits. A driver that is told of used buffers looks, and finds none.
    * @throws RangeError when there is no such cell
    */
-  constructor(cells: Uint32Array = new Uint32Array(new SharedArrayBuffer(4)), index = 0) {
+  constructor(cells: Uint32Array = new Uint32Array(new SharedArrayBuffer(4)), index = 0, always = 0) {
     if (!(Number.isInteger(index) && index >= 0 && index < cells.length))
       throw new RangeError(`interrupt status cell ${index} of ${cells.length}`)
     this.#cells = cells
     this.#index = index
+    this.#always = always
+    Atomics.or(cells, index, always)
   }
 
   /** Sets `bits` (`VIRTIO_MMIO_INT_*`). The interrupt is signalled after this, never before. */
@@ -46,6 +51,6 @@ export class InterruptStatus {
 
   /** Takes `bits` away: the driver acknowledged them. */
   clear(bits: number): void {
-    Atomics.and(this.#cells, this.#index, ~bits)
+    Atomics.and(this.#cells, this.#index, ~bits | this.#always)
   }
 }

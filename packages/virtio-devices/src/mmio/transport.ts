@@ -33,6 +33,8 @@ export interface MmioTransportOptions {
   readonly onBroken?: (reason: Error) => void
   /** Offer packed rings. Default true. */
   readonly packed?: boolean
+  /** Ring features to offer, when the rings are not served here. Default: all that the queues here know. */
+  readonly ringFeatures?: bigint
   /** What the vendor register says. Default "tsvm". */
   readonly vendorId?: number
 }
@@ -78,12 +80,10 @@ export class MmioTransport {
     this.#config = new ConfigSpace(device, error => {
       if (!this.#runtime.broken) this.#runtime.fail(error)
     })
-    const rings = packed ? RING_FEATURES : RING_FEATURES & ~VIRTIO_F_RING_PACKED
+    const known = RING_FEATURES | VIRTIO_F_RING_RESET
+    const rings = options.ringFeatures ?? (packed ? known : known & ~VIRTIO_F_RING_PACKED)
     const { queueSizes } = device
-    const negotiation = new Negotiation({
-      features: device.features | rings | VIRTIO_F_RING_RESET,
-      queueSizes,
-    })
+    const negotiation = new Negotiation({ features: device.features | rings, queueSizes })
     const selected = new Selected(queueSizes.length)
     this.#runtime = new DeviceRuntime(device, {
       interrupt: () => this.#raise(VIRTIO_MMIO_INT_VRING),

@@ -41,7 +41,7 @@ export class MmioPort implements DriverPort {
     this.#close = () => memory.close()
     this.transport = new MmioTransport(device, {
       memory,
-      interrupt: () => this.#interruptHandler(),
+      interrupt: () => this.interrupted(),
       ...options,
     })
   }
@@ -142,7 +142,8 @@ export class MmioPort implements DriverPort {
     this.#close()
   }
 
-  #interruptHandler(): void {
+  /** An edge of the interrupt line, as the driver's handler sees it. */
+  interrupted(): void {
     this.edges++
     const status = this.read32(defs.VIRTIO_MMIO_INTERRUPT_STATUS)
     this.write32(defs.VIRTIO_MMIO_INTERRUPT_ACK, status)

@@ -2,7 +2,7 @@ import type { GuestMemory } from "@ts-vmm/vm-memory"
 import type { DeviceContext, VirtioDevice } from "../device.js"
 import type { DescriptorChain } from "../queue/chain.js"
 import { QueueError } from "../queue/errors.js"
-import type { VirtQueue } from "../queue/virt-queue.js"
+import type { QueueConfig, VirtQueue } from "../queue/virt-queue.js"
 import type { TransportCounters } from "./counters.js"
 
 /** What one activation needs from the transport around it. */
@@ -17,6 +17,7 @@ export interface ActivationHost {
 
 interface QueueSlot {
   readonly queue: VirtQueue
+  readonly config: QueueConfig
   /** Something was pushed and not yet published. */
   pending: boolean
   /** Nothing is taken from the queue meanwhile. */
@@ -71,6 +72,10 @@ export class ActiveDevice implements DeviceContext {
 
   hasQueue(index: number): boolean {
     return this.#slots.has(index)
+  }
+
+  queueConfig(index: number): QueueConfig | undefined {
+    return this.#slots.get(index)?.config
   }
 
   drain(index: number, handler: (chain: DescriptorChain) => number | undefined): void {
@@ -133,9 +138,10 @@ export class ActiveDevice implements DeviceContext {
   // What follows is the transport's side.
 
   /** Adds a ready queue. */
-  add(index: number, queue: VirtQueue): void {
+  add(index: number, queue: VirtQueue, config: QueueConfig): void {
     this.#slots.set(index, {
       queue,
+      config,
       pending: false,
       suspended: false,
       resuming: false,

@@ -212,7 +212,7 @@ export class DeviceRuntime {
   #addQueue(active: ActiveDevice, index: number, config: QueueConfig): boolean {
     try {
       const queue = this.#makeQueue(active, index, config)
-      active.add(index, this.#hooks.wrapQueue?.(index, queue) ?? queue)
+      active.add(index, this.#hooks.wrapQueue?.(index, queue) ?? queue, config)
       return true
     } catch (error) {
       active.fail(error as Error)

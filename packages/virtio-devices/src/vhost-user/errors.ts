@@ -12,6 +12,8 @@ export type VhostUserErrorCode =
   | "memory-region"
   /** The peer answered a request with an error. */
   | "refused"
+  /** The back end can do too little for its device, or after a reconnect less than before. */
+  | "unsuitable"
   /** A device, or this package, threw: a defect. See `cause`. */
   | "internal"
   /** The server or front end was used after `close()`. */

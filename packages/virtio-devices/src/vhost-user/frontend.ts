@@ -1,4 +1,5 @@
 import { closeFd, socketPair, unixConnect } from "@ts-vmm/native"
+import type { SharedRegion } from "../device.js"
 import { Connection } from "./connection.js"
 import * as defs from "./defs.js"
 import { VhostUserError } from "./errors.js"
@@ -15,18 +16,6 @@ export interface FrontendOptions {
   readonly onConfigChanged?: () => void
   /** The session ended; undefined when the back end closed it in good order. Not called after `close`. */
   readonly onEnded?: (error: VhostUserError | undefined) => void
-}
-
-/** One piece of guest memory to share. */
-export interface SharedRegion {
-  readonly guestAddress: number
-  readonly size: number
-  /** Any address that identifies the memory in this process's terms; ring addresses are given in it. */
-  readonly userAddress: bigint
-  /** A memfd or tmpfs file; stays the caller's. */
-  readonly fd: number
-  /** Where the region starts in the file; default 0. */
-  readonly offset?: number
 }
 
 /** A ring to start. */
@@ -173,7 +162,8 @@ export class VhostUserFrontend implements Disposable {
     await this.#ringState(defs.VHOST_USER_SET_VRING_BASE, index, ring.base ?? 0)
     await this.setAddress(index, ring)
     await this.setKick(index, ring.kickFd)
-    await this.setEnabled(index, true)
+    // Without protocol features a ring is enabled as soon as it has a kick.
+    if ((this.#offered & bit(defs.VHOST_USER_F_PROTOCOL_FEATURES)) !== 0n) await this.setEnabled(index, true)
   }
 
   /** Addresses alone: switches logging on a ring that runs. */
@@ -192,7 +182,7 @@ export class VhostUserFrontend implements Disposable {
       [],
       8,
     )
-    return message.decodeVringState(payload).num
+    return message.decodeVringState(atLeast(payload, 8, defs.VHOST_USER_GET_VRING_BASE)).num
   }
 
   async setEnabled(index: number, enabled: boolean): Promise<void> {
@@ -216,7 +206,9 @@ export class VhostUserFrontend implements Disposable {
   async readConfig(offset: number, length: number): Promise<Uint8Array> {
     const payload = message.encodeConfig({ offset, flags: 0, data: new Uint8Array(length) })
     const answer = await this.#requests.ask(defs.VHOST_USER_GET_CONFIG, payload, [], payload.length)
-    const config = message.decodeConfig(answer.payload)
+    const config = message.decodeConfig(
+      atLeast(answer.payload, message.CONFIG_HEAD_SIZE, defs.VHOST_USER_GET_CONFIG),
+    )
     if (config.data.length !== length) {
       throw new VhostUserError("refused", `${config.data.length} of ${length} bytes of configuration`, {
         value: length,
@@ -252,8 +244,15 @@ export class VhostUserFrontend implements Disposable {
     const wanted = { mmapSize: 0n, mmapOffset: 0n, numQueues, queueSize }
     const payload = message.encodeInflight(wanted)
     const answer = await this.#requests.ask(defs.VHOST_USER_GET_INFLIGHT_FD, payload, [], payload.length)
-    if (answer.fd === undefined) throw new VhostUserError("protocol", "in-flight area came without an fd")
-    return { area: message.decodeInflight(answer.payload), fd: answer.fd }
+    const { fd } = answer
+    if (fd === undefined) throw new VhostUserError("protocol", "in-flight area came without an fd")
+    try {
+      const whole = atLeast(answer.payload, payload.length, defs.VHOST_USER_GET_INFLIGHT_FD)
+      return { area: message.decodeInflight(whole), fd }
+    } catch (error) {
+      closeFd(fd)
+      throw error
+    }
   }
 
   /** Gives a back end the log that one before it kept. */
@@ -351,6 +350,19 @@ export class VhostUserFrontend implements Disposable {
       })
     }
   }
+}
+
+/** @throws VhostUserError `protocol` for an answer that is too short */
+function atLeast(payload: Uint8Array, size: number, request: number): Uint8Array {
+  if (payload.length >= size) return payload
+  throw new VhostUserError(
+    "protocol",
+    `answer to ${message.requestName(request)} has ${payload.length} bytes`,
+    {
+      request,
+      value: payload.length,
+    },
+  )
 }
 
 function wireRegion({ guestAddress, size, userAddress, offset = 0 }: SharedRegion): message.WireRegion {

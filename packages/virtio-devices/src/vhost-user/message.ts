@@ -29,7 +29,7 @@ const VRING_ADDR_SIZE = 40
 const REGION_SIZE = 32
 const REGIONS_HEAD_SIZE = 8
 const LOG_SIZE = 16
-const CONFIG_HEAD_SIZE = 12
+export const CONFIG_HEAD_SIZE = 12
 /** Four fields are 20 bytes; C front ends send the struct with its 4 bytes of padding. */
 const INFLIGHT_MIN_SIZE = 20
 const INFLIGHT_SIZE = 24

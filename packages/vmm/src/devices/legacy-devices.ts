@@ -27,11 +27,9 @@ export interface LegacyHost {
 export class LegacyDevices {
   readonly serialPort: SerialPort
   readonly #keyboardLine: IrqLine
-  readonly #statusCell: number
 
   /** @throws KvmError `ioctl`; SysError `EMFILE` */
   constructor({ vm, table, ports, memory, host, statusCell }: LegacyHost) {
-    this.#statusCell = statusCell
     this.serialPort = new SerialPort(vm, table, statusCell, bytes => host.onConsole(bytes))
     this.#keyboardLine = new IrqLine(vm, I8042_GSI)
     const reset = () => host.onEnd(RESET)
@@ -48,13 +46,8 @@ export class LegacyDevices {
       )
   }
 
-  /** Rows that have to be there before the serial port is made, which switches one of them. */
-  static transmitRows(statusCell: number): ExitRow[] {
-    return SerialPort.rows(statusCell)
-  }
-
-  /** How vCPU threads answer accesses to these devices. */
-  rows(): ExitRow[] {
+  /** How vCPU threads answer accesses to these devices; to be there before they are made. */
+  static rows(statusCell: number): ExitRow[] {
     const delivered = (base: number, size: number): ExitRow => ({
       space: "pio",
       start: base,
@@ -63,7 +56,7 @@ export class LegacyDevices {
       write: "deliver",
     })
     return [
-      ...SerialPort.rows(this.#statusCell),
+      ...SerialPort.rows(statusCell),
       delivered(I8042_PORT, I8042_SIZE),
       delivered(CMOS_PORT, CMOS_SIZE),
       delivered(ACPI_POWER_PORT, ACPI_POWER_SIZE),

@@ -1,9 +1,15 @@
 import type { VmFd } from "@ts-vmm/kvm-ioctls"
-import { closeFd, drain, type ExitRow, eventFd, Poller } from "@ts-vmm/native"
-import type { AdaptivePoll, VirtioDevice } from "@ts-vmm/virtio-devices"
+import { closeFd, drain, type ExitRow, type ExitTable, eventFd, Poller } from "@ts-vmm/native"
+import {
+  type AdaptivePoll,
+  type ExternalDevice,
+  isExternalDevice,
+  type VirtioDevice,
+} from "@ts-vmm/virtio-devices"
 import {
   InterruptStatus,
   MmioTransport,
+  VIRTIO_MMIO_INT_VRING,
   VIRTIO_MMIO_INTERRUPT_ACK,
   VIRTIO_MMIO_INTERRUPT_STATUS,
   VIRTIO_MMIO_QUEUE_NOTIFY,
@@ -12,7 +18,9 @@ import {
 import type { MappedMemory } from "@ts-vmm/vm-memory/mmap"
 import type { BusDevice } from "../bus.js"
 import { Cleanup } from "../cleanup.js"
-import { IrqLine } from "./irq-line.js"
+import { ExternalInterrupts } from "./external-interrupts.js"
+import { IrqLine, type IrqVm } from "./irq-line.js"
+import { sharedRegions } from "./shared-regions.js"
 
 const REGISTER_SIZE = 4
 
@@ -27,9 +35,9 @@ export interface VirtioPlace {
 
 /** What a window is joined to. */
 export interface VirtioWindowHost {
-  readonly vm: Pick<VmFd, "registerIoevent" | "registerIrqfd">
+  readonly vm: IrqVm & Pick<VmFd, "registerIoevent" | "unregisterIoevent">
   readonly memory: MappedMemory
-  readonly cells: Uint32Array
+  readonly table: Pick<ExitTable, "cells" | "setActions">
   readonly poll: AdaptivePoll
   readonly onBroken: (error: Error) => void
 }
@@ -37,24 +45,29 @@ export interface VirtioWindowHost {
 /**
  * One virtio device in a machine: registers on the memory bus, an ioeventfd a queue, an irqfd. A notification
  * never stops a vCPU, and neither does the handshake of an interrupt: vCPU threads answer it by themselves.
+ *
+ * A device whose rings are served elsewhere gets the eventfds themselves, so that neither passes through here.
  */
 export class VirtioWindow implements BusDevice {
+  readonly device: VirtioDevice
   readonly place: VirtioPlace
   readonly transport: MmioTransport
   readonly #cleanup = new Cleanup()
 
-  /** @throws KvmError `ioctl`; SysError `EMFILE`. What was made until then goes with `close`. */
+  /**
+   * @throws KvmError `ioctl`; SysError `EMFILE`; VmmError `config-invalid` for a device whose server cannot have the
+   *   machine's memory
+   */
   constructor(device: VirtioDevice, place: VirtioPlace, host: VirtioWindowHost) {
+    this.device = device
     this.place = place
-    const line = this.#cleanup.add(new IrqLine(host.vm, place.gsi), line => line.close())
-    this.transport = new MmioTransport(device, {
-      memory: host.memory,
-      interruptStatus: new InterruptStatus(host.cells, place.cell),
-      interrupt: () => line.raise(),
-      inFlight: () => host.memory.mappings.reduce((sum, mapping) => sum + mapping.inFlight, 0),
-      onBroken: host.onBroken,
-    })
-    for (let queue = 0; queue < this.transport.queueCount; queue++) this.#listen(queue, host)
+    try {
+      this.transport = this.#connect(host)
+    } catch (error) {
+      // What was made has nothing to wait for.
+      void this.#cleanup.run()
+      throw error
+    }
   }
 
   read(offset: number, into: Uint8Array): void {
@@ -66,8 +79,7 @@ export class VirtioWindow implements BusDevice {
   }
 
   /** How vCPU threads answer accesses to the window. */
-  rows(): ExitRow[] {
-    const { base, cell } = this.place
+  static rows({ base, cell }: VirtioPlace): ExitRow[] {
     const status = base + VIRTIO_MMIO_INTERRUPT_STATUS
     const acknowledge = base + VIRTIO_MMIO_INTERRUPT_ACK
     const end = base + VIRTIO_MMIO_WINDOW_SIZE
@@ -90,20 +102,65 @@ export class VirtioWindow implements BusDevice {
     return rows.filter(row => row.start < row.end)
   }
 
+  /** Makes the registers that vCPU threads answer those of a place without a device. */
+  static clear({ base, cell }: VirtioPlace, { table }: Pick<VirtioWindowHost, "table">): void {
+    Atomics.store(table.cells, cell, 0)
+    table.setActions("mmio", base + VIRTIO_MMIO_INTERRUPT_ACK, { write: "clear-bits" })
+  }
+
   /** Ends the device. Nothing touches guest memory once it resolves. */
   async close(): Promise<void> {
     await this.transport.close()
+    if (isExternalDevice(this.device)) this.device.close()
     await this.#cleanup.run()
   }
 
-  #listen(queue: number, { vm, poll }: VirtioWindowHost): void {
+  #connect(host: VirtioWindowHost): MmioTransport {
+    const { device, place } = this
+    const line = this.#cleanup.add(new IrqLine(host.vm, place.gsi), line => line.close())
+    const external = isExternalDevice(device) ? device : undefined
+    const regions = external && sharedRegions(host.memory)
+    const transport = new MmioTransport(device, {
+      memory: host.memory,
+      interruptStatus: interruptStatus(place, host, external),
+      interrupt: () => line.raise(),
+      inFlight: () => host.memory.mappings.reduce((sum, mapping) => sum + mapping.inFlight, 0),
+      onBroken: host.onBroken,
+      ...(external ? { ringFeatures: external.ringFeatures } : {}),
+    })
+    const kicks = device.queueSizes.map((_, queue) => this.#makeKick(queue, host))
+    if (external && regions) external.attachHost({ kicks, call: line.fd, regions: () => regions })
+    else for (const [queue, kick] of kicks.entries()) this.#listen(queue, kick, host)
+    return transport
+  }
+
+  #makeKick(queue: number, { vm }: VirtioWindowHost): number {
     const kick = this.#cleanup.add(eventFd(), closeFd)
     const address = this.place.base + VIRTIO_MMIO_QUEUE_NOTIFY
-    vm.registerIoevent(kick, { space: "mmio", address, datamatch: { value: queue, size: REGISTER_SIZE } })
+    const event = { space: "mmio", address, datamatch: { value: queue, size: REGISTER_SIZE } } as const
+    vm.registerIoevent(kick, event)
+    this.#cleanup.add(event, one => vm.unregisterIoevent(kick, one))
+    return kick
+  }
+
+  #listen(queue: number, kick: number, { poll }: VirtioWindowHost): void {
     const onKick = () => {
       drain(kick)
       poll.kicked(this.transport, queue)
     }
     this.#cleanup.add(new Poller(kick, "readable", onKick), poller => poller.close())
   }
+}
+
+/** A server elsewhere cannot set bits: for its interrupts they are set all the time. */
+function interruptStatus(
+  { base, cell }: VirtioPlace,
+  { table }: VirtioWindowHost,
+  external: ExternalDevice | undefined,
+): InterruptStatus {
+  if (!external) return new InterruptStatus(table.cells, cell)
+  const acknowledge = base + VIRTIO_MMIO_INTERRUPT_ACK
+  return new ExternalInterrupts(table.cells, cell, VIRTIO_MMIO_INT_VRING, write =>
+    table.setActions("mmio", acknowledge, { write }),
+  )
 }
