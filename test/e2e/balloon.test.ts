@@ -1,12 +1,4 @@
-import {
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout } from "node:timers/promises"
@@ -14,6 +6,7 @@ import { writeInitramfs } from "@ts-vmm/guest"
 import type { Machine } from "@ts-vmm/runtime"
 import { BalloonDevice, type BalloonOptions } from "@ts-vmm/virtio-devices/balloon"
 import { afterEach, beforeEach, expect, test } from "vitest"
+import { hostBytes as hostBytesOf } from "./host-memory.js"
 import { HYPERVISOR, hypervisorUnderTest, KVM_START_TIMEOUT } from "./under-test.js"
 
 const MIB = 1024 * 1024
@@ -103,21 +96,9 @@ async function until(condition: () => boolean | Promise<boolean>, what: () => st
   }
 }
 
-/** Bytes of host memory that the guest's RAM takes, whichever process holds the file it is in. */
-function hostBytes(guest: Machine): number {
-  for (const pid of [guest.pid, process.pid]) {
-    for (const fd of readdirSync(`/proc/${pid}/fd`)) {
-      const path = `/proc/${pid}/fd/${fd}`
-      try {
-        if (!/^\/(memfd:|dev\/shm\/)/.test(readlinkSync(path))) continue
-        const { size, blocks } = statSync(path)
-        if (size >= (MEMORY_MIB - 16) * MIB) return blocks * 512
-      } catch {
-        // It was closed meanwhile.
-      }
-    }
-  }
-  throw new Error("the guest's RAM is in no file")
+/** Bytes of host memory that the guest's RAM takes. */
+function hostBytes({ pid }: Machine): number {
+  return hostBytesOf(pid, (MEMORY_MIB - 16) * MIB)
 }
 
 test("inflated memory comes back to the host, and deflated memory works again", async () => {

@@ -3,12 +3,15 @@ import { CliError } from "./exit.js"
 
 const MIB_OF_SUFFIX: Readonly<Record<string, number>> = { "": 1, m: 1, g: 1024 }
 
-/** `256`, `256m` or `1g`, in MiB. */
-export function parseMemoryMiB(text: string): number {
-  const match = /^(\d{1,9})([mg]?)$/i.exec(text)
-  const factor = match && MIB_OF_SUFFIX[(match[2] as string).toLowerCase()]
-  if (!match || !factor) throw new CliError(`invalid --memory "${text}": give MiB, or a number with m or g`)
-  return Number(match[1]) * factor
+/** A parser of `256`, `256m` or `1g`, in MiB, for one option. */
+export function memoryParser(option: string): (text: string) => number {
+  return text => {
+    const match = /^(\d{1,9})([mg]?)$/i.exec(text)
+    const factor = match && MIB_OF_SUFFIX[(match[2] as string).toLowerCase()]
+    if (!match || !factor)
+      throw new CliError(`invalid ${option} "${text}": give MiB, or a number with m or g`)
+    return Number(match[1]) * factor
+  }
 }
 
 const SIZE_UNITS: Readonly<Record<string, number>> = { k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 }

@@ -12,6 +12,7 @@ export const SANDBOX_MODULES: readonly string[] = [
   "virtio_mmio",
   "virtio_console",
   "virtio_rng",
+  "virtio_balloon",
   "virtio_blk",
   "vmw_vsock_virtio_transport",
   "erofs",

@@ -1,5 +1,6 @@
 import type { AgentClient } from "@ts-vmm/guest"
 import { guestArtifacts } from "@ts-vmm/guest/artifacts"
+import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
 import type { ConsoleLog } from "./console-log.js"
 import { sandboxStorages } from "./container/rootfs.js"
@@ -8,6 +9,7 @@ import { deferred } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
+import { SandboxMemory } from "./memory/sandbox-memory.js"
 import { GUEST_NETWORK, type PasstNetwork, startPasst } from "./network/passt.js"
 import type { SandboxConfig } from "./options.js"
 import type { RuntimePaths } from "./paths.js"
@@ -25,6 +27,7 @@ export interface BootedGuest {
   readonly machine: Machine
   readonly vsock: VsockDevice
   readonly agent: AgentClient
+  readonly memory: SandboxMemory
 }
 
 /** What booting needs. */
@@ -36,7 +39,15 @@ export interface BootRequest {
   readonly root: SandboxRoot
   readonly config: Pick<
     SandboxConfig,
-    "memoryMiB" | "cpus" | "initramfs" | "volumes" | "storage" | "diskLimiter" | "network" | "agentTimeoutMs"
+    | "memoryMiB"
+    | "memoryTargetMiB"
+    | "cpus"
+    | "initramfs"
+    | "volumes"
+    | "storage"
+    | "diskLimiter"
+    | "network"
+    | "agentTimeoutMs"
   >
   readonly hostname: string
   readonly sandboxId: string
@@ -57,7 +68,9 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const vsock = new VsockDevice({ guestCid: GUEST_CID })
   const connected = acceptAgent(vsock)
   const root = openRoot(request.root, request.onDeviceError, request.config.diskLimiter)
-  const machine = await startMachine(request, root, vsock)
+  const { memoryMiB, memoryTargetMiB } = request.config
+  const memory = new SandboxMemory(memoryMiB, memoryTargetMiB)
+  const machine = await startMachine(request, root, [vsock, memory.device])
   request.onMachine(machine)
   machine.onConsole(chunk => request.console.push(chunk))
   const died = machine.exited.then(exit => {
@@ -69,11 +82,15 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const stream = await Promise.race([connected, died])
   const agent = new AgentClient(new TtrpcClient(stream, { timeoutMs: request.config.agentTimeoutMs }))
   await Promise.race([prepareSandbox(agent, request), died])
-  return { machine, vsock, agent }
+  return { machine, vsock, agent, memory }
 }
 
 /** What the devices hold, files and a network, stays open for as long as the machine runs, and no longer. */
-async function startMachine(request: BootRequest, root: RootDevice, vsock: VsockDevice): Promise<Machine> {
+async function startMachine(
+  request: BootRequest,
+  root: RootDevice,
+  always: readonly VirtioDevice[],
+): Promise<Machine> {
   const { hypervisor, directory, config, onDeviceError } = request
   const { memoryMiB, cpus } = config
   const ends = [() => root.close()]
@@ -94,7 +111,7 @@ async function startMachine(request: BootRequest, root: RootDevice, vsock: Vsock
       cpus,
       devices: [
         root.device,
-        vsock,
+        ...always,
         ...folders,
         ...(network ? [network.device] : []),
         ...(storage ? [storage.device] : []),

@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 export type { ContainerChange } from "@ts-vmm/guest"
+export type { BalloonStatistics } from "@ts-vmm/virtio-devices/balloon"
 export { ConsoleLog, escapeControls } from "./console-log.js"
 export type { ContainerCommitOptions } from "./container/commit.js"
 export {
@@ -36,6 +37,8 @@ export { KvmHypervisor, type KvmOptions } from "./hypervisor/kvm/kvm-hypervisor.
 export { type KvmProbe, probeKvm } from "./hypervisor/kvm/probe.js"
 export { UmlHypervisor, type UmlOptions } from "./hypervisor/uml/uml-hypervisor.js"
 export type { PullPolicy } from "./images.js"
+export type { MemoryChange, MemoryReport } from "./memory/control.js"
+export type { MemorySizes, SandboxMemory } from "./memory/sandbox-memory.js"
 export type { NetworkMode, PublishedPort } from "./network/options.js"
 export type { SandboxOptions } from "./options.js"
 export { defaultPaths, defaultPolicyFile, defaultRegistriesFile, type RuntimePaths } from "./paths.js"
@@ -47,6 +50,7 @@ export {
   diffSandbox,
   type RemoteCopyInOptions,
   removeSandbox,
+  sandboxMemory,
   signalSandbox,
 } from "./remote.js"
 export type { SandboxRootfs } from "./root/options.js"

@@ -6,6 +6,7 @@ import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
 import type { PullPolicy } from "./images.js"
+import { checkTarget } from "./memory/options.js"
 import { checkNetwork, type NetworkConfig, type NetworkMode, type PublishedPort } from "./network/options.js"
 import type { RuntimePaths } from "./paths.js"
 import { checkRootfs, type RootfsConfig, type SandboxRootfs } from "./root/options.js"
@@ -39,6 +40,11 @@ export interface SandboxOptions extends WaitOptions {
   readonly name?: string
   /** RAM of the guest, in MiB. Given out page by page as the guest touches it. Default 512. */
   readonly memoryMiB?: number
+  /**
+   * What the guest shall get along with of its RAM, in MiB; the host has the rest until `sandbox.memory.setTarget`, or
+   * until the guest has nothing else left. Default: all of it.
+   */
+  readonly memoryTargetMiB?: number
   /** Virtual CPUs. Default 1. */
   readonly cpus?: number
   /** Default `auto`: the best one that works here. */
@@ -86,6 +92,7 @@ export type RootConfig = { readonly kind: "image"; readonly image: string | Stor
 export interface SandboxConfig {
   readonly root: RootConfig
   readonly memoryMiB: number
+  readonly memoryTargetMiB: number
   readonly cpus: number
   readonly hypervisor: "auto" | HypervisorName
   readonly umlMode: UmlMode
@@ -120,9 +127,11 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     throw invalid(`unknown pull policy "${pull}": use missing, always or never`)
   if (hostname !== undefined && !HOSTNAME_PATTERN.test(hostname))
     throw invalid(`invalid hostname "${hostname}"`)
+  const memoryMiB = checkCount("memoryMiB", options.memoryMiB ?? DEFAULT_MEMORY_MIB, MAX_MEMORY_MIB)
   return {
     root: checkRoot(options),
-    memoryMiB: checkCount("memoryMiB", options.memoryMiB ?? DEFAULT_MEMORY_MIB, MAX_MEMORY_MIB),
+    memoryMiB,
+    memoryTargetMiB: checkTarget("memoryTargetMiB", options.memoryTargetMiB ?? memoryMiB, memoryMiB),
     cpus: checkCount("cpus", options.cpus ?? 1, MAX_CPUS),
     hypervisor,
     umlMode,

@@ -4,6 +4,7 @@ import type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
 import { signalNumber } from "./container/process.js"
 import type { CopySummary } from "./copy/unpack.js"
 import { SandboxError } from "./errors.js"
+import type { MemoryChange, MemoryReport } from "./memory/control.js"
 import { defaultPaths, type RuntimePaths } from "./paths.js"
 import { receiveControl, requestControl, sendControl } from "./state/ask-control.js"
 import type { CommitRequest } from "./state/control-protocol.js"
@@ -53,6 +54,28 @@ export async function signalSandbox(
 export async function diffSandbox(wanted: string, paths = defaultPaths()): Promise<ContainerChange[]> {
   const found = runningSandbox(wanted, paths)
   return (await requestControl(found.path, { op: "diff" })) as ContainerChange[]
+}
+
+/**
+ * The memory of a sandbox of another process, after a change of it if one is given: `Sandbox.memory`.
+ *
+ * @param wanted name, id, or the beginning of an id
+ * @throws SandboxError `not-found`, `stopped`, and what `SandboxMemory` throws
+ *
+ * @example
+ * ```ts
+ * import { sandboxMemory } from "@ts-vmm/runtime"
+ *
+ * const { usableMiB, statistics } = await sandboxMemory("web", { targetMiB: 256 })
+ * ```
+ */
+export async function sandboxMemory(
+  wanted: string,
+  change: MemoryChange = {},
+  paths = defaultPaths(),
+): Promise<MemoryReport> {
+  const found = runningSandbox(wanted, paths)
+  return (await requestControl(found.path, { op: "memory", options: change })) as MemoryReport
 }
 
 /** What {@link commitSandbox} made. */

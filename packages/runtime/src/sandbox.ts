@@ -1,6 +1,4 @@
 import type { Server } from "node:net"
-import type { AgentClient } from "@ts-vmm/guest"
-import type { GuestError } from "@ts-vmm/guest/artifacts"
 import type { LazyImage, StoredImage } from "@ts-vmm/oci-image"
 import type { ArrivingImage } from "./arriving-image.js"
 import { type BootedGuest, bootGuest, type StartPlan } from "./boot.js"
@@ -24,6 +22,8 @@ import { fromGuestError } from "./guest-errors.js"
 import { chooseHypervisor } from "./hypervisor/choose.js"
 import type { HypervisorName, Machine } from "./hypervisor/hypervisor.js"
 import { fromImageError } from "./images.js"
+import { watchOom } from "./memory/oom.js"
+import type { SandboxMemory } from "./memory/sandbox-memory.js"
 import { checkOptions, type SandboxOptions } from "./options.js"
 import { defaultPaths } from "./paths.js"
 import { findRoot } from "./root/find.js"
@@ -155,6 +155,11 @@ export class Sandbox extends SandboxEmitter {
     return this.#machine?.pid
   }
 
+  /** How much memory it has. @throws SandboxError `stopped` */
+  get memory(): SandboxMemory {
+    return this.#running().memory
+  }
+
   /**
    * Makes a container and starts its program.
    *
@@ -215,9 +220,8 @@ export class Sandbox extends SandboxEmitter {
   async stop(options: WaitOptions = {}): Promise<void> {
     const containers = [...this.#containers.values()]
     const graceful = Promise.all(containers.map(one => one.kill("SIGTERM").then(() => one.wait())))
-    await withDeadline(graceful, "stopping", { timeoutMs: STOP_GRACE_MS, ...pickWait(options) }).catch(
-      () => undefined,
-    )
+    const wait = { timeoutMs: STOP_GRACE_MS, ...pickWait(options) }
+    await withDeadline(graceful, "stopping", wait).catch(() => undefined)
     await this.destroy()
   }
 
@@ -275,18 +279,10 @@ export class Sandbox extends SandboxEmitter {
     this.#control = await serveControl(this.#directory.path, this.#onControl)
     this.#status = "running"
     this.#publish()
-    this.#watchMemory(this.#guest.agent)
+    const watched = watchOom(this.#guest.agent, containerId => this.emit("oom", containerId))
+    watched.catch(error => this.#status === "running" && this.#report(error))
     this.#arriving?.fill()
     this.emit("ready")
-  }
-
-  /** One question is always open; its answer is an event, and the end of the connection the end of the watch. */
-  async #watchMemory(agent: AgentClient): Promise<void> {
-    try {
-      for (;;) this.emit("oom", await agent.getOomEvent())
-    } catch (error) {
-      if (this.#status === "running" && (error as GuestError).code !== "closed") this.#report(error)
-    }
   }
 
   #watch(machine: Machine): void {
@@ -368,6 +364,7 @@ export class Sandbox extends SandboxEmitter {
     answerControl(request, streams, {
       name: this.name,
       containers: this.#containers.values(),
+      memory: () => this.memory,
       kill: signal => this.kill(signal),
       end: () => void this.destroy().catch(error => this.#report(error)),
     })

@@ -34,6 +34,7 @@ export interface RunOptions {
   readonly entrypoint?: string
   readonly hostname?: string
   readonly memory?: number
+  readonly memoryTarget?: number
   readonly storageOpt?: SandboxStorage
   readonly diskBps?: number
   readonly diskIops?: number
@@ -119,6 +120,7 @@ function sandboxOptions(
     ...defined({
       name: options.name,
       memoryMiB: options.memory,
+      memoryTargetMiB: options.memoryTarget,
       storage: options.storageOpt,
       diskLimit: diskLimitOf(options),
       cpus: options.cpus,

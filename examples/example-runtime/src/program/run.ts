@@ -1,10 +1,10 @@
 import type { Command } from "commander"
 import {
+  memoryParser,
   parseCpus,
   parseDiskOperations,
   parseDiskRate,
   parseEnvironment,
-  parseMemoryMiB,
   parsePort,
   parseSeconds,
   parseStorageOption,
@@ -51,7 +51,16 @@ export function addRun(program: Command): void {
     .option("-u, --user <user>", "name, uid, name:group or uid:gid")
     .option("--entrypoint <program>", "instead of the image's entrypoint")
     .option("--hostname <name>", "host name of the container")
-    .option("-m, --memory <mib>", "RAM of the guest in MiB, or with a suffix (m, g)", parseMemoryMiB)
+    .option(
+      "-m, --memory <mib>",
+      "RAM of the guest in MiB, or with a suffix (m, g)",
+      memoryParser("--memory"),
+    )
+    .option(
+      "--memory-target <mib>",
+      "what the guest shall get along with of it, until it has nothing else left",
+      memoryParser("--memory-target"),
+    )
     .option(
       "--storage-opt <size=n>",
       "what the container writes goes to a disk of at most this size, not to RAM (size=1g)",

@@ -1,5 +1,5 @@
 import type { Command } from "commander"
-import { collect } from "../arguments.js"
+import { collect, memoryParser } from "../arguments.js"
 
 /** What is done with sandboxes that there are. */
 export function addSandboxes(program: Command): void {
@@ -50,6 +50,18 @@ export function addSandboxes(program: Command): void {
     .action(async (source, target, options) =>
       (await import("../commands/cp.js")).cp(source, target, options),
     )
+  program
+    .command("memory")
+    .description("Say how much memory a running sandbox has, and change it")
+    .argument("<sandbox>", "name or id")
+    .option(
+      "--target <mib>",
+      "what the guest shall get along with, in MiB, or with a suffix (m, g)",
+      memoryParser("--target"),
+    )
+    .option("--reclaim", "take what the guest has free, now, and let it have it again")
+    .option("--json", "one JSON object")
+    .action(async (name, options) => (await import("../commands/memory.js")).memory(name, options))
   program
     .command("rm")
     .description("Remove sandboxes that have ended")

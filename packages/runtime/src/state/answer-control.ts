@@ -1,5 +1,7 @@
 import type { Container } from "../container/container.js"
 import { SandboxError } from "../errors.js"
+import { changeMemory } from "../memory/control.js"
+import type { SandboxMemory } from "../memory/sandbox-memory.js"
 import type { ControlStreams } from "./control.js"
 import type { ControlRequest } from "./control-protocol.js"
 
@@ -7,6 +9,8 @@ import type { ControlRequest } from "./control-protocol.js"
 export interface Controlled {
   readonly name: string
   readonly containers: Iterable<Container>
+  /** @throws SandboxError `stopped` */
+  memory(): SandboxMemory
   kill(signal: number): Promise<void>
   /** Begins its end. */
   end(): void
@@ -29,6 +33,8 @@ export async function answerControl(
       return undefined
     case "diff":
       return firstContainer(sandbox).diff()
+    case "memory":
+      return changeMemory(sandbox.memory(), request.options)
     case "commit": {
       const { digest, configDigest } = await firstContainer(sandbox).commit(request.options)
       return { digest, configDigest }

@@ -2,6 +2,7 @@ import type { ContainerCommitOptions } from "../container/commit.js"
 import type { CopyInOptions, CopyOutOptions } from "../container/copy.js"
 import type { PreparedCopy } from "../copy/source.js"
 import type { SandboxErrorCode } from "../errors.js"
+import type { MemoryChange } from "../memory/control.js"
 
 /** What one process may ask of the owner of a sandbox. */
 export type ControlRequest =
@@ -9,6 +10,7 @@ export type ControlRequest =
   | { readonly op: "kill" }
   | { readonly op: "diff" }
   | { readonly op: "commit"; readonly options: CommitRequest }
+  | { readonly op: "memory"; readonly options: MemoryChange }
   | { readonly op: "copy-in"; readonly options: CopyInRequest }
   | { readonly op: "copy-out"; readonly options: CopyOutRequest }
 

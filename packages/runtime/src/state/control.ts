@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { pipeline } from "node:stream/promises"
 import { WatchedSource } from "../copy/watched-source.js"
 import { SandboxError } from "../errors.js"
+import type { MemoryChange } from "../memory/control.js"
 import {
   type ControlReply,
   type ControlRequest,
@@ -101,9 +102,11 @@ function parseRequest(line: string): ControlRequest {
   if (value.op === "kill" || value.op === "diff") return { op: value.op }
   if (value.op === "signal" && Number.isInteger(value.signal))
     return { op: "signal", signal: value.signal as number }
-  const options = (value.options ?? undefined) as Partial<CopyInRequest> | undefined
+  const options = (value.options ?? undefined) as (Partial<CopyInRequest> & MemoryChange) | undefined
   // From the same user; the store holds the new image to what it holds every image to.
   if (value.op === "commit" && typeof options === "object") return { op: "commit", options }
+  // What is asked of the memory is checked where it is done.
+  if (value.op === "memory" && typeof options === "object") return { op: "memory", options }
   // The agent checks what is copied, and where it goes.
   if (value.op === "copy-out" && typeof options?.path === "string")
     return { op: "copy-out", options: { ...options, path: options.path } }

@@ -19,6 +19,8 @@ export interface BalloonOptions {
   readonly reporting?: boolean
   /** {@link BalloonDevice.hintFreePages} can be used. */
   readonly hinting?: boolean
+  /** The driver said how much is in the balloon: {@link BalloonDevice.actual} may be new. Must not throw. */
+  readonly onActual?: () => void
 }
 
 /** How a question to the guest is asked. */
@@ -62,10 +64,12 @@ export class BalloonDevice implements VirtioDevice {
   readonly counters: BalloonCounters = { freedBytes: 0, deflatedBytes: 0, ignoredBytes: 0, failures: 0 }
   readonly #config = new DataView(new ArrayBuffer(defs.CONFIG_SIZE))
   readonly #hinting = new Hinting(command => this.#setConfig(defs.CONFIG.freePageHintCmdId, command))
+  readonly #onActual: (() => void) | undefined
   #session: Session | undefined
 
   constructor(options: BalloonOptions = {}) {
     this.features = featuresOf(options)
+    this.#onActual = options.onActual
   }
 
   /** Bytes that the host wants the balloon to have. */
@@ -146,6 +150,7 @@ export class BalloonDevice implements VirtioDevice {
       const at = offset + i
       if (isWritable(at)) this.#config.setUint8(at, byte)
     })
+    this.#onActual?.()
   }
 
   activate(ctx: DeviceContext): void {
