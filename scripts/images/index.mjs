@@ -11,6 +11,7 @@ const HERE = fileURLToPath(new URL(".", import.meta.url))
 /** Where each image comes from; loaded when it is made. Each writes a layout to a folder that is not there. */
 const RECIPES = {
   busybox: async folder => (await import("./busybox.mjs")).writeBusyboxImage(folder),
+  clients: async folder => (await import("./clients.mjs")).writeClientsImage(folder),
   layered: async folder => (await import("./layered.mjs")).writeLayeredImage(folder),
   python: async folder => (await import("./python.mjs")).writePythonImage(folder),
 }
@@ -20,7 +21,7 @@ export const IMAGES = Object.keys(RECIPES)
 
 /** Changes with the text of the recipes: an image made by another recipe is not used. */
 function recipeKey(name) {
-  const used = ["tar.mjs", "oci-layout.mjs", "pack.mjs", "busybox.mjs", `${name}.mjs`]
+  const used = ["tar.mjs", "oci-layout.mjs", "pack.mjs", "debian-root.mjs", "busybox.mjs", `${name}.mjs`]
   const hash = createHash("sha256")
   for (const file of readdirSync(HERE).filter(file => used.includes(file)))
     hash.update(readFileSync(`${HERE}/${file}`))

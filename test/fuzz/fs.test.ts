@@ -105,6 +105,7 @@ async function probe(rig: DeviceRig): Promise<void> {
 
 fuzz<FsCase>({
   name: "fs",
+  covers: ["packages/virtio-devices/src/fs"],
   share: 0.06,
   minimum: 200,
   setUp() {

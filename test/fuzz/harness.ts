@@ -5,6 +5,7 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { describe, expect, test } from "vitest"
 import { corpusOf, FOUND, saveCase } from "./cases.js"
+import { Coverage } from "./coverage.js"
 import { Random } from "./random.js"
 import { shrink } from "./shrink.js"
 import { Watchdog } from "./watchdog.js"
@@ -17,6 +18,14 @@ const SEED =
   process.env["FUZZ_SEED"] === "random" ? Date.now() >>> 0 : Number(process.env["FUZZ_SEED"] ?? 1) >>> 0
 /** One case only. */
 const ONLY = process.env["FUZZ_CASE"] === undefined ? undefined : Number(process.env["FUZZ_CASE"])
+
+/** This many cases of each target, however long they take; `npm run fuzz` sets it. */
+const EXECUTIONS =
+  process.env["FUZZ_EXECUTIONS"] === undefined ? undefined : Number(process.env["FUZZ_EXECUTIONS"])
+/** The first cases of such a run are also asked what they reach. */
+const COVERED_CASES = 5_000
+/** Cases between two lines about how far such a run is. */
+const PROGRESS_CASES = 100_000
 
 /** CPU time that one case may take. */
 const MAX_CASE_MS = 1000
@@ -35,6 +44,8 @@ export interface FuzzTarget<C> {
   readonly share: number
   /** Executions at the least in a run of 60 seconds, however slow the machine. */
   readonly minimum?: number
+  /** Folders of the checkout with the sources that it is about: how much of them is reached is told. */
+  readonly covers?: readonly string[]
   /** Makes a case: a plain value of objects, arrays, numbers, bigints, strings and byte arrays. */
   generate(random: Random): C
   /** Runs it; throws when an oracle is broken. What it leaves behind must not depend on earlier cases. */
@@ -47,13 +58,16 @@ export interface FuzzTarget<C> {
 
 /** Two tests for a target: its corpus, and random cases for its share of the time. */
 export function fuzz<C>(target: FuzzTarget<C>): void {
-  const timeout = target.share * SECONDS * 4000 + 120_000
+  const timeout = EXECUTIONS === undefined ? target.share * SECONDS * 4000 + 120_000 : 0
   describe(`fuzz ${target.name}`, () => {
     test.each(corpusOf<C>(target.name))("corpus %s", (_, saved) => {
       return withCampaign(target, campaign => campaign.replay(saved.case))
     })
     test(`random cases, seed ${SEED}`, { timeout }, () => {
-      return withCampaign(target, campaign => (ONLY === undefined ? campaign.run() : campaign.one(ONLY)))
+      return withCampaign(target, campaign => {
+        if (ONLY !== undefined) return campaign.one(ONLY)
+        return EXECUTIONS === undefined ? campaign.run() : campaign.runExactly(EXECUTIONS)
+      })
     })
   })
 }
@@ -100,7 +114,7 @@ class Campaign<C> {
   }
 
   async run(): Promise<void> {
-    const { name, share } = this.#target
+    const { share } = this.#target
     const minimum = Math.floor((this.#target.minimum ?? 1) * Math.min(1, SECONDS / DEFAULT_SECONDS))
     const begin = performance.now()
     const budget = share * SECONDS * 1000
@@ -110,9 +124,37 @@ class Campaign<C> {
       await this.one(index)
       if (early === undefined && performance.now() - begin > budget / 10) early = await resources()
     }
-    const seconds = ((performance.now() - begin) / 1000).toFixed(1)
-    process.stdout.write(`fuzz ${name}: ${index} cases in ${seconds} s, seed ${SEED}\n`)
+    this.#tell(index, begin)
     if (early) checkGrowth(early, await resources())
+  }
+
+  /** Cases 0 to `count - 1`; those that are counted for coverage first. */
+  async runExactly(count: number): Promise<void> {
+    const covered = Math.min(count, COVERED_CASES)
+    const coverage = new Coverage(this.#target.covers ?? [])
+    await coverage.start()
+    const begin = performance.now()
+    for (let index = 0; index < covered; index++) await this.one(index)
+    const lines = await coverage.stop()
+    this.#tell(covered, begin)
+    for (const line of lines) process.stdout.write(`${line}\n`)
+    if (covered === count) return
+    const early = await resources()
+    const resumed = performance.now()
+    for (let index = covered; index < count; index++) {
+      await this.one(index)
+      if (index % PROGRESS_CASES === 0) this.#tell(index - covered, resumed)
+    }
+    this.#tell(count - covered, resumed)
+    checkGrowth(early, await resources())
+  }
+
+  #tell(cases: number, begin: number): void {
+    const seconds = (performance.now() - begin) / 1000
+    const rate = (cases / seconds).toFixed(0)
+    process.stdout.write(
+      `fuzz ${this.#target.name}: ${cases} cases in ${seconds.toFixed(1)} s (${rate} a second), seed ${SEED}\n`,
+    )
   }
 
   /** A case of the corpus. */
@@ -170,12 +212,18 @@ function messageOf(error: unknown): string {
   return text.split("\n")[0]!.replace(/0x[0-9a-f]+|\d+/g, "#")
 }
 
+/** What the processor was at is asked only of a case that took long, in a second run: the question costs more than a case. */
 async function runOne<C>(target: FuzzTarget<C>, input: C): Promise<void> {
-  const cpu = process.cpuUsage()
   const begin = performance.now()
   const pending = target.run(input)
   if (pending) await orHang(pending)
-  if (performance.now() - begin < MAX_CASE_MS) return
+  if (performance.now() - begin >= MAX_CASE_MS) await checkTime(target, input)
+}
+
+async function checkTime<C>(target: FuzzTarget<C>, input: C): Promise<void> {
+  const cpu = process.cpuUsage()
+  const pending = target.run(input)
+  if (pending) await orHang(pending)
   const { user, system } = process.cpuUsage(cpu)
   expect((user + system) / 1000, "milliseconds of CPU for one case").toBeLessThan(MAX_CASE_MS)
 }

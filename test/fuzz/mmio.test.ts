@@ -106,6 +106,7 @@ let memory: MappedMemory
 
 fuzz<MmioCase>({
   name: "mmio",
+  covers: ["packages/virtio-devices/src/mmio"],
   share: 0.05,
   minimum: 800,
   setUp() {

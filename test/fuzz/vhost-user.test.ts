@@ -242,6 +242,7 @@ let sessions = 0
 
 fuzz<SessionCase>({
   name: "vhost-user",
+  covers: ["packages/virtio-devices/src/vhost-user"],
   share: 0.12,
   generate,
   async run(input) {

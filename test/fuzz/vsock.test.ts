@@ -229,6 +229,7 @@ const memory = DeviceRig.memory()
 
 fuzz<VsockCase>({
   name: "vsock",
+  covers: ["packages/vsock/src"],
   share: 0.08,
   generate,
   async run({ bufAlloc, steps }) {
