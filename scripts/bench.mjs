@@ -1,5 +1,5 @@
 // npm run bench -- [SUITE…] [--json FILE] [--rounds N]: ours and the peers, measured in turns in the same run.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { parseArgs } from "node:util"
 import { DEFAULT_ROUNDS, runSuite, Skip, skippedRow } from "../bench/harness.mjs"
@@ -8,14 +8,19 @@ import { setUp } from "./setup/index.mjs"
 import { main, note, SetupError } from "./setup/report.mjs"
 
 const KVM_SUITES = ["kvm-load", "kvm-exits", "kvm-boot", "kvm-memory"]
-const SUITES = ["queue", "blk", "fs", "vsock", "start", "idle", "images", ...KVM_SUITES]
-const USAGE = `usage: npm run bench -- [kvm|${SUITES.join("|")}]… [--json FILE] [--rounds N]`
+/** Every device that has a suite. */
+const DEVICE_SUITES = ["blk", "fs", "inodes", "vsock", "net", "rng"].filter(name =>
+  existsSync(new URL(`../bench/suites/${name}.mjs`, import.meta.url)),
+)
+const SUITES = ["queue", ...DEVICE_SUITES, "start", "idle", "images", ...KVM_SUITES]
+const GROUPS = { kvm: KVM_SUITES, devices: DEVICE_SUITES }
+const USAGE = `usage: npm run bench -- [${[...Object.keys(GROUPS), ...SUITES].join("|")}]… [--json FILE] [--rounds N]`
 
 function readArguments() {
   try {
     const options = { json: { type: "string" }, rounds: { type: "string", default: String(DEFAULT_ROUNDS) } }
     const { values, positionals } = parseArgs({ options, allowPositionals: true })
-    const named = positionals.flatMap(name => (name === "kvm" ? KVM_SUITES : [name]))
+    const named = positionals.flatMap(name => GROUPS[name] ?? [name])
     const unknown = named.filter(name => !SUITES.includes(name))
     if (unknown.length > 0) throw new Error(`there is no suite ${unknown.join(", ")}`)
     const rounds = Number(values.rounds)

@@ -8,6 +8,7 @@
 #include "vring.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,9 +163,29 @@ static int run(char **args) {
   return 0;
 }
 
+// The same reads as `run ... seq`, by the program itself.
+static int plain(char **args) {
+  int file = open(args[0], O_RDONLY | O_CLOEXEC);
+  uint64_t capacity = file < 0 ? 0 : (uint64_t)lseek(file, 0, SEEK_END);
+  uint32_t size = (uint32_t)atoi(args[1]);
+  if (file < 0 || size < 8 || size % 8 || capacity < size) die(args[0]);
+  uint8_t *data = aligned_alloc(4096, (size + 4095) / 4096 * 4096);
+  uint64_t start = now(), end = start + (uint64_t)(atof(args[2]) * 1e9), count = 0;
+  for (; now() < end; count++) {
+    uint64_t offset = count % (capacity / size) * size, word;
+    if (pread(file, data, size, (off_t)offset) != (ssize_t)size) die("pread");
+    memcpy(&word, data + size - 8, 8);
+    errno = EILSEQ;
+    if (word != pattern(offset + size - 8)) die("a read brought wrong data");
+  }
+  printf("{\"bytesPerSecond\":%.1f}\n", (double)count * size / ((double)(now() - start) / 1e9));
+  return 0;
+}
+
 int main(int argc, char **argv) {
   if (argc == 4 && strcmp(argv[1], "make") == 0) return make_file(argv[2], strtoull(argv[3], NULL, 10));
   if (argc == 8 && strcmp(argv[1], "run") == 0) return run(argv + 2);
-  fprintf(stderr, "usage: blk_bench make FILE BYTES | run SOCKET rand|seq|write SIZE DEPTH SECONDS SEED\n");
+  if (argc == 5 && strcmp(argv[1], "plain") == 0) return plain(argv + 2);
+  fprintf(stderr, "usage: blk_bench make FILE BYTES | plain FILE SIZE SECONDS | run SOCKET rand|seq|write SIZE DEPTH SECONDS SEED\n");
   return 2;
 }

@@ -3,9 +3,10 @@
 // host and moves bytes through it for a given time. Every received byte is checked. Prints one line of JSON. With a
 // path instead of a device it does the same over a plain AF_UNIX stream.
 //
-//   vsock_bench device SOCKET send|receive SECONDS       to host port 1024 (send) or 1025 (receive)
-//   vsock_bench unix SOCKET send|receive SECONDS         the first byte written says which: 's' or 'r'
+//   vsock_bench device SOCKET send|receive|echo SECONDS [IDLE]  to host port 1024, 1025 or 1026; IDLE other streams stay open
+//   vsock_bench unix SOCKET send|receive|echo SECONDS           the first byte written says which: 's', 'r' or 'e'
 #define _GNU_SOURCE
+#include "pattern.h"
 #include "vring.h"
 
 #include <errno.h>
@@ -21,7 +22,9 @@
 enum { RX = 0, TX = 1, EVENT = 2, QUEUES = 3, QUEUE_SIZE = 128 };
 enum { HEADER_SIZE = 44, RX_BUFFER = 3776, RX_SLOT = 4096, TX_PAYLOAD = 65536, TX_SLOTS = 64, EVENT_BUFFER = 8 };
 enum { OP_REQUEST = 1, OP_RESPONSE = 2, OP_RST = 3, OP_SHUTDOWN = 4, OP_RW = 5, OP_CREDIT_UPDATE = 6, OP_CREDIT_REQUEST = 7 };
-enum { HOST_CID = 2, GUEST_CID = 3, GUEST_PORT = 50000, SEND_PORT = 1024, RECEIVE_PORT = 1025, TYPE_STREAM = 1 };
+enum { HOST_CID = 2, GUEST_CID = 3, GUEST_PORT = 50000, SEND_PORT = 1024, RECEIVE_PORT = 1025, ECHO_PORT = 1026, TYPE_STREAM = 1 };
+enum { SEND, RECEIVE, ECHO };
+enum { MAX_SAMPLES = 1 << 20, MAX_IDLE = 4096 };
 enum { BUFFER_SPACE = 256 * 1024, READ_SIZE = 65536, WATCHDOG_SECONDS = 60 };
 #define MEMORY_SIZE (32u << 20)
 
@@ -42,10 +45,11 @@ struct guest {
   uint32_t sent, host_space, host_forwarded;  // what we sent, and what the host granted and consumed
   uint32_t received, told;                    // what we consumed, and what of it the host was told
   uint64_t total;
+  uint32_t source_port;  // of the stream that is worked on
   int connected, ended;
 };
 
-static double now(void) {
+static double clock_seconds(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
@@ -70,7 +74,7 @@ static void send_packet(struct guest *guest, uint16_t op, uint32_t length) {
   size_t at = tx_slot(guest, slot);
   *(struct packet *)(guest->memory.base + at) = (struct packet){.source_cid = GUEST_CID,
                                                                 .target_cid = HOST_CID,
-                                                                .source_port = GUEST_PORT,
+                                                                .source_port = guest->source_port,
                                                                 .target_port = guest->host_port,
                                                                 .length = length,
                                                                 .type = TYPE_STREAM,
@@ -103,7 +107,7 @@ static void send_data(struct guest *guest) {
 
 static void handle(struct guest *guest, const struct packet *packet, const uint8_t *payload, uint32_t used) {
   errno = EPROTO;
-  if (used < HEADER_SIZE || packet->length > used - HEADER_SIZE || packet->target_port != GUEST_PORT) die("bad packet");
+  if (used < HEADER_SIZE || packet->length > used - HEADER_SIZE || packet->target_port != guest->source_port) die("bad packet");
   guest->host_space = packet->buffer_space;
   guest->host_forwarded = packet->forwarded;
   if (packet->op == OP_RESPONSE) guest->connected = 1;
@@ -186,56 +190,114 @@ static void print_result(uint64_t bytes, double seconds) {
   printf("{\"bytes\":%lu,\"seconds\":%.6f,\"bytesPerSecond\":%.1f}\n", bytes, seconds, (double)bytes / seconds);
 }
 
-static int run_device(const char *path, int sends, double seconds) {
+// Opens a stream and waits for the answer.
+static void connect_to(struct guest *guest, uint32_t from, uint32_t to) {
+  guest->source_port = from;
+  guest->host_port = to;
+  guest->connected = 0;
+  send_packet(guest, OP_REQUEST, 0);
+  vring_publish(&guest->rings[TX]);
+  for (receive(guest); !guest->connected; receive(guest)) {
+    errno = ECONNRESET;
+    if (guest->ended) die("the host refused the stream");
+    wait_for_host(guest);
+  }
+}
+
+static uint32_t samples[MAX_SAMPLES];
+
+static void print_echo(uint64_t count) {
+  printf("{\"echoes\":%lu,\"medianUs\":%.2f}\n", count, median(samples, count) / 1e3);
+}
+
+// One byte there and back.
+static int echo_device(struct guest *guest, double seconds) {
+  double end = clock_seconds() + seconds;
+  uint64_t count = 0;
+  for (double begun = clock_seconds(); count < MAX_SAMPLES && begun < end; count++) {
+    guest->memory.base[tx_slot(guest, guest->free_slots[guest->free_count - 1]) + 4096] = stream_byte(count);
+    send_packet(guest, OP_RW, 1);
+    guest->sent++;
+    vring_publish(&guest->rings[TX]);
+    for (receive(guest); guest->total <= count; receive(guest)) wait_for_host(guest);
+    double done = clock_seconds();
+    samples[count] = (uint32_t)((done - begun) * 1e9);
+    begun = done;
+  }
+  print_echo(count);
+  return 0;
+}
+
+static int run_device(const char *path, int verb, double seconds, int idle) {
   static struct guest guest;
-  guest.host_port = sends ? SEND_PORT : RECEIVE_PORT;
+  int sends = verb == SEND;
   set_up(&guest, path);
-  send_packet(&guest, OP_REQUEST, 0);
-  vring_publish(&guest.rings[TX]);
-  double start = 0, end = 0;
-  while (start == 0 || now() < end) {
+  for (int i = 0; i < idle; i++) connect_to(&guest, GUEST_PORT + 1 + (uint32_t)i, SEND_PORT);
+  connect_to(&guest, GUEST_PORT, verb == SEND ? SEND_PORT : verb == RECEIVE ? RECEIVE_PORT : ECHO_PORT);
+  if (verb == ECHO) return echo_device(&guest, seconds);
+  double start = clock_seconds(), end = start + seconds;
+  while (clock_seconds() < end) {
     receive(&guest);
     errno = ECONNRESET;
     if (guest.ended) die("the host ended the stream");
-    if (guest.connected && start == 0) end = (start = now()) + seconds;
-    if (sends && guest.connected) send_data(&guest);
+    if (sends) send_data(&guest);
     vring_publish(&guest.rings[TX]);
     wait_for_host(&guest);
   }
   // What the host has not consumed does not count.
   uint64_t waiting = sends ? guest.sent - guest.host_forwarded : 0;
-  print_result(guest.total - waiting, now() - start);
+  print_result(guest.total - waiting, clock_seconds() - start);
   return 0;
 }
 
-static int run_unix(const char *path, int sends, double seconds) {
+static int echo_unix(int fd, double seconds) {
+  uint64_t count = 0;
+  double end = clock_seconds() + seconds;
+  for (double begun = clock_seconds(); count < MAX_SAMPLES && begun < end; count++) {
+    uint8_t byte = stream_byte(count);
+    if (write(fd, &byte, 1) != 1 || read(fd, &byte, 1) != 1) die("echo");
+    check_bytes(&byte, 1, count);
+    double done = clock_seconds();
+    samples[count] = (uint32_t)((done - begun) * 1e9);
+    begun = done;
+  }
+  print_echo(count);
+  return 0;
+}
+
+static int run_unix(const char *path, int verb, double seconds) {
+  int sends = verb == SEND;
   struct sockaddr_un address = {.sun_family = AF_UNIX};
   static uint8_t buffer[TX_PAYLOAD];
   int fd = socket(AF_UNIX, SOCK_STREAM, 0);
   strncpy(address.sun_path, path, sizeof address.sun_path - 1);
   if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) die(path);
-  if (write(fd, sends ? "s" : "r", 1) != 1) die("write");
+  if (write(fd, &"sre"[verb], 1) != 1) die("write");
+  if (verb == ECHO) return echo_unix(fd, seconds);
   uint64_t total = 0;
-  double start = now(), end = start + seconds;
-  while (now() < end) {
+  double start = clock_seconds(), end = start + seconds;
+  while (clock_seconds() < end) {
     const uint8_t *from = stream_template + total % 251;
     ssize_t size = sends ? write(fd, from, TX_PAYLOAD) : read(fd, buffer, TX_PAYLOAD);
     if (size <= 0) die("stream");
     if (!sends) check_bytes(buffer, (uint32_t)size, total);
     total += (uint64_t)size;
   }
-  print_result(total, now() - start);
+  print_result(total, clock_seconds() - start);
   return 0;
 }
 
 int main(int argc, char **argv) {
-  if (argc != 5) {
-    fprintf(stderr, "usage: vsock_bench device|unix SOCKET send|receive SECONDS\n");
+  const char *verbs[] = {"send", "receive", "echo"};
+  int verb = 0;
+  while (argc >= 5 && verb < 3 && strcmp(argv[3], verbs[verb]) != 0) verb++;
+  int idle = argc == 6 ? atoi(argv[5]) : 0;
+  if (argc < 5 || argc > 6 || verb == 3 || idle < 0 || idle > MAX_IDLE) {
+    fprintf(stderr, "usage: vsock_bench device|unix SOCKET send|receive|echo SECONDS [IDLE]\n");
     return 2;
   }
   for (size_t n = 0; n < sizeof stream_template; n++) stream_template[n] = stream_byte(n);
   alarm(WATCHDOG_SECONDS);
-  int sends = strcmp(argv[3], "send") == 0;
   double seconds = atof(argv[4]);
-  return strcmp(argv[1], "unix") == 0 ? run_unix(argv[2], sends, seconds) : run_device(argv[2], sends, seconds);
+  return strcmp(argv[1], "unix") == 0 ? run_unix(argv[2], verb, seconds) : run_device(argv[2], verb, seconds, idle);
 }

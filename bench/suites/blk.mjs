@@ -1,5 +1,7 @@
-// 4 KiB random and 256 KiB sequential reads through vhost-user, driven by a C front end without a guest: ours beside
-// qemu-storage-daemon, same file, same pinning, every answer checked against the file's pattern.
+// Reads through vhost-user, driven by a C front end without a guest: ours beside qemu-storage-daemon, same file, same
+// pinning, every answer checked against the file's pattern. And what must not make a difference: the size of the file,
+// and how many queues there are.
+import { rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { compileFrontEnd } from "../frontend/compile.mjs"
 import { goals } from "../harness.mjs"
@@ -8,25 +10,75 @@ import { READS } from "../reads.mjs"
 
 const OURS = fileURLToPath(new URL("../backends/serve-block.mjs", import.meta.url))
 const PEER = "qemu-storage-daemon"
-const FILE_BYTES = 256 * 1024 * 1024
-const ROUND_SECONDS = 0.7
+const MIB = 1024 * 1024
+const FILE_MIB = 256
+const ROUND_SECONDS = "0.7"
+const [DEEP, SHALLOW, SEQUENTIAL] = READS
 
-/** Only the first has a goal. */
-const WORKLOADS = READS.map((read, index) => (index === 0 ? { ...read, goal: goals.ratioAtLeast(1) } : read))
+/** What a disk is, as ours calls it, and as the peer does. */
+const KINDS = {
+  raw: file => [`driver=file,node-name=disk,filename=${file},read-only=on,aio=io_uring,locking=off`],
+  direct: file => [
+    `driver=file,node-name=disk,filename=${file},read-only=on,aio=io_uring,locking=off,cache.direct=on`,
+  ],
+  qcow2: file => [
+    `driver=file,node-name=file,filename=${file},read-only=on,aio=io_uring,locking=off`,
+    "driver=qcow2,node-name=disk,file=file,read-only=on",
+  ],
+}
 
-const peerArguments = (file, socket) => [
-  ...["--blockdev", `driver=file,node-name=disk,filename=${file},aio=io_uring,locking=off`],
-  ...["--export", `type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=${socket}`],
+const CASES = [
+  { kind: "raw", read: DEEP, goal: goals.ratioAtLeast(2) },
+  { kind: "raw", read: SHALLOW, goal: goals.ratioAtMost(0.8) },
+  { kind: "raw", read: SEQUENTIAL, goal: goals.ratioAtLeast(1) },
+  { kind: "direct", read: DEEP, what: "past the page cache", goal: goals.ratioAtLeast(1) },
+  { kind: "qcow2", read: DEEP, what: "qcow2", goal: goals.ratioAtLeast(1) },
 ]
 
-async function startBoth(folder, file, placement, onEnd) {
-  const at = `${folder}/${placement.name.replace(" ", "-")}`
-  const ours = `${at}.ours`
-  await startServer(pinned(placement.server, process.execPath, OURS, file, ours), ours, onEnd)
-  if (!which(PEER)) return { ours }
-  const peer = `${at}.peer`
-  await startServer(pinned(placement.server, PEER, ...peerArguments(file, peer)), peer, onEnd)
-  return { ours, peer }
+/** Starts servers once each, by what they serve and where. */
+class Servers {
+  #folder
+  #onEnd
+  #started = new Map()
+
+  constructor(folder, onEnd) {
+    this.#folder = folder
+    this.#onEnd = onEnd
+  }
+
+  ours(cpu, file, ...words) {
+    return this.#start(cpu, ["ours", file, ...words], socket => [
+      process.execPath,
+      OURS,
+      file,
+      socket,
+      ...words,
+    ])
+  }
+
+  peer(cpu, file, kind) {
+    const nodes = KINDS[kind](file).flatMap(node => ["--blockdev", node])
+    const disk = socket => `type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=${socket}`
+    return this.#start(cpu, ["peer", file, kind], socket => [PEER, ...nodes, "--export", disk(socket)])
+  }
+
+  #start(cpu, name, command) {
+    const key = [cpu, ...name].join(" ")
+    const socket = `${this.#folder}/s${this.#started.size}`
+    const begin = () => startServer(pinned(cpu, ...command(socket)), socket, this.#onEnd).then(() => socket)
+    if (!this.#started.has(key)) this.#started.set(key, begin())
+    return this.#started.get(key)
+  }
+}
+
+async function makeFiles(frontEnd, folder) {
+  const files = { raw: `${folder}/disk`, small: `${folder}/small`, qcow2: `${folder}/disk.qcow2` }
+  await output([frontEnd, "make", files.raw, String(FILE_MIB * MIB)])
+  await output([frontEnd, "make", files.small, String((FILE_MIB / 16) * MIB)])
+  if (which("qemu-img"))
+    await output(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", files.raw, files.qcow2])
+  else rmSync(files.qcow2, { force: true })
+  return { ...files, direct: files.raw }
 }
 
 export default {
@@ -34,44 +86,60 @@ export default {
   description: "vhost-user-blk back end without a guest",
   async prepare({ folder, onEnd }) {
     const frontEnd = await compileFrontEnd("blk_bench")
-    const file = `${folder}/disk`
-    await output([frontEnd, "make", file, String(FILE_BYTES)])
-    const cases = []
-    for (const placement of PLACEMENTS) {
-      const sockets = await startBoth(folder, file, placement, onEnd)
-      for (const { name, args, unit, better, figure, scale = 1, goal } of WORKLOADS) {
-        const measure = async socket => {
-          const seed = Math.floor(Math.random() * 2 ** 31)
-          const line = await output(
-            pinned(
-              placement.client,
-              frontEnd,
-              "run",
-              socket,
-              ...args.map(String),
-              String(ROUND_SECONDS),
-              String(seed),
-            ),
-          )
-          return JSON.parse(line)[figure] * scale
-        }
-        cases.push({
-          name: `${name}, ${placement.name}`,
-          unit,
-          better,
-          ours: () => measure(sockets.ours),
-          ...(sockets.peer
-            ? {
-                peer: {
-                  name: `${versionOf(PEER).replace(" version", "").split(" (")[0]} aio=io_uring`,
-                  measure: () => measure(sockets.peer),
-                },
-              }
-            : { missing: `${PEER} is not installed` }),
-          ...(goal && { goal }),
-        })
-      }
+    const files = await makeFiles(frontEnd, folder)
+    const servers = new Servers(folder, onEnd)
+    const run = async (cpu, socket, { args, figure, scale = 1 }) => {
+      const seed = String(Math.floor(Math.random() * 2 ** 31))
+      const words = ["run", await socket, ...args.map(String), ROUND_SECONDS, seed]
+      return JSON.parse(await output(pinned(cpu, frontEnd, ...words)))[figure] * scale
     }
-    return cases
+    const peerName = which(PEER) && `${versionOf(PEER).replace(" version", "").split(" (")[0]} aio=io_uring`
+    const versus = ({ name, server, client }) =>
+      CASES.map(({ kind, read, what, goal }) => ({
+        name: `${what ? `${what}: ` : ""}${read.name}, ${name}`,
+        unit: read.unit,
+        better: read.better,
+        ours: () => run(client, servers.ours(server, files[kind], kind), read),
+        ...(peerName
+          ? {
+              peer: {
+                name: peerName,
+                measure: () => run(client, servers.peer(server, files[kind], kind), read),
+              },
+            }
+          : { missing: `${PEER} is not installed` }),
+        goal,
+      }))
+    const plain = ({ name, server, client }) => ({
+      name: `${SEQUENTIAL.name}, ${name}`,
+      unit: SEQUENTIAL.unit,
+      better: SEQUENTIAL.better,
+      ours: () => run(client, servers.ours(server, files.raw, "raw"), SEQUENTIAL),
+      peer: {
+        name: "plain pread",
+        measure: async () => {
+          const words = ["plain", files.raw, String(SEQUENTIAL.args[1]), ROUND_SECONDS]
+          return (
+            JSON.parse(await output(pinned(client, frontEnd, ...words))).bytesPerSecond * SEQUENTIAL.scale
+          )
+        },
+      },
+      goal: goals.ratioAtLeast(0.85),
+    })
+    const law = ({ server, client }, name, peer, large, small) => ({
+      name: `flat in ${name}: ${DEEP.name}`,
+      unit: DEEP.unit,
+      better: DEEP.better,
+      ours: () => run(client, servers.ours(server, ...large), DEEP),
+      peer: { name: peer, measure: () => run(client, servers.ours(server, ...small), DEEP) },
+      goal: goals.ratioAtLeast(0.8),
+    })
+    const last = PLACEMENTS.at(-1)
+    const [whole, queues] = [`a ${FILE_MIB} MiB file`, "64 queues"]
+    return [
+      ...PLACEMENTS.flatMap(placement => [...versus(placement), plain(placement)]),
+      law(last, whole, `ours, ${FILE_MIB / 16} MiB`, [files.raw, "raw"], [files.small, "raw"]),
+      law(last, queues, "ours, 1 queue", [files.raw, "raw", "64"], [files.raw, "raw"]),
+    ]
   },
 }

@@ -37,6 +37,11 @@ export async function writeDisk(
   }
 }
 
+/** Has a range read as zeroes, as the device does. */
+export async function zeroDisk(disk: BlockBackend, offset: number, length: number): Promise<void> {
+  await disk.erase?.(offset, length, "write-zeroes")
+}
+
 /** Some sectors of a disk, and what is to be written there. */
 export function randomWrite(random: Random, diskBytes: number, maxBytes: number) {
   const sectors = random.between(1, Math.floor(maxBytes / 512))

@@ -3,7 +3,7 @@ import type { BlockBackend } from "@ts-vmm/virtio-devices/block"
 import { ImageFile, type ImageWrite } from "../../../packages/virtio-devices/src/block/qcow2/image-file.js"
 import { openDisk } from "../../../packages/virtio-devices/src/block/qcow2/qcow2-backend.js"
 import type { Random } from "../../fuzz/random.js"
-import { writeDisk } from "./disk-model.js"
+import { writeDisk, zeroDisk } from "./disk-model.js"
 
 const SECTOR = 512
 
@@ -38,6 +38,11 @@ class RecordingFile extends ImageFile {
     return super.extend(size)
   }
 
+  override punch(offset: number, length: number): void {
+    this.events.push({ kind: "write", offset, bytes: Buffer.alloc(length) })
+    super.punch(offset, length)
+  }
+
   override async sync(): Promise<void> {
     await super.sync()
     this.events.push({ kind: "sync" })
@@ -66,6 +71,11 @@ export class PowerCut {
     const { events } = this.#file
     events.push({ kind: "guest-write", offset, bytes: Buffer.from(bytes) })
     await writeDisk(this.#disk, offset, bytes, write => events.push({ kind: "write", ...write }))
+  }
+
+  async zero(offset: number, length: number): Promise<void> {
+    this.#file.events.push({ kind: "guest-write", offset, bytes: Buffer.alloc(length) })
+    await zeroDisk(this.#disk, offset, length)
   }
 
   async flush(): Promise<void> {

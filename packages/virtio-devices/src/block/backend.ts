@@ -37,8 +37,21 @@ export class ExtentList {
   }
 }
 
+/** Why a range is erased: all of it has to read as zeroes, or nobody needs it any more. */
+export type EraseKind = "write-zeroes" | "discard"
+
 /** What is to be done with a range. */
 export type BlockAccess = "read" | "write"
+
+/** How a disk is read and written past the host's page cache. */
+export interface DirectAccess {
+  /** The fd with `O_DIRECT`. Its I/O always waits for the disk. */
+  readonly fd: number
+  /** What positions, lengths and addresses in memory have to be multiples of. */
+  readonly alignment: number
+  /** An fd of the same file for what is not aligned. */
+  readonly cachedFd: number
+}
 
 /**
  * What a block device stands on: it says where bytes lie, and the device moves them between there and guest
@@ -53,6 +66,10 @@ export interface BlockBackend {
   readonly inMemory: boolean
   /** Ranges can be given back to the host; DISCARD and WRITE_ZEROES are offered. */
   readonly discard: boolean
+  /** What a discard should be aligned to for room to be given back, bytes; 4096 where it is not said. */
+  readonly discardAlignment?: number
+  /** Only for a disk that does without the host's page cache. */
+  readonly direct?: DirectAccess
   /** Fds that a flush has to reach. */
   readonly flushFds: readonly number[]
   /**
@@ -70,6 +87,11 @@ export interface BlockBackend {
   prepare?(offset: number, length: number, access: BlockAccess): Promise<void> | undefined
   /** Makes durable what was written so far, where that takes more than syncing {@link BlockBackend.flushFds}. */
   flush?(): Promise<void>
+  /**
+   * Makes a range read as zeroes, where that takes more than punching holes where it lies; the range was checked to be
+   * inside `size`. What a discard leaves of clusters that it covers in part is up to the backend.
+   */
+  erase?(offset: number, length: number, kind: EraseKind): Promise<void>
   /** Looks at the size again, after the image was grown or shrunk. */
   refresh?(): void
   /** Closes every fd and gives up the lock. I/O in flight ends first, on duplicates. Idempotent. */

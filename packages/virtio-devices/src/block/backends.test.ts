@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process"
 import {
   closeSync,
+  constants as fsConstants,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -20,7 +21,7 @@ import * as defs from "./defs.js"
 import { BlockDevice } from "./device.js"
 import { openFileBackend } from "./file-backend.js"
 import { memoryBackend } from "./memory-backend.js"
-import { BlockDriver, rangeSegment } from "./testing.js"
+import { BlockDriver, rangeSegment, requestHeader } from "./testing.js"
 
 const OK = defs.VIRTIO_BLK_S_OK
 const IOERR = defs.VIRTIO_BLK_S_IOERR
@@ -96,6 +97,52 @@ describe("file backend", () => {
       expect(Buffer.compare(readFileSync(path).subarray(7 * 512, 7 * 512 + data.length), data)).toBe(0)
     },
   )
+
+  describe("past the page cache", () => {
+    /** tmpfs of older kernels has no O_DIRECT. */
+    function openDirect(path: string) {
+      try {
+        return openFileBackend(path, { direct: true })
+      } catch (error) {
+        if ((error as { code?: string }).code === "unsupported") return undefined
+        throw error
+      }
+    }
+
+    test.each([overVhostUser, overMmio])("requests are served, aligned or not, over $name", async over => {
+      const bytes = pattern(1 << 20)
+      const path = image(bytes)
+      const backend = openDirect(path)
+      if (!backend) return
+      const flags = /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${backend.direct!.fd}`, "utf8"))
+      expect(Number.parseInt(flags![1]!, 8) & fsConstants.O_DIRECT).not.toBe(0)
+      const { block, driver } = await attach(backend, over)
+      const at = (alignment: number, skip = 0) => driver.alloc(8192 + skip, alignment) + skip
+      for (const [sector, address] of [
+        [8, at(4096)],
+        [8, at(4096, 512)],
+        [9, at(4096)],
+        [9, at(4096, 16)],
+      ] as const) {
+        const target = driver.writable(8192, address)
+        const header = driver.readable(requestHeader(defs.VIRTIO_BLK_T_IN, sector))
+        expect((await block.send([header], [target])).status).toBe(OK)
+        expect(Buffer.compare(target.bytes(), bytes.subarray(sector * 512, sector * 512 + 8192))).toBe(0)
+        const data = pattern(8192, 7 + sector)
+        bytes.set(data, sector * 512)
+        const source = driver.readable(data, address)
+        const write = driver.readable(requestHeader(defs.VIRTIO_BLK_T_OUT, sector))
+        expect((await block.send([write, source], [])).status).toBe(OK)
+      }
+      expect(Buffer.compare(readFileSync(path), bytes)).toBe(0)
+    })
+
+    test("such a disk is no part of another", () => {
+      const backend = openDirect(image(new Uint8Array(8192)))
+      if (!backend) return
+      expect(codeOf(() => concatBackend([{ source: kept(backend), size: 8192 }]))).toBe("part")
+    })
+  })
 
   test("discard gives space back to the host", async () => {
     const path = image(pattern(1 << 20))

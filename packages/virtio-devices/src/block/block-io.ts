@@ -3,7 +3,7 @@ import { IO_READ, IO_WRITE, IoBatch } from "@ts-vmm/native"
 import type { GuestMemory } from "@ts-vmm/vm-memory"
 import type { IoGauge } from "../io-gauge.js"
 import type { DescriptorChain } from "../queue/chain.js"
-import { type BlockBackend, ExtentList, ZERO_EXTENT } from "./backend.js"
+import { type BlockBackend, type DirectAccess, ExtentList, ZERO_EXTENT } from "./backend.js"
 import { MAX_PARTS } from "./concat-backend.js"
 
 /** Operations per native call; one request spans at most this many parts and gaps of a disk. */
@@ -93,7 +93,8 @@ export class BlockIo<Task extends IoTask> {
     const extents = this.#extents
     extents.clear()
     this.#backend.locate(offset, length, extents)
-    const batch = this.#choose(opcode, length)
+    const direct = this.#backend.direct
+    const batch = direct ? this.#slow : this.#choose(opcode, length)
     if (!this.#makeRoom(batch, extents.count, chain.segmentCount + extents.count)) {
       task.error = -EINVAL
       return
@@ -101,8 +102,14 @@ export class BlockIo<Task extends IoTask> {
     let segment = opcode === IO_READ ? chain.readableCount : 0
     let within = skip
     for (let row = 0; row < extents.count; row++) {
-      const fd = extents.fds[row]!
+      let fd = extents.fds[row]!
       const size = extents.lengths[row]!
+      if (fd === ZERO_EXTENT && opcode === IO_WRITE) {
+        task.error = -EIO
+        return
+      }
+      if (fd === direct?.fd && !this.#isAligned(chain, segment, within, extents.offsets[row]!, size, direct))
+        fd = direct.cachedFd
       if (fd !== ZERO_EXTENT) batch.beginOp(task, opcode, fd, extents.offsets[row]!, size)
       for (let left = size; left > 0; ) {
         const room = chain.segmentLengths[segment]! - within
@@ -150,6 +157,27 @@ export class BlockIo<Task extends IoTask> {
   /** One operation of `task`, or its adding, has ended. */
   settle(task: Task): void {
     if (--task.pending === 0) this.#done(task)
+  }
+
+  /** Memory, position and length are as an fd with `O_DIRECT` wants them. */
+  #isAligned(
+    chain: DescriptorChain,
+    first: number,
+    skip: number,
+    position: number,
+    size: number,
+    { alignment }: DirectAccess,
+  ): boolean {
+    if (position % alignment !== 0 || size % alignment !== 0) return false
+    let within = skip
+    for (let left = size, i = first; left > 0; i++) {
+      const part = Math.min(chain.segmentLengths[i]! - within, left)
+      const at = this.#bases[chain.segmentRegions[i]!]! + chain.segmentOffsets[i]! + within
+      if (part > 0 && (at % alignment !== 0 || part % alignment !== 0)) return false
+      within = part > 0 ? 0 : within - chain.segmentLengths[i]!
+      left -= Math.max(0, part)
+    }
+    return true
   }
 
   #choose(opcode: number, length: number): Batch<Task> {

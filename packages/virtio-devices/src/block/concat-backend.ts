@@ -38,6 +38,8 @@ export function concatBackend(parts: readonly ConcatPart[]): BlockBackend {
     for (const { source } of parts) {
       opened.push(typeof source === "string" ? openFileBackend(source, { readOnly: true }) : source)
     }
+    for (const [i, { direct }] of opened.entries())
+      if (direct) throw new BlockError("part", `part ${i} does without the page cache`, { value: i })
     parts.forEach(({ size }, i) => {
       if (!Number.isSafeInteger(size) || size <= 0 || size % SECTOR_SIZE !== 0) {
         throw new BlockError("part", `part ${i} of ${size} bytes is not a whole number of sectors`, {

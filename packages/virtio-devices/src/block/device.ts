@@ -7,7 +7,7 @@ import { IoGauge } from "../io-gauge.js"
 import { PacedQueues } from "../paced-queues.js"
 import type { DescriptorChain } from "../queue/chain.js"
 import { type RateLimit, RateLimiter } from "../rate-limiter.js"
-import type { BlockBackend } from "./backend.js"
+import type { BlockBackend, EraseKind } from "./backend.js"
 import { BlockIo, type IoTask } from "./block-io.js"
 import * as defs from "./defs.js"
 import {
@@ -281,7 +281,11 @@ export class BlockDevice implements VirtioDevice {
     this.counters.discards++
     const durable = session.flushes
     const task: BlockTask = { queue, chain, changes: true, pending: 1, error: 0, durable }
-    for (const range of ranges) this.#addRange(session, task, range)
+    const kind = this.#parser.kind === "discard" ? "discard" : "write-zeroes"
+    for (const range of ranges) {
+      if (this.#backend.erase) this.#erase(session, task, range, kind)
+      else this.#addRange(session, task, range)
+    }
     session.io.settle(task)
     return undefined
   }
@@ -290,6 +294,16 @@ export class BlockDevice implements VirtioDevice {
     // A punched range reads as zeroes too; tmpfs has nothing else.
     const opcode = unmap || this.#backend.inMemory ? IO_PUNCH_HOLE : IO_ZERO_RANGE
     session.io.addDiskRange(task, opcode, sector * defs.SECTOR_SIZE, sectors * defs.SECTOR_SIZE)
+  }
+
+  /** Counts as one operation of the task. */
+  #erase(session: Session, task: BlockTask, { sector, sectors }: SectorRange, kind: EraseKind): void {
+    task.pending++
+    const erasing = this.#backend.erase!(sector * defs.SECTOR_SIZE, sectors * defs.SECTOR_SIZE, kind)
+    erasing.then(
+      () => this.#session === session && session.io.settle(task),
+      error => this.#fail(session, task, error),
+    )
   }
 
   /** All operations of `task` have ended. */
@@ -329,7 +343,8 @@ export class BlockDevice implements VirtioDevice {
     if (!this.#backend.discard) return
     config.setUint32(defs.CONFIG.maxDiscardSectors, MAX_DISCARD_SECTORS, true)
     config.setUint32(defs.CONFIG.maxDiscardSeg, MAX_DISCARD_SEGMENTS, true)
-    config.setUint32(defs.CONFIG.discardSectorAlignment, 4096 / defs.SECTOR_SIZE, true)
+    const alignment = this.#backend.discardAlignment ?? 4096
+    config.setUint32(defs.CONFIG.discardSectorAlignment, alignment / defs.SECTOR_SIZE, true)
     config.setUint32(defs.CONFIG.maxWriteZeroesSectors, MAX_DISCARD_SECTORS, true)
     config.setUint32(defs.CONFIG.maxWriteZeroesSeg, MAX_DISCARD_SEGMENTS, true)
     config.setUint8(defs.CONFIG.writeZeroesMayUnmap, 1)

@@ -1,6 +1,6 @@
 import { constants, openSync, statfsSync } from "node:fs"
 import { closeFd, fdStat, IO_PUNCH_HOLE, IoBatch, ioctl, lockFile } from "@ts-vmm/native"
-import type { BlockBackend, ExtentList } from "./backend.js"
+import type { BlockBackend, DirectAccess, ExtentList } from "./backend.js"
 import { BlockError } from "./errors.js"
 
 /** How {@link openFileBackend} opens. */
@@ -14,10 +14,17 @@ export interface FileBackendOptions {
   readonly lock?: boolean
   /** Whether the path may be a symbolic link; default true. */
   readonly followLinks?: boolean
+  /**
+   * Read and write past the host's page cache (`O_DIRECT`): for disks larger than the host's memory, and guests with a
+   * cache of their own. Requests that are not aligned to 4096 bytes, in memory or on the disk, use the cache. Default false.
+   */
+  readonly direct?: boolean
 }
 
 /** `f_type` of tmpfs, linux/magic.h. */
 const TMPFS_MAGIC = 0x01021994
+/** No disk has larger blocks, and buffers of Linux are pages. */
+const DIRECT_ALIGNMENT = 4096
 /** `_IOR(0x12, 114, size_t)`: bytes of a block device, linux/fs.h. */
 const BLKGETSIZE64 = 0x80081272
 
@@ -26,7 +33,7 @@ const BLKGETSIZE64 = 0x80081272
  * ever guessed.
  *
  * @param path a regular file or a block device
- * @throws BlockError `open`, `not-a-disk`, `locked`, `size` (smaller than one sector)
+ * @throws BlockError `open`, `not-a-disk`, `locked`, `unsupported` (`direct` on a file system without it)
  *
  * @example
  * ```ts
@@ -45,11 +52,27 @@ export function openFileBackend(path: string, options: FileBackendOptions = {}):
       cause,
     })
   }
+  let directFd: number | undefined
   try {
-    return new FileBackend(fd, path, { readOnly, ...options })
+    if (options.direct) directFd = openDirect(fd, path, readOnly)
+    return new FileBackend(fd, path, { readOnly, ...options }, directFd)
   } catch (error) {
     closeFd(fd)
+    if (directFd !== undefined) closeFd(directFd)
     throw error
+  }
+}
+
+/** The same file once more, whatever lies at its path by now: an fd keeps its flags to itself only if it was opened. */
+function openDirect(fd: number, path: string, readOnly: boolean): number {
+  try {
+    const flags = (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK
+    return openSync(`/proc/self/fd/${fd}`, flags | constants.O_DIRECT)
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "EINVAL") throw cause
+    throw new BlockError("unsupported", `the file system of ${path} has no O_DIRECT: do without direct`, {
+      cause,
+    })
   }
 }
 
@@ -58,13 +81,20 @@ class FileBackend implements BlockBackend {
   readonly inMemory: boolean
   readonly discard: boolean
   readonly flushFds: readonly number[]
+  readonly direct?: DirectAccess
   readonly #fd: number
   readonly #name: string
   #size: number
   #closed = false
 
-  constructor(fd: number, name: string, { readOnly = false, lock = true }: FileBackendOptions) {
+  constructor(
+    fd: number,
+    name: string,
+    { readOnly = false, lock = true }: FileBackendOptions,
+    directFd: number | undefined,
+  ) {
     this.#fd = fd
+    if (directFd !== undefined) this.direct = { fd: directFd, alignment: DIRECT_ALIGNMENT, cachedFd: fd }
     this.#name = name
     this.readOnly = readOnly
     this.#size = diskSize(fd, name)
@@ -81,7 +111,7 @@ class FileBackend implements BlockBackend {
   }
 
   locate(offset: number, length: number, into: ExtentList): void {
-    into.add(this.#fd, offset, length)
+    into.add(this.direct?.fd ?? this.#fd, offset, length)
   }
 
   refresh(): void {
@@ -92,6 +122,7 @@ class FileBackend implements BlockBackend {
     if (this.#closed) return
     this.#closed = true
     closeFd(this.#fd)
+    if (this.direct) closeFd(this.direct.fd)
   }
 }
 

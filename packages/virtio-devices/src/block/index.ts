@@ -4,7 +4,14 @@
  * @see virtio 1.3, section 5.2
  * @packageDocumentation
  */
-export { type BlockAccess, type BlockBackend, ExtentList, ZERO_EXTENT } from "./backend.js"
+export {
+  type BlockAccess,
+  type BlockBackend,
+  type DirectAccess,
+  type EraseKind,
+  ExtentList,
+  ZERO_EXTENT,
+} from "./backend.js"
 export { type ConcatPart, concatBackend, MAX_PARTS } from "./concat-backend.js"
 export * from "./defs.js"
 export { type BlockCounters, BlockDevice, type BlockDeviceOptions } from "./device.js"

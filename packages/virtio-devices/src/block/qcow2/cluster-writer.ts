@@ -1,6 +1,6 @@
-import { ExtentList, ZERO_EXTENT } from "../backend.js"
+import { type EraseKind, ExtentList, ZERO_EXTENT } from "../backend.js"
 import { BlockError } from "../errors.js"
-import { type ClusterReader, clusterPieces, type Qcow2Image } from "./cluster-reader.js"
+import { type ClusterPiece, type ClusterReader, clusterPieces, type Qcow2Image } from "./cluster-reader.js"
 import { ImageFile, type ImageWrite } from "./image-file.js"
 import type { L2Table } from "./l2-table.js"
 import type { Refcounts } from "./refcounts.js"
@@ -41,6 +41,51 @@ export class ClusterWriter {
       if (!table.isOwn(cluster % map.perTable)) await this.#replace(cluster, table)
     }
     if (map.dirtyTables > MAX_DIRTY_TABLES) await this.flush()
+  }
+
+  /** Makes a range read as zeroes: whole clusters give back their room, parts of others are written unless discarded. */
+  async erase(offset: number, length: number, kind: EraseKind): Promise<void> {
+    const { header, map } = this.#image
+    for (const piece of clusterPieces(offset, length, header.clusterSize)) {
+      const left = header.size - piece.cluster * header.clusterSize
+      const isWhole = piece.length === Math.min(header.clusterSize, left)
+      if (isWhole && !this.#mustWriteZeroes(piece)) await this.#clear(piece)
+      else if (kind === "write-zeroes") await this.#writeZeroes(piece)
+      if (map.dirtyTables > MAX_DIRTY_TABLES) await this.flush()
+    }
+  }
+
+  /** Version 2 has no word for zeroes over a backing file. */
+  #mustWriteZeroes({ offset }: ClusterPiece): boolean {
+    const { header, backing } = this.#image
+    return header.version === 2 && offset < (backing?.size ?? 0)
+  }
+
+  async #clear({ cluster, offset }: ClusterPiece): Promise<void> {
+    const { map, backing } = this.#image
+    const hides = offset < (backing?.size ?? 0)
+    if (!hides && !(await map.table(cluster))) return
+    const table = await this.#tableFor(cluster)
+    const index = cluster % map.perTable
+    const old = this.#placeOf(table, index)
+    if (!old && (table.kind(index) === "zero" || !hides)) return
+    if (old) this.#refcounts.releaseLater(old.offset, old.length)
+    table.clear(index, hides)
+  }
+
+  async #writeZeroes({ cluster, offset, length }: ClusterPiece): Promise<void> {
+    const { file, header, map } = this.#image
+    if (!(await this.#hasContent(cluster, offset))) return
+    await this.makeReady(offset, length)
+    const table = await this.#tableFor(cluster)
+    const at = table.hostOffset(cluster % map.perTable) + (offset % header.clusterSize)
+    await file.write({ offset: at, bytes: Buffer.alloc(length) })
+  }
+
+  async #hasContent(cluster: number, offset: number): Promise<boolean> {
+    const { map, backing } = this.#image
+    const kind = (await map.table(cluster))?.kind(cluster % map.perTable) ?? "none"
+    return kind === "none" ? offset < (backing?.size ?? 0) : kind !== "zero"
   }
 
   /** Makes data durable, then what refers to it. */

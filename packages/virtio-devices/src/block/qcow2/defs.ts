@@ -43,8 +43,8 @@ export const INCOMPATIBLE = {
 /** Types of header extensions. */
 export const EXTENSION = { end: 0, backingFormat: 0xe2792aca } as const
 
-/** Of `compression_type`. */
-export const COMPRESSION_DEFLATE = 0
+/** By `compression_type`. */
+export const COMPRESSIONS = ["deflate", "zstd"] as const
 
 /** The reference count of version 2 has 16 bits. */
 export const REFCOUNT_ORDER_V2 = 4

@@ -23,6 +23,8 @@ export interface Qcow2Header {
   readonly isDirty: boolean
   /** Somebody marked it as damaged. */
   readonly isCorrupt: boolean
+  /** Of compressed clusters. */
+  readonly compression: "deflate" | "zstd"
   /** Features that a writer who does not know them has to switch off. */
   readonly hasAutoclear: boolean
 }
@@ -83,6 +85,7 @@ const TAIL_V2 = {
   refcountBits: 2 ** defs.REFCOUNT_ORDER_V2,
   isDirty: false,
   isCorrupt: false,
+  compression: "deflate",
   hasAutoclear: false,
 } as const
 
@@ -99,13 +102,15 @@ function readTail(file: ImageFile, bytes: Buffer) {
   const order = bytes.readUInt32BE(HEADER.refcountOrder)
   if (order > defs.MAX_REFCOUNT_ORDER)
     throw new BlockError("format", `${file.name}: reference counts of 2^${order} bits`)
-  const type = headerLength > HEADER.compressionType ? bytes[HEADER.compressionType] : 0
-  if (type !== defs.COMPRESSION_DEFLATE) throw unsupported(file, `compression ${type}`)
+  const type = headerLength > HEADER.compressionType ? bytes[HEADER.compressionType]! : 0
+  const compression = defs.COMPRESSIONS[type]
+  if (!compression) throw unsupported(file, `compression ${type}`)
   return {
     headerLength,
     refcountBits: 2 ** order,
     isDirty: (features & defs.INCOMPATIBLE.dirty) !== 0n,
     isCorrupt: (features & defs.INCOMPATIBLE.corrupt) !== 0n,
+    compression,
     hasAutoclear: bytes.readBigUInt64BE(HEADER.autoclearFeatures) !== 0n,
   }
 }

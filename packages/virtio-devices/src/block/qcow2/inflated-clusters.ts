@@ -6,6 +6,7 @@ import { closeFd } from "@ts-vmm/native"
 import { BlockError } from "../errors.js"
 import type { Qcow2Header } from "./header.js"
 import { ImageFile } from "./image-file.js"
+import { unpackZstd } from "./zstd-cluster.js"
 
 const inflate = promisify(inflateRaw)
 
@@ -71,6 +72,7 @@ export class InflatedClusters {
 
   async #unpack(packed: Buffer): Promise<Buffer> {
     try {
+      if (this.#header.compression === "zstd") return await unpackZstd(packed, this.#header.clusterSize)
       // What follows the stream in its last sector is the next cluster's.
       return await inflate(packed, {
         maxOutputLength: this.#header.clusterSize,

@@ -62,6 +62,16 @@ export class L2Table {
     this.isDirty = true
   }
 
+  /**
+   * From now on the cluster has no data here.
+   *
+   * @param hides - it reads as zeroes whatever the backing file has there (version 3 only)
+   */
+  clear(index: number, hides: boolean): void {
+    this.bytes.writeBigUInt64BE(hides ? BigInt(ZERO) : 0n, index * ENTRY_SIZE)
+    this.isDirty = true
+  }
+
   #high(index: number): number {
     return this.bytes.readUInt32BE(index * ENTRY_SIZE)
   }

@@ -1,6 +1,6 @@
 import { constants, fstatSync, openSync } from "node:fs"
 import { closeFd, lockFile } from "@ts-vmm/native"
-import type { BlockAccess, BlockBackend, ExtentList } from "../backend.js"
+import type { BlockAccess, BlockBackend, EraseKind, ExtentList } from "../backend.js"
 import { BlockError } from "../errors.js"
 import { ClusterMap } from "./cluster-map.js"
 import { ClusterReader, type Qcow2Image } from "./cluster-reader.js"
@@ -32,7 +32,8 @@ export interface Qcow2BackendOptions {
  *
  * A flush makes data durable before what refers to it, so that a crash at any time leaves an image in order: at worst
  * some room in it is lost, which `qemu-img check -r leaks` finds. Snapshots inside of an image make it read-only.
- * Not supported, and refused: encryption, external data files, subclusters, zstd.
+ * Discards and zeroes give clusters back to the host. Not supported, and refused: encryption, external data files,
+ * subclusters.
  *
  * @throws BlockError `open`, `not-a-disk`, `locked`, `format`, `unsupported`, `backing`
  * @see "The QCOW2 Image Format", docs/interop/qcow2.txt of QEMU
@@ -99,11 +100,18 @@ async function openBacking(
   file: BackingFile,
   { openBacking: open }: Qcow2BackendOptions,
 ): Promise<BlockBackend> {
-  if (open) return open(file)
+  if (open) return cached(await open(file), name)
   throw new BlockError(
     "backing",
     `${name} stands on another file, which was not allowed: ${JSON.stringify(file.name)}`,
   )
+}
+
+/** Pieces of a backing file are copied, in buffers that are not aligned. */
+function cached(backing: BlockBackend, name: string): BlockBackend {
+  if (!backing.direct) return backing
+  backing.close()
+  throw new BlockError("backing", `${name}: its backing file has to be opened without direct`)
 }
 
 /** What a writer does not know is not kept up to date by it, and says so by these bits. */
@@ -116,7 +124,8 @@ class Qcow2Backend implements BlockBackend {
   readonly size: number
   readonly readOnly: boolean
   readonly inMemory = false
-  readonly discard = false
+  readonly discard: boolean
+  readonly discardAlignment: number
   readonly flushFds: readonly number[] = []
   readonly #image: Qcow2Image
   readonly #reader: ClusterReader
@@ -131,6 +140,8 @@ class Qcow2Backend implements BlockBackend {
     this.#image = image
     this.size = image.header.size
     this.readOnly = refcounts === undefined
+    this.discard = !this.readOnly
+    this.discardAlignment = image.header.clusterSize
     this.#reader = new ClusterReader(image)
     this.#writer = refcounts && new ClusterWriter(image, this.#reader, refcounts)
   }
@@ -147,6 +158,10 @@ class Qcow2Backend implements BlockBackend {
 
   async flush(): Promise<void> {
     await this.#inTurn(async () => this.#writer?.flush())
+  }
+
+  erase(offset: number, length: number, kind: EraseKind): Promise<void> {
+    return this.#inTurn(() => this.#writer!.erase(offset, length, kind))
   }
 
   close(): void {

@@ -9,7 +9,7 @@ import * as blk from "../defs.js"
 import { BlockDevice } from "../device.js"
 import { BlockError } from "../errors.js"
 import { openFileBackend } from "../file-backend.js"
-import { BlockDriver, REQUEST_QUEUE, requestHeader } from "../testing.js"
+import { BlockDriver, REQUEST_QUEUE, rangeSegment, requestHeader } from "../testing.js"
 import { createQcow2 } from "./create.js"
 import { HEADER } from "./defs.js"
 import { openQcow2Backend } from "./qcow2-backend.js"
@@ -93,6 +93,27 @@ describe("a disk on an image", () => {
     await close()
     // Header, refcounts and L1: 4 clusters; tables: 2 for 512 MiB each; and the 4 that were written to.
     expect(statSync(path).size).toBe(10 * CLUSTER)
+  })
+
+  test("discard and write-zeroes leave zeroes and nothing else changed, and give room back", async () => {
+    const path = await newImage()
+    const { block } = await attach(path)
+    await write(block, 0, new Uint8Array(1024 * 1024).fill(7))
+    await flush(block)
+    const before = statSync(path).blocks
+    const ranges = { data: [rangeSegment(64, 512)] }
+    expect((await block.request(blk.VIRTIO_BLK_T_WRITE_ZEROES, 0, ranges)).status).toBe(blk.VIRTIO_BLK_S_OK)
+    expect(
+      (await block.request(blk.VIRTIO_BLK_T_DISCARD, 0, { data: [rangeSegment(1024, 512)] })).status,
+    ).toBe(blk.VIRTIO_BLK_S_OK)
+    const { data } = await read(block, 0, 1024 * 1024)
+    const model = new Uint8Array(1024 * 1024).fill(7)
+    model.fill(0, 64 * 512, 576 * 512).fill(0, 1024 * 512, 1536 * 512)
+    expect(Buffer.compare(data, model)).toBe(0)
+    await flush(block)
+    expect(statSync(path).blocks).toBeLessThan(before)
+    expect((await write(block, 100, new Uint8Array(512).fill(3))).status).toBe(blk.VIRTIO_BLK_S_OK)
+    expect((await read(block, 99, 1024)).data.filter(byte => byte === 3)).toHaveLength(512)
   })
 
   test("what was written without a flush is there when the disk is closed in order", async () => {

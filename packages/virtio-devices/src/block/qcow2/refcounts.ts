@@ -69,7 +69,7 @@ export class Refcounts {
     for (const { offset, length } of this.#released.splice(0)) {
       const last = Math.floor((offset + length - 1) / clusterSize)
       for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster++)
-        await this.#add(cluster, -1)
+        if ((await this.#add(cluster, -1)) === 0) this.#file.punch(cluster * clusterSize, clusterSize)
     }
   }
 
@@ -128,7 +128,8 @@ export class Refcounts {
     this.releaseLater(old, this.#header.refcountTableClusters * clusterSize)
   }
 
-  async #add(cluster: number, change: 1 | -1): Promise<void> {
+  /** @returns how often it is referred to now */
+  async #add(cluster: number, change: 1 | -1): Promise<number> {
     const block = await this.#block(Math.floor(cluster / this.#perBlock))
     const index = cluster % this.#perBlock
     const count = this.#get(block, index) + change
@@ -136,6 +137,7 @@ export class Refcounts {
       throw new BlockError("format", `${this.#file.name}: cluster ${cluster} is referred to ${count} times`)
     this.#set(block, index, count)
     block.isDirty = true
+    return count
   }
 
   async #block(index: number): Promise<RefcountBlock> {
