@@ -15,6 +15,8 @@ const DEFAULT_SECONDS = 60
 /** The same cases every time unless asked for others. */
 const SEED =
   process.env["FUZZ_SEED"] === "random" ? Date.now() >>> 0 : Number(process.env["FUZZ_SEED"] ?? 1) >>> 0
+/** So many cases of each target, however long that takes. */
+const CASES = process.env["FUZZ_CASES"] === undefined ? undefined : Number(process.env["FUZZ_CASES"])
 /** One case only. */
 const ONLY = process.env["FUZZ_CASE"] === undefined ? undefined : Number(process.env["FUZZ_CASE"])
 
@@ -47,7 +49,7 @@ export interface FuzzTarget<C> {
 
 /** Two tests for a target: its corpus, and random cases for its share of the time. */
 export function fuzz<C>(target: FuzzTarget<C>): void {
-  const timeout = target.share * SECONDS * 4000 + 120_000
+  const timeout = target.share * SECONDS * 4000 + 120_000 + (CASES ?? 0) * MAX_CASE_MS
   describe(`fuzz ${target.name}`, () => {
     test.each(corpusOf<C>(target.name))("corpus %s", (_, saved) => {
       return withCampaign(target, campaign => campaign.replay(saved.case))
@@ -101,14 +103,15 @@ class Campaign<C> {
 
   async run(): Promise<void> {
     const { name, share } = this.#target
-    const minimum = Math.floor((this.#target.minimum ?? 1) * Math.min(1, SECONDS / DEFAULT_SECONDS))
+    const minimum = CASES ?? Math.floor((this.#target.minimum ?? 1) * Math.min(1, SECONDS / DEFAULT_SECONDS))
     const begin = performance.now()
-    const budget = share * SECONDS * 1000
+    const budget = CASES === undefined ? share * SECONDS * 1000 : 0
     let early: Resources | undefined
     let index = 0
     for (; index < minimum || performance.now() - begin < budget; index++) {
       await this.one(index)
-      if (early === undefined && performance.now() - begin > budget / 10) early = await resources()
+      const isWarm = performance.now() - begin > budget / 10 && index >= minimum / 10
+      if (early === undefined && isWarm) early = await resources()
     }
     const seconds = ((performance.now() - begin) / 1000).toFixed(1)
     process.stdout.write(`fuzz ${name}: ${index} cases in ${seconds} s, seed ${SEED}\n`)
