@@ -18,6 +18,9 @@ export interface FsCase {
   readonly cache: "none" | "auto" | "always"
   readonly writeback: boolean
   readonly squash: boolean
+  /** Locks and access lists are the host's. */
+  readonly locks?: boolean
+  readonly acl?: boolean
   /** Only the file `f` is shared. */
   readonly single: boolean
   readonly steps: readonly FsStep[]
@@ -47,11 +50,15 @@ const OP = {
   getxattr: 22,
   listxattr: 23,
   removexattr: 24,
+  flush: 25,
   init: 26,
   opendir: 27,
   readdir: 28,
   releasedir: 29,
   fsyncdir: 30,
+  getlk: 31,
+  setlk: 32,
+  setlkw: 33,
   create: 35,
   interrupt: 36,
   destroy: 38,
@@ -93,9 +100,16 @@ const XATTRS = [
   "security.capability",
   "trusted.a",
   "system.posix_acl_access",
+  "system.posix_acl_default",
   "user.",
   "",
 ]
+
+/** struct posix_acl_xattr: owner, user 1000, group, mask, others. */
+const ACCESS_LIST = fields(
+  ...[2, 0x0007_0001, 0xffff_ffff, 0x0006_0002, 1000, 0x0005_0004, 0xffff_ffff],
+  ...[0x0007_0010, 0xffff_ffff, 0x0000_0020, 0xffff_ffff],
+)
 
 /** A node and a handle on it, as they are numbered after {@link opening}. */
 interface Opened {
@@ -109,11 +123,14 @@ const NEW: Opened = { node: 3n, handle: 3n }
 /** A session: INIT and something to work on, as a rule, and requests of any kind. */
 export function randomFsCase(random: Random): FsCase {
   const steps = random.list(random.between(1, 40), () => randomStep(random))
+  const squash = random.oneIn(4)
   return {
     readOnly: random.oneIn(4),
     cache: random.pick(["none", "auto", "always"]),
     writeback: random.oneIn(3),
-    squash: random.oneIn(4),
+    squash,
+    locks: random.oneIn(2),
+    acl: !squash && random.oneIn(2),
     single: random.oneIn(5),
     steps: random.oneIn(12) ? steps : [...opening(random), ...steps],
   }
@@ -285,15 +302,14 @@ function body(random: Random, opcode: number, { node, handle }: Opened): Uint8Ar
       return fields(handle, position(random), random.oneIn(6) ? random.edge() : random.below(6), 0)
     case OP.copyFileRange:
       return fields(handle, position(random), node, handle, position(random), position(random), 0n)
-    case OP.setxattr: {
-      const value = random.bytes(random.pick([0, 1, 100, 3000]))
-      return fields(
-        random.oneIn(8) ? random.edge() : value.length,
-        random.below(3),
-        random.pick(XATTRS),
-        value,
-      )
-    }
+    case OP.setxattr:
+      return setxattr(random)
+    case OP.getlk:
+    case OP.setlk:
+    case OP.setlkw:
+      return lock(random, handle)
+    case OP.flush:
+      return fields(handle, 0, 0, lockOwner(random))
     case OP.getxattr:
       return fields(size(random), 0, random.pick(XATTRS))
     case OP.removexattr:
@@ -318,4 +334,21 @@ function setattr(random: Random, handle: bigint): Uint8Array {
 function write(random: Random, handle: bigint): Uint8Array {
   const data = random.bytes(random.pick([0, 1, 100, 4096]))
   return fields(handle, position(random), random.oneIn(8) ? random.edge() : data.length, 0, 0n, 0, 0, data)
+}
+
+function setxattr(random: Random): Uint8Array {
+  const value = random.oneIn(3) ? ACCESS_LIST : random.bytes(random.pick([0, 1, 100, 3000]))
+  const size = random.oneIn(8) ? random.edge() : value.length
+  // With access lists there are two fields more.
+  const more = random.oneIn(2) ? fields(random.below(4), 0) : fields()
+  return fields(size, random.below(3), more, random.pick(XATTRS), value)
+}
+
+const lockOwner = (random: Random) => (random.oneIn(10) ? random.edge64() : BigInt(random.below(3)))
+
+function lock(random: Random, handle: bigint): Uint8Array {
+  const [one, other] = [position(random), position(random)]
+  const [start, end] = one <= other || random.oneIn(8) ? [one, other] : [other, one]
+  const type = random.oneIn(10) ? random.edge() : random.below(3)
+  return fields(handle, lockOwner(random), start, end, type, 0, random.oneIn(3) ? 1 : 0, 0)
 }

@@ -122,7 +122,8 @@ class Campaign<C> {
     let index = 0
     for (; index < minimum || performance.now() - begin < budget; index++) {
       await this.one(index)
-      if (early === undefined && performance.now() - begin > budget / 10) early = await resources()
+      const isWarm = performance.now() - begin > budget / 10 && index >= minimum / 10
+      if (early === undefined && isWarm) early = await resources()
     }
     this.#tell(index, begin)
     if (early) checkGrowth(early, await resources())

@@ -243,6 +243,7 @@ const CALLS: Readonly<Record<keyof FileCalls, () => unknown[]>> = {
   listxattr: () => [name(path("missing")), new Uint8Array(8)],
   removexattr: () => [name(path("missing")), name("user.x")],
   copyFileRange: () => [NOBODY_HAS, new Uint8Array(8), NOBODY_HAS, new Uint8Array(8), 1, 0],
+  flock: () => [NOBODY_HAS, 4],
   fcntlLock: () => [NOBODY_HAS, F_OFD_GETLK, new Uint8Array(32)],
 }
 /** Length of the structure that a call takes. */

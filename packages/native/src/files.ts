@@ -73,6 +73,8 @@ export interface FileCalls {
     length: number,
     flags: number,
   ): number
+  /** @param operation - `LOCK_SH`, `LOCK_EX` or `LOCK_UN`, with `LOCK_NB` unless it may wait @see flock(2) */
+  flock(fd: number, operation: number): number
   /** @param command - `F_OFD_GETLK` or `F_OFD_SETLK` @param lock - struct flock, 32 bytes @see fcntl(2) */
   fcntlLock(fd: number, command: number, lock: Uint8Array): number
 }

@@ -54,6 +54,7 @@ constexpr FileCall kCalls[] = {
     {"listxattr", SYS_listxattr, "nb", 0},
     {"removexattr", SYS_removexattr, "nn", 0},
     {"copyFileRange", SYS_copy_file_range, "fsfsii", sizeof(loff_t)},
+    {"flock", SYS_flock, "fi", 0},
     {"fcntlLock", SYS_fcntl, "fis", sizeof(struct flock)},
 };
 

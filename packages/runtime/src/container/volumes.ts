@@ -13,11 +13,20 @@ export interface SandboxMount {
   readonly target: string
   /** The guest can change nothing; held by the host. Default false. */
   readonly readOnly?: boolean
+  /**
+   * Locks of fcntl(2) and flock(2) are the host's: its programs and other sandboxes see them. A program that waits for
+   * one gets `EINTR` after 30 s. Default false: they are the sandbox's own.
+   */
+  readonly locks?: boolean
+  /** Access lists (POSIX ACLs) of the host count and can be changed. Needs root on the host. Default false. */
+  readonly acl?: boolean
 }
 
 /** A {@link SandboxMount} that was checked, with its place in the guest. */
 export interface Volume extends SandboxMount {
   readonly readOnly: boolean
+  readonly locks: boolean
+  readonly acl: boolean
   /** What the guest mounts its device by. */
   readonly tag: string
   /** Where the guest mounts it, and what of it the containers see. */
@@ -38,7 +47,10 @@ export function checkMounts(mounts: readonly SandboxMount[]): Volume[] {
   return mounts.map(checkMount)
 }
 
-function checkMount({ source, target, readOnly = false }: SandboxMount, index: number): Volume {
+function checkMount(
+  { source, target, readOnly = false, locks = false, acl = false }: SandboxMount,
+  index: number,
+): Volume {
   if (!target.startsWith("/") || target.includes("\0"))
     throw invalid(`the mount target "${target}" is not an absolute path`)
   const parts = target.split("/").filter(part => part !== "" && part !== ".")
@@ -52,6 +64,8 @@ function checkMount({ source, target, readOnly = false }: SandboxMount, index: n
     source: resolve(source),
     target: `/${parts.join("/")}`,
     readOnly,
+    locks,
+    acl,
     tag: `volume${index}`,
     mountPoint,
     shared: stat.isDirectory() ? mountPoint : `${mountPoint}/${basename(source)}`,
@@ -62,7 +76,8 @@ function checkMount({ source, target, readOnly = false }: SandboxMount, index: n
 export function volumeDevices(volumes: readonly Volume[]): FsDevice[] {
   const devices: FsDevice[] = []
   try {
-    for (const { source, tag, readOnly } of volumes) devices.push(new FsDevice(source, { tag, readOnly }))
+    for (const { source, tag, readOnly, locks, acl } of volumes)
+      devices.push(new FsDevice(source, { tag, readOnly, locks, acl }))
     return devices
   } catch (error) {
     for (const device of devices) device.close()

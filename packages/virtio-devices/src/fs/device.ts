@@ -6,6 +6,7 @@ import { IoGauge } from "../io-gauge.js"
 import type { DescriptorChain } from "../queue/chain.js"
 import { FsIo, type Transfer } from "./fs-io.js"
 import { type FsCacheMode, FuseServer, MAX_TRANSFER, NO_REPLY } from "./fuse-server.js"
+import { keepOwners } from "./owners.js"
 import { FUSE, FUSE_FSYNC_FDATASYNC, IN_HEADER_SIZE, OUT_HEADER_SIZE, READ_IN_SIZE } from "./protocol.js"
 import { type Answered, FuseReply } from "./reply.js"
 import { FuseRequest } from "./request.js"
@@ -29,12 +30,30 @@ export interface FsDeviceOptions extends SharedFolderOptions {
    * keeps a quarter of the fds that it may have to itself whatever this says. Default 65,536.
    */
   readonly maxFiles?: number
+  /**
+   * Access lists (POSIX ACLs) of the host's files count for the guest, and it may change them, default lists of folders
+   * among them. Needs owners that are kept. Costs a request for each file that the guest looks at. Default false.
+   */
+  readonly acl?: boolean
+  /**
+   * Locks of fcntl(2) and flock(2) are the host's: its programs, and other guests, see them and are kept out. Without it
+   * they are the guest's own, which is faster. Default false.
+   */
+  readonly locks?: boolean
+  /**
+   * Longest time that the guest waits for such a lock, in milliseconds; then it gets `EINTR`. A process that waits for a
+   * device cannot be killed, so this is also how long a container may take to end. Default 30,000.
+   */
+  readonly lockWaitMs?: number
 }
 
 const TAG_SIZE = 36
 const QUEUE_SIZE = 1024
 const MAX_QUEUES = 16
 const DEFAULT_MAX_FILES = 65_536
+const DEFAULT_LOCK_WAIT_MS = 30_000
+/** An hour. */
+const MAX_LOCK_WAIT_MS = 3_600_000
 /** Where data starts in a write. */
 const WRITE_DATA = IN_HEADER_SIZE + READ_IN_SIZE
 /** Bytes that are moved before the driver hears of them. */
@@ -77,12 +96,25 @@ export class FsDevice implements VirtioDevice {
    */
   constructor(path: string, options: FsDeviceOptions) {
     const { tag, cache = "auto", writeback = false, queues = 1, maxFiles = DEFAULT_MAX_FILES } = options
+    const { acl = false, locks = false, lockWaitMs = DEFAULT_LOCK_WAIT_MS } = options
     checkOptions(tag, queues, maxFiles)
+    checkLockWait(lockWaitMs)
     this.queueSizes = new Array<number>(queues + 1).fill(QUEUE_SIZE)
     new TextEncoder().encodeInto(tag, new Uint8Array(this.#config.buffer))
     this.#config.setUint32(TAG_SIZE, queues, true)
     this.#folder = new SharedFolder(path, options)
-    this.#server = new FuseServer(this.#folder, this.#reply, { cache, writeback, maxFiles })
+    if (acl && this.#folder.owners !== keepOwners) {
+      this.#folder.close()
+      throw new RangeError("access lists need owners that are kept")
+    }
+    this.#server = new FuseServer(this.#folder, this.#reply, {
+      cache,
+      writeback,
+      maxFiles,
+      acl,
+      locks,
+      lockWaitMs,
+    })
   }
 
   /** Files that the guest knows, and those that it has open. */
@@ -144,6 +176,7 @@ export class FsDevice implements VirtioDevice {
     if (opcode === FUSE.READ || opcode === FUSE.WRITE) return this.#transfer(session, queue, chain)
     // What was asked for before is done before: this may close its file.
     session.io.submit()
+    if (opcode === FUSE.SETLKW) return this.#waitForLock(session, queue, chain)
     if (opcode === FUSE.FSYNC || opcode === FUSE.FSYNCDIR) return this.#sync(session, queue, chain)
     return this.#answer(chain, this.#server.serve(request))
   }
@@ -185,6 +218,15 @@ export class FsDevice implements VirtioDevice {
       request.opcode === FUSE.FSYNC && (request.u32(IN_HEADER_SIZE + 8) & FUSE_FSYNC_FDATASYNC) !== 0
     const failed = isDataOnly ? session.io.syncData(fd, end) : session.io.sync(fd, end)
     return failed === undefined ? undefined : this.#answer(chain, failed, asked)
+  }
+
+  #waitForLock(session: Session, queue: number, chain: DescriptorChain): number | undefined {
+    const { uniqueLow, uniqueHigh } = this.#request
+    const asked = { uniqueLow, uniqueHigh }
+    const result = this.#server.waitForLock(this.#request, late =>
+      session.ctx.complete(queue, chain, this.#answer(chain, late, asked)),
+    )
+    return result === undefined ? undefined : this.#answer(chain, result)
   }
 
   /** @returns bytes of the chain that were written */
@@ -234,4 +276,9 @@ function checkOptions(tag: string, queues: number, maxFiles: number): void {
     throw new RangeError(`queues must be an integer from 1 to ${MAX_QUEUES}`)
   if (!(Number.isInteger(maxFiles) && maxFiles >= 16 && maxFiles <= 1_000_000))
     throw new RangeError("maxFiles must be an integer from 16 to 1,000,000")
+}
+
+function checkLockWait(lockWaitMs: number): void {
+  if (!(Number.isInteger(lockWaitMs) && lockWaitMs >= 1 && lockWaitMs <= MAX_LOCK_WAIT_MS))
+    throw new RangeError(`lockWaitMs must be an integer from 1 to ${MAX_LOCK_WAIT_MS}`)
 }

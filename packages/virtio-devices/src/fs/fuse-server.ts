@@ -2,6 +2,7 @@ import { constants } from "node:os"
 import { ARGS, type FuseOptions, FuseSession, NO_REPLY, type Operation, reads } from "./fuse-session.js"
 import type { Handle } from "./handle-table.js"
 import { attributeOperations } from "./operations/attributes.js"
+import { isUnlock, lockOperations, lockRequest } from "./operations/locks.js"
 import { nameOperations } from "./operations/names.js"
 import { openFileOperations } from "./operations/open-files.js"
 import { xattrOperations } from "./operations/xattrs.js"
@@ -23,16 +24,16 @@ const MAX_BACKGROUND = 64
 const FSYNC_IN_SIZE = 16
 
 /**
- * What is answered. Not: FLUSH, as the file systems of a host tell of write errors when they are written or synced;
- * ACCESS, as the guest's kernel checks permissions; SYNCFS, which would let a guest stop the host's other writers; GETLK,
- * SETLK, SETLKW, since locks are the guest's own; IOCTL, POLL, BMAP, which are for devices and block maps; STATX, as
+ * What is answered. Not, unless locks are the host's: FLUSH, as the file systems of a host tell of write errors when they
+ * are written or synced; GETLK, SETLK, SETLKW, since locks are the guest's own. Never: ACCESS, as the guest's kernel
+ * checks permissions; SYNCFS, which would let a guest stop the host's other writers; IOCTL, POLL, BMAP, which are for devices and block maps; STATX, as
  * GETATTR tells all but the time of birth; SETUPMAPPING and REMOVEMAPPING, since no transport here has a DAX window yet.
  * They get ENOSYS, after which Linux does without them.
  */
 const OPERATIONS: ReadonlyMap<number, Operation> = new Map<number, Operation>([
   [FUSE.INIT, reads(16, initialize)],
   [FUSE.DESTROY, reads(0, destroy)],
-  [FUSE.INTERRUPT, reads(0, () => NO_REPLY)],
+  [FUSE.INTERRUPT, reads(8, interrupt)],
   ...nameOperations,
   ...attributeOperations,
   ...openFileOperations,
@@ -59,12 +60,32 @@ export class FuseServer {
 
   /** @returns bytes of the answer's body, a negative errno, or `NO_REPLY` */
   serve(request: FuseRequest): number {
-    const operation = OPERATIONS.get(request.opcode)
+    const { agreed } = this.#session
+    const ofLocks = lockOperations.get(request.opcode)
+    const operation = ofLocks ?? OPERATIONS.get(request.opcode)
     if (!operation) return -ENOSYS
-    if (!this.#session.agreed && request.opcode !== FUSE.INIT) return -EIO
+    if (!agreed && request.opcode !== FUSE.INIT) return -EIO
+    if (ofLocks && !agreed?.locks) return -ENOSYS
     if (request.length < ARGS + operation.least) return -EINVAL
     if (operation.writes && this.#session.folder.readOnly) return -EROFS
     return operation.run(this.#session, request)
+  }
+
+  /**
+   * SETLKW: waits until a lock is free.
+   *
+   * @param done - called with 0 or a negative errno, unless that is there at once
+   * @returns 0 or a negative errno, undefined while it waits
+   */
+  waitForLock(request: FuseRequest, done: (result: number) => void): number | undefined {
+    const session = this.#session
+    if (!session.agreed) return -EIO
+    if (!session.agreed.locks) return -ENOSYS
+    if (request.length < ARGS + fuse.LK_IN_SIZE) return -EINVAL
+    const ask = lockRequest(session, request)
+    // Giving back waits for nobody, and those who wait are asked while it is done.
+    if (isUnlock(request)) return ask()
+    return session.lockWaiters.ask(request.id, request.nodeId, ask, done)
   }
 
   /** What a read or write works on, or a negative errno. */
@@ -104,8 +125,10 @@ function initialize(session: FuseSession, request: FuseRequest): number {
   view.setUint32(4, fuse.FUSE_KERNEL_MINOR_VERSION, true)
   // Whoever speaks a later version is told of this one, and begins again.
   if (major > fuse.FUSE_KERNEL_VERSION) return fuse.INIT_OUT_SIZE
-  const flags = request.u32(ARGS + 12) & wantedFlags(session.options)
+  const flags = agreedFlags(request.u32(ARGS + 12), session)
   session.agreed = {
+    acl: (flags & fuse.ACL_FLAGS) !== 0,
+    locks: (flags & fuse.LOCK_FLAGS) !== 0,
     submounts: (flags & fuse.INIT_FLAGS.SUBMOUNTS) !== 0,
     writeback: (flags & fuse.INIT_FLAGS.WRITEBACK_CACHE) !== 0,
   }
@@ -119,10 +142,23 @@ function initialize(session: FuseSession, request: FuseRequest): number {
   return fuse.INIT_OUT_SIZE
 }
 
-function wantedFlags({ writeback, cache }: FuseOptions): number {
+/** What both want. */
+function agreedFlags(offered: number, { options }: FuseSession): number {
   const { WRITEBACK_CACHE, ...always } = fuse.INIT_FLAGS
-  const flags = Object.values(always).reduce((all, flag) => all | flag, 0)
-  return writeback && cache !== "none" ? flags | WRITEBACK_CACHE : flags
+  let flags = Object.values(always).reduce((all, flag) => all | flag, 0)
+  if (options.writeback && options.cache !== "none") flags |= WRITEBACK_CACHE
+  for (const [isWanted, all] of [
+    [options.locks, fuse.LOCK_FLAGS],
+    [options.acl, fuse.ACL_FLAGS],
+  ] as const)
+    if (isWanted && (offered & all) === all) flags |= all
+  return offered & flags
+}
+
+/** Only waits for locks take so long that they can be interrupted. */
+function interrupt(session: FuseSession, request: FuseRequest): number {
+  session.lockWaiters.interrupt(request.bigint(ARGS))
+  return NO_REPLY
 }
 
 function destroy(session: FuseSession): number {

@@ -3,6 +3,9 @@ import { DirectoryReader } from "./directory-reader.js"
 import { HandleTable } from "./handle-table.js"
 import { S_IFDIR } from "./host-abi.js"
 import { type Inode, InodeTable, type NewInode } from "./inode-table.js"
+import { LockTable } from "./lock-table.js"
+import { LockWaiters } from "./lock-waiters.js"
+import type { Creator } from "./new-file.js"
 import * as fuse from "./protocol.js"
 import type { FuseReply } from "./reply.js"
 import type { FuseRequest } from "./request.js"
@@ -20,12 +23,20 @@ export interface FuseOptions {
   readonly writeback: boolean
   /** Most files that the guest knows, and most that it has open. */
   readonly maxFiles: number
+  /** Access lists of the host count, and can be changed. */
+  readonly acl: boolean
+  /** Locks are the host's. */
+  readonly locks: boolean
+  /** Longest wait for one. */
+  readonly lockWaitMs: number
 }
 
 /** What INIT agreed on. */
 export interface Agreement {
   readonly submounts: boolean
   readonly writeback: boolean
+  readonly acl: boolean
+  readonly locks: boolean
 }
 
 /** Where the arguments of a request start. */
@@ -59,6 +70,8 @@ export class FuseSession {
   readonly inodes: InodeTable
   readonly handles: HandleTable
   readonly directories: DirectoryReader
+  readonly locks: LockTable
+  readonly lockWaiters: LockWaiters
   /** Undefined until INIT. */
   agreed: Agreement | undefined
 
@@ -66,7 +79,9 @@ export class FuseSession {
     this.folder = folder
     this.reply = reply
     this.options = options
-    this.inodes = new InodeTable(folder.root, options.maxFiles)
+    this.locks = new LockTable(folder)
+    this.lockWaiters = new LockWaiters(options.lockWaitMs)
+    this.inodes = new InodeTable(folder.root, options.maxFiles, node => this.locks.forget(node))
     this.handles = new HandleTable(options.maxFiles)
     this.directories = new DirectoryReader(folder, reply)
   }
@@ -74,8 +89,16 @@ export class FuseSession {
   /** Nothing of what the guest knew or had open is kept. */
   reset(): void {
     this.agreed = undefined
+    this.lockWaiters.clear()
+    this.locks.clear()
     this.handles.clear()
     this.inodes.clear()
+  }
+
+  /** Whoever sent a request that makes a file. @param umaskAt - where the request has its mask */
+  creator(request: FuseRequest, umaskAt: number): Creator {
+    if (this.agreed?.acl !== true) return request
+    return { uid: request.uid, gid: request.gid, umask: request.u32(umaskAt) & 0o777 }
   }
 
   /** Looks a name up and answers with its entry. */

@@ -52,6 +52,21 @@ export const FALLOC_FL_KEEP_SIZE = 0x01
 export const FALLOC_FL_PUNCH_HOLE = 0x02
 export const FALLOC_FL_ZERO_RANGE = 0x10
 
+/** fcntl(2). */
+export const F_RDLCK = 0
+export const F_WRLCK = 1
+export const F_UNLCK = 2
+export const F_OFD_GETLK = 36
+export const F_OFD_SETLK = 37
+/** struct flock of 64-bit Linux. */
+export const FLOCK_SIZE = 32
+export const FLOCK = { type: 0, whence: 2, start: 8, length: 16, pid: 24 } as const
+/** flock(2). */
+export const LOCK_SH = 1
+export const LOCK_EX = 2
+export const LOCK_NB = 4
+export const LOCK_UN = 8
+
 /** STATX_BASIC_STATS. */
 export const STATX_BASIC_STATS = 0x7ff
 /** Since Linux 5.8; the field is 0 before. */

@@ -9,6 +9,8 @@ const { EMFILE } = constants.errno
 
 /** For calls on an fd itself. */
 export const NO_NAME = new Uint8Array(0)
+const DEFAULT_ACL = Buffer.from("system.posix_acl_default")
+const NO_VALUE = new Uint8Array(0)
 /** Of the fds that the process may have, a guest's files leave it one in so many. */
 const FREE_PART = 4
 
@@ -95,6 +97,11 @@ export class HostFiles {
   /** A further name for a file. */
   link({ procName }: Held, directory: number, name: Uint8Array): number {
     return this.calls.linkat(this.#proc, procName, directory, name, abi.AT_SYMLINK_FOLLOW)
+  }
+
+  /** Whether files that are made in a directory get an access list from it. */
+  hasDefaultAcl(directory: Held): boolean {
+    return this.calls.getxattr(procPath(directory), DEFAULT_ACL, NO_VALUE) > 0
   }
 
   /** What an fd is of; {@link statx} tells more. The fd is closed when that cannot be found out. */

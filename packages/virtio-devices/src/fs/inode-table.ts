@@ -31,11 +31,17 @@ export class InodeTable {
   readonly #byId = new Map<number, Inode>()
   readonly #byKey = new Map<string, Inode>()
   readonly #limit: number
+  readonly #onForget: (id: number) => void
   #lastId = FUSE_ROOT_ID
 
-  /** @param root - never forgotten @param limit - most files at a time */
-  constructor(root: NewInode, limit: number) {
+  /**
+   * @param root - never forgotten
+   * @param limit - most files at a time
+   * @param onForget - told of every file that is forgotten
+   */
+  constructor(root: NewInode, limit: number, onForget: (id: number) => void) {
     this.#limit = limit
+    this.#onForget = onForget
     this.#add({ ...root, id: FUSE_ROOT_ID, lookups: 1, procName: procName(root.fd) })
   }
 
@@ -84,6 +90,7 @@ export class InodeTable {
     this.#byId.delete(id)
     this.#byKey.delete(inode.key)
     closeFd(inode.fd)
+    this.#onForget(id)
   }
 
   /** Forgets all but the root. */

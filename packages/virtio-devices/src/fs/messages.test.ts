@@ -37,6 +37,7 @@ test("F6: a length that is not that of the request is refused, with every opcode
 })
 
 test("F6: a request shorter than its header is used without an answer, one shorter than its arguments refused", async () => {
+  const { fs } = await share.attach({ locks: true })
   for (const length of [1, 8, 39]) expect((await fs.raw(new Uint8Array(length))).used).toBe(0)
   const empty: number[] = [FUSE.READLINK, FUSE.STATFS, FUSE.DESTROY, FUSE.INTERRUPT]
   for (const opcode of Object.values(FUSE)) {

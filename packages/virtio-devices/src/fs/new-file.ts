@@ -11,6 +11,8 @@ const SET_GROUP_AND_RUN = S_ISGID | 0o010
 export interface Creator {
   readonly uid: number
   readonly gid: number
+  /** The mask of whoever makes it, where the guest did not apply that already. */
+  readonly umask?: number
 }
 
 /**
@@ -40,7 +42,7 @@ export function settle(
   const isOthers = uid !== host.uid || gid !== host.gid
   const result = isOthers ? host.changeOwner(fd, uid, gid) : 0
   if (result < 0 || mode === undefined) return result
-  let wanted = mode & 0o7777
+  let wanted = permissions(host, parent, mode, creator.umask)
   if ((host.mode & abi.S_IFMT) === abi.S_IFDIR) {
     if (sharesGroup) wanted |= S_ISGID
   } else {
@@ -52,4 +54,11 @@ export function settle(
   // This process's mask took bits away, or the change of owner did.
   const isRight = (host.mode & 0o7777) === wanted && !(isOthers && (wanted & SET_ID_BITS) !== 0)
   return isRight ? 0 : host.changeMode({ procName: procName(fd) }, wanted)
+}
+
+/** With a default access list in its folder the kernel has worked out what is allowed, and no mask counts. */
+function permissions(host: HostFiles, parent: Inode, mode: number, umask: number | undefined): number {
+  if (umask === undefined) return mode & 0o7777
+  if (host.hasDefaultAcl(parent)) return (mode & 0o7000) | (host.mode & 0o777)
+  return mode & ~umask & 0o7777
 }

@@ -34,11 +34,15 @@ export const FUSE = {
   GETXATTR: 22,
   LISTXATTR: 23,
   REMOVEXATTR: 24,
+  FLUSH: 25,
   INIT: 26,
   OPENDIR: 27,
   READDIR: 28,
   RELEASEDIR: 29,
   FSYNCDIR: 30,
+  GETLK: 31,
+  SETLK: 32,
+  SETLKW: 33,
   CREATE: 35,
   INTERRUPT: 36,
   DESTROY: 38,
@@ -73,6 +77,10 @@ export const STATFS_OUT_SIZE = 80
 export const DIRENT_SIZE = 24
 /** struct fuse_read_in, and struct fuse_write_in, which has the same first three fields. */
 export const READ_IN_SIZE = 40
+/** struct fuse_lk_in. */
+export const LK_IN_SIZE = 48
+/** struct fuse_file_lock, all of fuse_lk_out. */
+export const FILE_LOCK_SIZE = 24
 /** struct fuse_forget_one. */
 export const FORGET_ONE_SIZE = 16
 
@@ -91,6 +99,14 @@ export const INIT_FLAGS = {
   SUBMOUNTS: 1 << 27,
 } as const
 
+/** Flags of FUSE_INIT that are for locks on the host. */
+export const LOCK_FLAGS = (1 << 1) | (1 << 10) // FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS
+/**
+ * And for access lists. All or none: without FUSE_DONT_MASK a list that new files inherit would be cut by a mask, without
+ * FUSE_SETXATTR_EXT a changed one would leave a set-group-ID bit that has to go.
+ */
+export const ACL_FLAGS = (1 << 6) | (1 << 20) | (1 << 29) // FUSE_DONT_MASK, FUSE_POSIX_ACL, FUSE_SETXATTR_EXT
+
 /** `valid` of FUSE_SETATTR. */
 export const FATTR = {
   MODE: 1 << 0,
@@ -108,6 +124,10 @@ export const FATTR = {
 export const FOPEN_DIRECT_IO = 1 << 0
 export const FOPEN_KEEP_CACHE = 1 << 1
 export const FOPEN_CACHE_DIR = 1 << 3
+/** `lk_flags` of struct fuse_lk_in: flock(2) and not fcntl(2). */
+export const FUSE_LK_FLOCK = 1
+/** `setxattr_flags` of struct fuse_setxattr_in: the caller may not keep the file's set-group-ID bit. */
+export const FUSE_SETXATTR_ACL_KILL_SGID = 1
 /** `fsync_flags` of struct fuse_fsync_in. */
 export const FUSE_FSYNC_FDATASYNC = 1
 /** `flags` of struct fuse_attr: the root of another file system. */

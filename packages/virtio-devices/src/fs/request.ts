@@ -56,6 +56,11 @@ export class FuseRequest {
     return this.u32(IN_HEADER.unique + 4)
   }
 
+  /** All of `unique`. */
+  get id(): bigint {
+    return this.bigint(IN_HEADER.unique)
+  }
+
   get nodeId(): number {
     return this.u64(IN_HEADER.nodeId)
   }

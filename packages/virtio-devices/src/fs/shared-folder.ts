@@ -8,7 +8,8 @@ import { type Creator, settle } from "./new-file.js"
 import { isOwner, keepOwners, type Owners, squashOwners } from "./owners.js"
 import { openShared, type SingleFile } from "./single-file.js"
 
-const { EEXIST, EINVAL, EIO, EISDIR, ELOOP, ENODATA, ENOENT, EOPNOTSUPP, EPERM, EROFS } = constants.errno
+const { EEXIST, EINVAL, EIO, EISDIR, ELOOP, EMFILE, ENODATA, ENOENT, EOPNOTSUPP, EPERM, EROFS } =
+  constants.errno
 const { S_IFMT } = abi
 
 /** What of a guest's open flags reaches the host; the rest is the guest kernel's own business, or is not for guests. */
@@ -245,6 +246,23 @@ export class SharedFolder {
     return this.#calls.copyFileRange(from, offset(fromOffset), to, offset(toOffset), length, 0)
   }
 
+  /** @returns fd of a regular file, open for as much as may be: locks to write need one that can be written to */
+  openForLocks(inode: Inode): number {
+    if (inode.type !== abi.S_IFREG) return -EINVAL
+    const fd = this.readOnly ? -EROFS : this.#host.reopen(inode, abi.O_RDWR | abi.O_NONBLOCK)
+    return fd < 0 && fd !== -EMFILE ? this.#host.reopen(inode, abi.O_RDONLY | abi.O_NONBLOCK) : fd
+  }
+
+  /** @param command - `F_OFD_SETLK` or `F_OFD_GETLK` @param lock - struct flock */
+  lockRange(fd: number, command: number, lock: Uint8Array): number {
+    return this.#calls.fcntlLock(fd, command, lock)
+  }
+
+  /** flock(2), which does not wait. @param operation - `LOCK_SH`, `LOCK_EX` or `LOCK_UN` */
+  lockWhole(fd: number, operation: number): number {
+    return this.#calls.flock(fd, operation | abi.LOCK_NB)
+  }
+
   /** @param into - struct statfs */
   statFileSystem(inode: Inode, into: Uint8Array): number {
     return this.#calls.fstatfs(inode.fd, into)
@@ -256,6 +274,13 @@ export class SharedFolder {
     const length = this.#calls.getxattr(procPath(inode), name, into)
     // A link or a FIFO can have no such attribute, so it has none.
     return length === -EPERM ? -ENODATA : length
+  }
+
+  /** Takes a set-group-ID bit away, if there is one. */
+  dropSetGroup(inode: Inode): number {
+    const result = this.#host.stat(inode.fd)
+    if (result < 0 || (this.#host.mode & abi.S_ISGID) === 0) return result
+    return this.changeMode(inode, this.#host.mode & ~abi.S_ISGID)
   }
 
   /** @returns bytes of NUL-terminated names in `into` */

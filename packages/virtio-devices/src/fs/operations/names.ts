@@ -67,13 +67,13 @@ function readLink(session: FuseSession, request: FuseRequest): number {
 
 function makeNode(session: FuseSession, request: FuseRequest): number {
   return make(session, request, ARGS + 16, (parent, name) =>
-    session.folder.makeNode(parent, name, request.u32(ARGS), request),
+    session.folder.makeNode(parent, name, request.u32(ARGS), session.creator(request, ARGS + 8)),
   )
 }
 
 function makeDirectory(session: FuseSession, request: FuseRequest): number {
   return make(session, request, ARGS + 8, (parent, name) =>
-    session.folder.makeDirectory(parent, name, request.u32(ARGS), request),
+    session.folder.makeDirectory(parent, name, request.u32(ARGS), session.creator(request, ARGS + 4)),
   )
 }
 

@@ -55,7 +55,8 @@ function create(session: FuseSession, request: FuseRequest): number {
   if (session.handles.isFull || session.inodes.isFull) return -EMFILE
   const flags = openFlags(session, request)
   const { folder } = session
-  const fd = folder.readOnly ? -EROFS : folder.create(parent, name, flags, request.u32(ARGS + 4), request)
+  const creator = session.creator(request, ARGS + 8)
+  const fd = folder.readOnly ? -EROFS : folder.create(parent, name, flags, request.u32(ARGS + 4), creator)
   if (fd >= 0) return openedEntry(session, parent, fd, flags)
   const mayExist = (fd === -EEXIST || fd === -EROFS) && (request.u32(ARGS) & abi.O_EXCL) === 0
   return mayExist ? openExisting(session, parent, name, flags, fd) : fd
@@ -86,7 +87,8 @@ function createUnnamed(session: FuseSession, request: FuseRequest): number {
   if (session.handles.isFull || session.inodes.isFull) return -EMFILE
   const { folder } = session
   const flags = openFlags(session, request)
-  const fd = folder.createUnnamed(directory, flags, request.u32(ARGS + 4), request)
+  const creator = session.creator(request, ARGS + 8)
+  const fd = folder.createUnnamed(directory, flags, request.u32(ARGS + 4), creator)
   return fd < 0 ? fd : openedEntry(session, directory, fd, flags)
 }
 
@@ -138,7 +140,12 @@ function cacheFlags(session: FuseSession, isDirectory: boolean): number {
 }
 
 function release(session: FuseSession, request: FuseRequest): number {
-  return session.handles.close(request.u64(ARGS)) ? 0 : -EBADF
+  const [node, handle] = [request.nodeId, request.u64(ARGS)]
+  if (!session.handles.close(handle)) return -EBADF
+  // A lock of flock(2) went with its fd.
+  session.locks.releaseHandle(node, handle)
+  session.lockWaiters.retry(node)
+  return 0
 }
 
 function readDirectory(session: FuseSession, request: FuseRequest, plus: boolean): number {

@@ -2,11 +2,11 @@
 import { constants } from "node:os"
 import { ARGS, type FuseSession, type Operation, reads, writes } from "../fuse-session.js"
 import type { Inode } from "../inode-table.js"
-import { FUSE } from "../protocol.js"
+import { FUSE, FUSE_SETXATTR_ACL_KILL_SGID } from "../protocol.js"
 import type { FuseRequest } from "../request.js"
-import { guestAttributes, hostAttribute } from "../xattr-names.js"
+import { guestAttributes, hostAttribute, isAccessList } from "../xattr-names.js"
 
-const { EINVAL, ENOENT, EOPNOTSUPP, ERANGE } = constants.errno
+const { EINVAL, ENODATA, ENOENT, EOPNOTSUPP, ERANGE } = constants.errno
 /** XATTR_SIZE_MAX and XATTR_LIST_MAX. */
 const MAX_SIZE = 64 * 1024
 
@@ -28,7 +28,7 @@ function withAttribute(
   if (!inode) return -ENOENT
   const name = request.text(nameAt)
   if (!name || name.length === 0) return -EINVAL
-  const own = hostAttribute(Buffer.from(name).toString("latin1"))
+  const own = hostAttribute(Buffer.from(name).toString("latin1"), session.agreed?.acl)
   if (own === undefined) return -EOPNOTSUPP
   return act(inode, Buffer.from(own, "latin1"), name.length)
 }
@@ -36,6 +36,8 @@ function withAttribute(
 function getAttribute(session: FuseSession, request: FuseRequest): number {
   return withAttribute(session, request, ARGS + 8, (inode, name) => {
     const length = session.folder.getAttribute(inode, name, session.reply.bytes.subarray(0, MAX_SIZE))
+    // Linux would refuse every access to a file whose list it cannot read: where there can be none, there is none.
+    if (length === -EOPNOTSUPP && isAccessList(Buffer.from(name).toString("latin1"))) return -ENODATA
     return length < 0 ? length : sized(session, request, length)
   })
 }
@@ -46,7 +48,7 @@ function listAttributes(session: FuseSession, request: FuseRequest): number {
   const list = Buffer.alloc(MAX_SIZE)
   const length = session.folder.listAttributes(inode, list)
   if (length < 0) return length
-  const shown = guestAttributes(list.subarray(0, length))
+  const shown = guestAttributes(list.subarray(0, length), session.agreed?.acl)
   session.reply.bytes.set(shown)
   return sized(session, request, shown.length)
 }
@@ -61,10 +63,15 @@ function sized(session: FuseSession, request: FuseRequest, length: number): numb
 }
 
 function setAttribute(session: FuseSession, request: FuseRequest): number {
-  return withAttribute(session, request, ARGS + 8, (inode, name, nameSize) => {
-    const value = request.bytesFrom(ARGS + 8 + nameSize + 1)
+  // FUSE_SETXATTR_EXT, which comes with access lists, makes struct fuse_setxattr_in longer.
+  const isLong = session.agreed?.acl === true
+  const nameAt = ARGS + (isLong ? 16 : 8)
+  return withAttribute(session, request, nameAt, (inode, name, nameSize) => {
+    const value = request.bytesFrom(nameAt + nameSize + 1)
     if (value.length !== request.u32(ARGS)) return -EINVAL
-    return session.folder.setAttribute(inode, name, value, request.u32(ARGS + 4))
+    const result = session.folder.setAttribute(inode, name, value, request.u32(ARGS + 4))
+    const dropsGroup = isLong && (request.u32(ARGS + 8) & FUSE_SETXATTR_ACL_KILL_SGID) !== 0
+    return result >= 0 && dropsGroup ? session.folder.dropSetGroup(inode) : result
   })
 }
 
