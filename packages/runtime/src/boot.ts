@@ -17,6 +17,8 @@ import { makeStorageDisk, type StorageDisk } from "./storage/disk.js"
 
 /** Context id of every guest: one guest a vsock device, so it needs no number of its own. */
 const GUEST_CID = 3
+/** Places for what is attached while the sandbox runs. */
+const SPARE_SLOTS = 4
 /** Host port to which the agent connects when it is up. */
 const AGENT_PORT = 1024
 
@@ -36,7 +38,15 @@ export interface BootRequest {
   readonly root: SandboxRoot
   readonly config: Pick<
     SandboxConfig,
-    "memoryMiB" | "cpus" | "initramfs" | "volumes" | "storage" | "diskLimiter" | "network" | "agentTimeoutMs"
+    | "memoryMiB"
+    | "cpus"
+    | "initramfs"
+    | "volumes"
+    | "attached"
+    | "storage"
+    | "diskLimiter"
+    | "network"
+    | "agentTimeoutMs"
   >
   readonly hostname: string
   readonly sandboxId: string
@@ -99,6 +109,7 @@ async function startMachine(request: BootRequest, root: RootDevice, vsock: Vsock
         ...(network ? [network.device] : []),
         ...(storage ? [storage.device] : []),
       ],
+      emptySlots: SPARE_SLOTS + config.attached.length,
       kernelArguments: [],
       onDeviceError,
     })

@@ -15,6 +15,7 @@
  * - `command-not-found`, `command-not-executable`: the program cannot be started in the container.
  * - `command-failed`: a program ended with a non-zero code and `check` was set.
  * - `copy-failed`: a file or folder cannot be copied into or out of a container; the message names it.
+ * - `in-use`: what is to be detached is used by a program.
  * - `output-too-large`: `exec` was given more output than it keeps.
  * - `timeout`, `aborted`: `timeoutMs` passed, or `signal` aborted.
  * - `stopped`: the sandbox or container is not running any more.
@@ -37,6 +38,7 @@ export type SandboxErrorCode =
   | "command-not-executable"
   | "command-failed"
   | "copy-failed"
+  | "in-use"
   | "output-too-large"
   | "timeout"
   | "aborted"
