@@ -76,6 +76,32 @@ export function parseVolume(text: string, before: readonly SandboxMount[]): Sand
   return [...before, { source, target, readOnly: mode === "ro" }]
 }
 
+/** What `--mount` calls its parts, as docker does. */
+const MOUNT_KEYS: Readonly<Record<string, string>> = {
+  type: "type",
+  source: "source",
+  src: "source",
+  target: "target",
+  dst: "target",
+  fstype: "fsType",
+}
+
+/** Collects `--mount type=TYPE,source=PATH,target=PATH[,fstype=NAME][,readonly]`, as docker does. */
+export function parseMount(text: string, before: readonly SandboxMount[]): SandboxMount[] {
+  const fields: Record<string, string | boolean> = {}
+  for (const part of text.split(",")) {
+    const [key = "", value] = part.split(/=(.*)/s)
+    const name = MOUNT_KEYS[key]
+    if (name !== undefined && value) fields[name] = value
+    else if ((key === "readonly" || key === "ro") && value === undefined) fields["readOnly"] = true
+    else throw new CliError(`invalid --mount "${text}": "${part}" is not known`)
+  }
+  if (!fields["source"] || !fields["target"])
+    throw new CliError(`invalid --mount "${text}": give source=PATH and target=PATH`)
+  // The runtime checks types and paths itself, and says which there are.
+  return [...before, fields as unknown as SandboxMount]
+}
+
 /**
  * `PATH`, `PATH:O` or `PATH:rw`: a root file system of the host, below a top that takes what is written, as podman's `:O`,
  * or written to itself.

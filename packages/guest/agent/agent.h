@@ -177,6 +177,16 @@ class Agent : public FrameParser::Sink, Handler {
   Status pack_changes(uint32_t stream, std::string_view payload);
   Status pack_files(uint32_t stream, std::string_view payload);
   Status unpack_files(uint32_t stream, std::string_view payload);
+  // plug.cc
+  Status slot_call(uint32_t call, std::string_view payload, bool bind);
+  Status bind_device(uint32_t call, std::string_view payload);
+  Status unbind_device(uint32_t call, std::string_view payload);
+  Status mount_volume(uint32_t call, std::string_view payload);
+  Status unmount_volume(uint32_t call, std::string_view payload);
+  Status show_volume(uint32_t call, std::string_view payload);
+  Status hide_volume(uint32_t call, std::string_view payload);
+  Status find_view(std::string_view payload, ViewRequest& request, JobFds& fds);
+  Status plug_job(uint32_t call, const std::string& container, JobFds fds, const JobWork& work, std::function<void()> done = {});
   // process.cc
   Status exec_process(uint32_t stream, std::string_view payload);
   Status signal_process(uint32_t stream, std::string_view payload);

@@ -349,6 +349,33 @@ bool decode(std::string_view in, UnpackRequest& out) {
   return r.ok();
 }
 
+bool decode(std::string_view in, SlotRequest& out) {
+  WireReader r(in);
+  while (r.next()) switch (r.field()) {
+      case 1: r.get(out.address); break;
+    }
+  return r.ok();
+}
+
+bool decode(std::string_view in, VolumeRequest& out) {
+  WireReader r(in);
+  while (r.next()) switch (r.field()) {
+      case 1: r.get_message(out.storage); break;
+    }
+  return r.ok();
+}
+
+bool decode(std::string_view in, ViewRequest& out) {
+  WireReader r(in);
+  while (r.next()) switch (r.field()) {
+      case 1: r.get(out.container_id); break;
+      case 2: r.get(out.source); break;
+      case 3: r.get(out.target); break;
+      case 4: r.get(out.read_only); break;
+    }
+  return r.ok();
+}
+
 bool decode(std::string_view in, CallRequest& out) {
   WireReader r(in);
   while (r.next()) switch (r.field()) {

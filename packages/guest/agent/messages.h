@@ -183,6 +183,19 @@ struct UnpackRequest {
   bool contents = false, keep_owner = false;
 };
 
+struct SlotRequest {
+  uint64_t address = 0;
+};
+
+struct VolumeRequest {
+  Storage storage;
+};
+
+struct ViewRequest {
+  std::string container_id, source, target;
+  bool read_only = false;
+};
+
 // The envelope of every call.
 struct CallRequest {
   std::string service, method;
@@ -200,6 +213,9 @@ bool decode(std::string_view in, ReseedRequest& out);
 bool decode(std::string_view in, DateTimeRequest& out);
 bool decode(std::string_view in, FilesRequest& out);
 bool decode(std::string_view in, UnpackRequest& out);
+bool decode(std::string_view in, SlotRequest& out);
+bool decode(std::string_view in, VolumeRequest& out);
+bool decode(std::string_view in, ViewRequest& out);
 bool decode(std::string_view in, CallRequest& out);
 // For messages {container_id = 1, exec_id = 2, number = 3, number2 = 4}.
 bool decode(std::string_view in, ProcessRequest& out);

@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 
 #include "agent.h"
 #include "paths.h"
+#include "plug.h"
 
 namespace agent {
 
@@ -41,6 +43,7 @@ const Flag* find(const Flag* begin, const Flag* end, const std::string& name) {
 
 constexpr int kDeviceWaitMs = 2000;
 constexpr std::string_view kSerial = "serial:";
+constexpr std::string_view kSlot = "slot:";
 // VIRTIO_BLK_ID_BYTES
 constexpr size_t kSerialMax = 20;
 
@@ -60,11 +63,16 @@ std::string disk_by_serial(std::string_view serial) {
   return found;
 }
 
+std::string disk_of(const std::string& source) {
+  if (source.rfind(kSerial, 0) == 0) return disk_by_serial(std::string_view(source).substr(kSerial.size()));
+  if (source.rfind(kSlot, 0) == 0) return disk_in_slot(strtoull(source.c_str() + kSlot.size(), nullptr, 16));
+  return source;
+}
+
 // Disks are probed while the agent is starting already. Empty when it does not come.
 std::string wait_for_device(const std::string& source) {
-  const bool by_serial = source.rfind(kSerial, 0) == 0;
   for (int ms = 0; ms < kDeviceWaitMs; ms++) {
-    const std::string path = by_serial ? disk_by_serial(std::string_view(source).substr(kSerial.size())) : source;
+    const std::string path = disk_of(source);
     struct stat st;
     if (!path.empty() && stat(path.c_str(), &st) == 0) return S_ISBLK(st.st_mode) ? path : "";
     usleep(1000);
@@ -92,7 +100,7 @@ Status prepare(const Storage& storage, std::string& source, std::string& fstype)
   source = storage.source;
   fstype = storage.fstype;
   if (storage.driver == "blk") {
-    if (source.rfind("/dev/", 0) != 0 && source.rfind(kSerial, 0) != 0)
+    if (source.rfind("/dev/", 0) != 0 && source.rfind(kSerial, 0) != 0 && source.rfind(kSlot, 0) != 0)
       return invalid("block device \"" + source + "\" is not below /dev");
     source = wait_for_device(storage.source);
     if (source.empty()) return {Code::not_found, "block device \"" + storage.source + "\" does not exist", {}};

@@ -58,6 +58,12 @@ const Agent::Method Agent::kMethods[] = {
     {"tsvmm.ContainerFiles", "PackChanges", &Agent::pack_changes},
     {"tsvmm.ContainerFiles", "PackFiles", &Agent::pack_files},
     {"tsvmm.ContainerFiles", "UnpackFiles", &Agent::unpack_files},
+    {"tsvmm.Plug", "BindDevice", &Agent::bind_device},
+    {"tsvmm.Plug", "UnbindDevice", &Agent::unbind_device},
+    {"tsvmm.Plug", "MountVolume", &Agent::mount_volume},
+    {"tsvmm.Plug", "UnmountVolume", &Agent::unmount_volume},
+    {"tsvmm.Plug", "ShowVolume", &Agent::show_volume},
+    {"tsvmm.Plug", "HideVolume", &Agent::hide_volume},
     {"grpc.Health", "Check", &Agent::health_check},
     {"grpc.Health", "Version", &Agent::health_version},
 };

@@ -6,6 +6,7 @@ import type {
   ExecProcessRequestSchema,
   InterfaceSchema,
   RouteSchema,
+  StorageSchema,
   UpdateContainerRequestSchema,
 } from "./gen/agent_pb.js"
 import {
@@ -15,6 +16,7 @@ import {
 } from "./gen/agent_pb.js"
 import { ContainerFiles, type UnpackRequestSchema } from "./gen/files_pb.js"
 import { Health } from "./gen/health_pb.js"
+import { Plug, type ViewRequestSchema } from "./gen/plug_pb.js"
 import { type CallOptions, TtrpcClient } from "./ttrpc/client.js"
 
 /** Names a process: a container's first process has the container's id as its exec id. */
@@ -193,6 +195,39 @@ export class AgentClient {
     options?: CallOptions,
   ): Promise<void> {
     await this.#call(ContainerFiles.method.unpackFiles, request, { ...NO_TIMEOUT, ...options })
+  }
+
+  /** A device came to the slot at guest address `address`: the guest's driver takes it. */
+  async bindDevice(address: number, options?: CallOptions): Promise<void> {
+    await this.#call(Plug.method.bindDevice, { address: BigInt(address) }, options)
+  }
+
+  /** The guest's driver lets go of the device in the slot at guest address `address`. */
+  async unbindDevice(address: number, options?: CallOptions): Promise<void> {
+    await this.#call(Plug.method.unbindDevice, { address: BigInt(address) }, options)
+  }
+
+  /** Mounts a file system of the sandbox. `slot:` and an address in hexadecimal is the disk in that slot. */
+  async mountVolume(storage: MessageInitShape<typeof StorageSchema>, options?: CallOptions): Promise<void> {
+    await this.#call(Plug.method.mountVolume, { storage }, options)
+  }
+
+  /** Undoes {@link AgentClient.mountVolume}. */
+  async unmountVolume(mountPoint: string, options?: CallOptions): Promise<void> {
+    await this.#call(Plug.method.unmountVolume, { storage: { mountPoint } }, options)
+  }
+
+  /** Shows a folder or file of the sandbox in a container that runs. */
+  async showVolume(
+    request: MessageInitShape<typeof ViewRequestSchema>,
+    options?: CallOptions,
+  ): Promise<void> {
+    await this.#call(Plug.method.showVolume, request, options)
+  }
+
+  /** Undoes {@link AgentClient.showVolume}. @throws GuestError `rpc` with FAILED_PRECONDITION while it is in use */
+  async hideVolume(request: { containerId: string; target: string }, options?: CallOptions): Promise<void> {
+    await this.#call(Plug.method.hideVolume, request, options)
   }
 
   /** Ends the standard input of a process, whatever the stream still holds. */

@@ -19,6 +19,8 @@ import { makeStorageDisk, type StorageDisk } from "./storage/disk.js"
 
 /** Context id of every guest: one guest a vsock device, so it needs no number of its own. */
 const GUEST_CID = 3
+/** Places for what is attached while the sandbox runs. */
+const SPARE_SLOTS = 4
 /** Host port to which the agent connects when it is up. */
 const AGENT_PORT = 1024
 
@@ -44,6 +46,7 @@ export interface BootRequest {
     | "cpus"
     | "initramfs"
     | "volumes"
+    | "attached"
     | "storage"
     | "diskLimiter"
     | "network"
@@ -116,6 +119,7 @@ async function startMachine(
         ...(network ? [network.device] : []),
         ...(storage ? [storage.device] : []),
       ],
+      emptySlots: SPARE_SLOTS + config.attached.length,
       kernelArguments: [],
       onDeviceError,
     })

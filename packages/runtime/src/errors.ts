@@ -16,6 +16,7 @@
  * - `command-failed`: a program ended with a non-zero code and `check` was set.
  * - `copy-failed`: a file or folder cannot be copied into or out of a container; the message names it.
  * - `memory-unavailable`: the guest's kernel has no driver for the memory balloon.
+ * - `in-use`: what is to be detached is used by a program.
  * - `output-too-large`: `exec` was given more output than it keeps.
  * - `timeout`, `aborted`: `timeoutMs` passed, or `signal` aborted.
  * - `stopped`: the sandbox or container is not running any more.
@@ -39,6 +40,7 @@ export type SandboxErrorCode =
   | "command-failed"
   | "copy-failed"
   | "memory-unavailable"
+  | "in-use"
   | "output-too-large"
   | "timeout"
   | "aborted"

@@ -17,7 +17,7 @@ export {
 export type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
 export { type ProcessEvent, type ProcessExit, SandboxProcess } from "./container/process.js"
 export type { ProcessOptions, TerminalSize } from "./container/spec.js"
-export type { SandboxMount } from "./container/volumes.js"
+export type { MountType, SandboxMount } from "./container/volumes.js"
 export type { PreparedCopy } from "./copy/source.js"
 export { type CopySummary, type UnpackOptions, unpackCopy } from "./copy/unpack.js"
 export type { WaitOptions } from "./deadline.js"
@@ -25,6 +25,7 @@ export { ExecError, SandboxError, type SandboxErrorCode } from "./errors.js"
 export type { SandboxEvents, SandboxExitReason } from "./events.js"
 export { type NamedProbe, probeHypervisors } from "./hypervisor/choose.js"
 export type {
+  DeviceSlots,
   Hypervisor,
   HypervisorName,
   HypervisorProbe,

@@ -57,7 +57,7 @@ export interface SandboxOptions extends WaitOptions {
   readonly kernel?: string
   /** Path of another initramfs; its /init has to be the agent of `@ts-vmm/guest`. */
   readonly initramfs?: string
-  /** Folders and files of the host that the containers see. Default: none. */
+  /** Folders, files and disks of the host, and what other processes serve, that the containers see. Default: none. */
   readonly mounts?: readonly SandboxMount[]
   /** Where what the containers write lies. Default: RAM of the guest. */
   readonly storage?: SandboxStorage
@@ -99,7 +99,10 @@ export interface SandboxConfig {
   readonly hostname: string | undefined
   readonly kernel: string | undefined
   readonly initramfs: string | undefined
+  /** There when the guest boots. */
   readonly volumes: readonly Volume[]
+  /** Attached as soon as it has. */
+  readonly attached: readonly Volume[]
   readonly storage: StorageConfig
   readonly diskLimiter: RateLimiter | undefined
   readonly network: NetworkConfig
@@ -128,6 +131,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
   if (hostname !== undefined && !HOSTNAME_PATTERN.test(hostname))
     throw invalid(`invalid hostname "${hostname}"`)
   const memoryMiB = checkCount("memoryMiB", options.memoryMiB ?? DEFAULT_MEMORY_MIB, MAX_MEMORY_MIB)
+  const volumes = checkMounts(options.mounts ?? [])
   return {
     root: checkRoot(options),
     memoryMiB,
@@ -138,7 +142,8 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     hostname,
     kernel: checkFile("kernel", options.kernel),
     initramfs: checkFile("initramfs", options.initramfs),
-    volumes: checkMounts(options.mounts ?? []),
+    volumes: volumes.filter(({ type }) => type === "bind"),
+    attached: volumes.filter(({ type }) => type !== "bind"),
     storage: checkStorage(options.storage),
     diskLimiter: options.diskLimit && checkDiskLimit(options.diskLimit),
     network: checkNetwork(options.network ?? "none", options.ports ?? []),

@@ -1,6 +1,7 @@
 import type { Server } from "node:net"
 import type { LazyImage, StoredImage } from "@ts-vmm/oci-image"
 import type { ArrivingImage } from "./arriving-image.js"
+import { Attachments } from "./attach/attachments.js"
 import { type BootedGuest, bootGuest, type StartPlan } from "./boot.js"
 import { ConsoleLog } from "./console-log.js"
 import {
@@ -13,7 +14,7 @@ import {
 import type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
 import { type SandboxProcess, signalNumber } from "./container/process.js"
 import { resolveCommand } from "./container/spec.js"
-import type { Volume } from "./container/volumes.js"
+import type { SandboxMount } from "./container/volumes.js"
 import type { CopySummary } from "./copy/unpack.js"
 import { deferred, pickWait, type WaitOptions, withDeadline } from "./deadline.js"
 import { SandboxError } from "./errors.js"
@@ -27,7 +28,7 @@ import type { SandboxMemory } from "./memory/sandbox-memory.js"
 import { checkOptions, type SandboxOptions } from "./options.js"
 import { defaultPaths } from "./paths.js"
 import { findRoot } from "./root/find.js"
-import { arrivingOf, giveRoot, isWritten, rootDefaults, type SandboxRoot } from "./root/root.js"
+import { arrivingOf, giveRoot, isWritten, rootDefaults, rootName, type SandboxRoot } from "./root/root.js"
 import { unmountRoot } from "./root/unmount.js"
 import { answerControl } from "./state/answer-control.js"
 import { type ControlHandler, serveControl } from "./state/control.js"
@@ -75,7 +76,7 @@ export class Sandbox extends SandboxEmitter {
   readonly #ended = deferred<SandboxExitReason>()
   readonly #root: SandboxRoot
   readonly #arriving: ArrivingImage | undefined
-  #volumes: readonly Volume[] = []
+  readonly #attachments = new Attachments()
   #status: SandboxStatus = "creating"
   #guest: BootedGuest | undefined
   #machine: Machine | undefined
@@ -101,7 +102,8 @@ export class Sandbox extends SandboxEmitter {
     this.image = root.kind === "image" ? root.image : undefined
     this.#arriving = arrivingOf(root)
     if (this.#arriving)
-      this.#arriving.onError = error => this.#report(fromImageError(error, this.#rootName()))
+      this.#arriving.onError = error =>
+        this.#report(fromImageError(error, rootName(this.#root, this.#options.image)))
     this.hypervisor = hypervisor
   }
 
@@ -203,6 +205,19 @@ export class Sandbox extends SandboxEmitter {
     yield* (await this.#mainContainer(options)).copyOut(path, options)
   }
 
+  /**
+   * Shows what is mounted in every container, also in those that run. Needs the `kvm` hypervisor.
+   * @throws SandboxError `invalid-argument`, `hypervisor-unavailable`, `agent-failed`, `stopped`, `timeout`, `aborted`
+   */
+  attachMount(mount: SandboxMount, options: WaitOptions = {}): Promise<void> {
+    return withDeadline(this.#attachments.attach(mount), "attaching a mount", options)
+  }
+
+  /** Undoes `attachMount`. @throws SandboxError `not-found`; `in-use` while a program has something of it open */
+  detachMount(target: string, options: WaitOptions = {}): Promise<void> {
+    return withDeadline(this.#attachments.detach(target), "detaching a mount", options)
+  }
+
   /** Waits for the sandbox's end, whoever causes it. */
   wait(options: WaitOptions = {}): Promise<SandboxExitReason> {
     return withDeadline(this.#ended.promise, "the sandbox", options)
@@ -240,8 +255,8 @@ export class Sandbox extends SandboxEmitter {
   }
 
   /** `await using` ends the sandbox. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.destroy()
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.destroy()
   }
 
   /** What `ps` will show as the exit code. */
@@ -256,7 +271,6 @@ export class Sandbox extends SandboxEmitter {
 
   async #boot({ config, hypervisor, paths, startedAt }: StartPlan): Promise<void> {
     this.#publish()
-    this.#volumes = config.volumes
     this.#arriving?.begin()
     this.#guest = await bootGuest({
       hypervisor,
@@ -275,6 +289,7 @@ export class Sandbox extends SandboxEmitter {
         pruneSandboxes(paths.stateDir, { finished: false })
       },
     })
+    await this.#attachments.begin(this.#guest, config, this.#containers)
     this.timings.readyMs = performance.now() - startedAt
     this.#control = await serveControl(this.#directory.path, this.#onControl)
     this.#status = "running"
@@ -323,10 +338,9 @@ export class Sandbox extends SandboxEmitter {
   /** Undoes a start that failed: the machine may come up yet, after its starter has given up. */
   async #abandon(booting: Promise<void>): Promise<void> {
     this.#killRequested = true
-    const kill = () => this.#machine?.kill()
-    await kill()
+    await this.#machine?.kill()
     await booting.catch(() => undefined)
-    await kill()
+    await this.#machine?.kill()
     this.#directory.remove()
     await this.#arriving?.[Symbol.asyncDispose]()
   }
@@ -349,7 +363,7 @@ export class Sandbox extends SandboxEmitter {
     const id = `c${this.#containerIds.length + 1}`
     this.#containerIds.push(id)
     const host = {
-      ...{ agent, vsock, root: this.#root, volumes: this.#volumes },
+      ...{ agent, vsock, root: this.#root, volumes: this.#attachments.volumes },
       imageDir: (this.#options.paths ?? defaultPaths()).imageDir,
     }
     const hostname = options.hostname ?? this.#options.hostname ?? this.id
@@ -373,18 +387,11 @@ export class Sandbox extends SandboxEmitter {
     if (this.listenerCount("error") > 0) this.emit("error", error as Error)
   }
 
-  /** How people call the root: as they named it. */
-  #rootName(): string {
-    const { image } = this.#options
-    if (this.#root.kind !== "image") return this.#root.path
-    return typeof image === "string" ? image : this.#root.image.digest
-  }
-
   #publish(): void {
     this.#directory.record({
       id: this.id,
       name: this.name,
-      image: this.#rootName(),
+      image: rootName(this.#root, this.#options.image),
       ...(this.image ? { imageDigest: this.image.digest } : {}),
       command: this.#options.command ?? [],
       hypervisor: this.hypervisor,

@@ -27,6 +27,7 @@ export interface RunOptions {
   readonly lazy?: boolean
   readonly env: Record<string, string>
   readonly volume: SandboxMount[]
+  readonly mount: SandboxMount[]
   readonly network: string
   readonly publish: PublishedPort[]
   readonly workdir?: string
@@ -109,7 +110,7 @@ function sandboxOptions(
     command,
     paths: defaultPaths(),
     keepRecord: !options.rm,
-    mounts: options.volume,
+    mounts: [...options.volume, ...options.mount],
     network: options.network as "none",
     ports: options.publish,
     // The runtime checks these names itself, and says which there are.

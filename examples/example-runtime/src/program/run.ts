@@ -5,6 +5,7 @@ import {
   parseDiskOperations,
   parseDiskRate,
   parseEnvironment,
+  parseMount,
   parsePort,
   parseSeconds,
   parseStorageOption,
@@ -38,6 +39,12 @@ export function addRun(program: Command): void {
       "-v, --volume <source:target[:ro]>",
       "a folder or file of the host in the container",
       parseVolume,
+      [],
+    )
+    .option(
+      "--mount <type=…,source=…,target=…>",
+      "the same, or a disk, or with type vhost-user-fs or vhost-user-blk what another process serves at a socket",
+      parseMount,
       [],
     )
     .option("--network <mode>", "none, or passt for the host's network without privileges", "none")

@@ -25,6 +25,8 @@ export interface MachineSpec {
   readonly cpus: number
   /** In the order in which the guest shall find them. */
   readonly devices: readonly VirtioDevice[]
+  /** Places for devices that come while the machine runs, if the hypervisor can do that; it may make fewer. Default 0. */
+  readonly emptySlots?: number
   /** More kernel command line, already checked: one option an element, no white space. */
   readonly kernelArguments: readonly string[]
   /** A device stopped because the guest broke its protocol, or its server cannot go on. */
@@ -37,8 +39,22 @@ export interface MachineExit {
   readonly how: string
 }
 
+/** Devices that come to a running machine, and go. */
+export interface DeviceSlots {
+  /**
+   * Gives the machine one device more; it is the machine's until `unplug`, or the machine's end.
+   * @returns guest address of its registers, by which the agent knows it
+   * @throws SandboxError `invalid-argument` when there is no slot left
+   */
+  plug(device: VirtioDevice): number
+  /** Takes a device away. Nothing touches guest memory for it once this resolves. */
+  unplug(device: VirtioDevice): Promise<void>
+}
+
 /** A running machine. */
 export interface Machine {
+  /** Undefined where the hypervisor has no way to do that. */
+  readonly slots?: DeviceSlots
   /** Host process id of the machine's outermost process; this one where the machine has none of its own. */
   readonly pid: number
   /** Settles once, when the machine has ended and nothing of it runs any more. Never rejects. */

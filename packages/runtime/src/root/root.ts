@@ -51,3 +51,9 @@ export function checkHasChanges(root: SandboxRoot): void {
   const what = `the sandbox writes to the ${root.kind} ${root.path} itself`
   throw new SandboxError("invalid-argument", `${what}: what its containers changed is not recorded`)
 }
+
+/** How people call the root: as they named it. @param given the image as it was asked for */
+export function rootName(root: SandboxRoot, given: unknown): string {
+  if (root.kind !== "image") return root.path
+  return typeof given === "string" ? given : root.image.digest
+}

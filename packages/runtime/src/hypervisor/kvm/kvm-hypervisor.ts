@@ -1,14 +1,17 @@
 import { guestArtifacts } from "@ts-vmm/guest/artifacts"
 import type { MachineConfig, MicroVm } from "@ts-vmm/vmm"
-import { SandboxError, type SandboxErrorCode } from "../../errors.js"
+import { SandboxError } from "../../errors.js"
 import type { Hypervisor, HypervisorProbe, Machine, MachineSpec } from "../hypervisor.js"
 import { kvmCommandLine } from "./command-line.js"
+import { asSandboxError } from "./errors.js"
 import { KvmMachine } from "./kvm-machine.js"
 import { probeKvm } from "./probe.js"
 
 /** Below this the guest kernel and the agent do not fit. */
 const MIN_MEMORY_MIB = 64
 const MAX_CPUS = 32
+/** One pin of the I/O APIC each. */
+const MAX_DEVICES = 19
 const KERNEL = "linux-kvm-x86_64"
 
 /** Options of {@link KvmHypervisor}. */
@@ -62,7 +65,8 @@ export class KvmHypervisor implements Hypervisor {
   #config(spec: MachineSpec): MachineConfig {
     const { initramfs, memoryMiB, cpus, devices } = spec
     const kernel = this.#givenKernel ?? guestArtifacts().kernel(KERNEL)
-    return { kernel, initramfs, memoryMiB, cpus, devices, cmdline: kvmCommandLine(spec) }
+    const emptySlots = Math.max(0, Math.min(spec.emptySlots ?? 0, MAX_DEVICES - devices.length))
+    return { kernel, initramfs, memoryMiB, cpus, devices, emptySlots, cmdline: kvmCommandLine(spec) }
   }
 }
 
@@ -71,18 +75,4 @@ function launch(vm: MicroVm): Machine {
   const machine = new KvmMachine(vm)
   setImmediate(() => vm.state === "created" && vm.start())
   return machine
-}
-
-/** Errors of the packages below carry a code that says whose fault it is. */
-function asSandboxError(error: Error & { code?: string }): Error {
-  const codes: Record<string, SandboxErrorCode> = {
-    VmmError: "invalid-argument",
-    LoaderError: "invalid-argument",
-    KvmError: "hypervisor-unavailable",
-    SysError: error.code === "ENOMEM" ? "no-space" : "hypervisor-unavailable",
-  }
-  const code = codes[error.name]
-  if (code === undefined) return error
-  const what = error.name === "LoaderError" ? "the guest cannot be loaded: " : ""
-  return new SandboxError(code, `${what}${error.message}`, { cause: error })
 }
