@@ -28,6 +28,7 @@ const NATIVE_EDGES = [
   "packages/virtio-devices/src/vhost-user/",
   "packages/virtio-devices/src/block/",
   "packages/virtio-devices/src/fs/",
+  "packages/virtio-devices/src/pmem/",
   "packages/virtio-devices/src/testing/",
   "packages/vsock/src/unix-bridge",
   "packages/kvm-ioctls/",

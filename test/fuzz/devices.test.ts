@@ -1,102 +1,14 @@
 import { deepStrictEqual, ok, strictEqual } from "node:assert"
 import { createHash } from "node:crypto"
-import { setImmediate } from "node:timers/promises"
 import { BlockDevice, type MemoryBackend, memoryBackend } from "@ts-vmm/virtio-devices/block"
 import { ConsoleDevice } from "@ts-vmm/virtio-devices/console"
 import { RngDevice } from "@ts-vmm/virtio-devices/rng"
-import type { MappedMemory } from "@ts-vmm/vm-memory/mmap"
 import { VsockDevice, VsockError } from "@ts-vmm/vsock"
-import {
-  blockChain,
-  type ChainMaker,
-  consoleChain,
-  type DeviceCase,
-  type DeviceStep,
-  randomDeviceCase,
-  rngChain,
-  vsockChain,
-} from "./device-cases.js"
-import { BUFFERS, DeviceRig, type Negotiated } from "./device-rig.js"
-import { fuzz } from "./harness.js"
+import { blockChain, consoleChain, rngChain, vsockChain } from "./device-cases.js"
+import { BUFFERS, type DeviceRig } from "./device-rig.js"
+import { fuzzDevice, rigFor } from "./device-target.js"
 
-const HONEST: Negotiated = { packed: false, indirect: true, eventIdx: false }
 const DISK_SIZE = 4 * 2 ** 20
-
-/** A device, chains for it, and what must still work after the worst of drivers. */
-interface DeviceTarget {
-  readonly name: string
-  readonly share: number
-  readonly queues: number
-  readonly chain: ChainMaker
-  make(): { rig: DeviceRig; close(): void; host?(what: number): void }
-  /** An honest driver's request. */
-  probe(rig: DeviceRig): Promise<void>
-  /** Faults besides broken rings that a guest may bring about. */
-  mayFail?(reason: Error): boolean
-}
-
-function fuzzDevice(target: DeviceTarget): void {
-  let made: ReturnType<DeviceTarget["make"]>
-  fuzz<DeviceCase>({
-    name: target.name,
-    share: target.share,
-    setUp() {
-      made = target.make()
-    },
-    tearDown() {
-      made.rig.runtime.reset()
-      made.close()
-      made.rig.memory.close()
-    },
-    generate: random => randomDeviceCase(random, target.queues, target.chain),
-    async run({ negotiated, features, steps }) {
-      const { rig } = made
-      rig.start(negotiated, features)
-      for (const step of steps) {
-        if (step.do === "host") made.host?.(step.what)
-        else await perform(rig, step, negotiated, features)
-        rig.checkFault(target.mayFail)
-      }
-      await setImmediate()
-      rig.checkFault(target.mayFail)
-      rig.start(HONEST)
-      await target.probe(rig)
-      ok(rig.runtime.broken === undefined, "honest driver broke the device")
-    },
-  })
-}
-
-async function perform(
-  rig: DeviceRig,
-  step: Exclude<DeviceStep, { do: "host" }>,
-  negotiated: Negotiated,
-  features: bigint,
-): Promise<void> {
-  switch (step.do) {
-    case "chain":
-      rig.post(step.queue, step.pieces, step.indirectAt < 0 ? undefined : step.indirectAt)
-      return
-    case "raw":
-      return rig.postRaw(step.queue, step.slot, step.descriptor)
-    case "kick":
-      return rig.kick(step.queue)
-    case "turn":
-      await setImmediate()
-      return
-    case "reset":
-      return rig.start(negotiated, features)
-    case "config":
-      rig.device.writeConfig?.(step.offset, step.bytes)
-      return rig.device.readConfig?.(step.offset, new Uint8Array(step.bytes.length))
-    case "scribble":
-      rig.memory.write(Math.min(step.at, 0x4_ff00), step.bytes)
-  }
-}
-
-function rigFor(device: ConstructorParameters<typeof DeviceRig>[0], close: () => void = () => undefined) {
-  const memory: MappedMemory = DeviceRig.memory()
-  return { rig: new DeviceRig(device, memory), close }
-}
 
 /** GET_ID: header, 20 bytes, status. */
 async function probeBlock(rig: DeviceRig): Promise<void> {

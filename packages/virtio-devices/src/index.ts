@@ -1,4 +1,5 @@
 export type { DeviceContext, VirtioDevice } from "./device.js"
+export type { DeviceMemory, DeviceMemoryPart } from "./device-memory.js"
 export {
   hasFeature,
   RING_FEATURES,

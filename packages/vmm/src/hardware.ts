@@ -17,11 +17,12 @@ import { type BootEntry, loadGuest } from "./boot.js"
 import { Bus } from "./bus.js"
 import type { Cleanup } from "./cleanup.js"
 import type { MachinePlan } from "./config.js"
+import { placeDeviceMemory, showDeviceMemory } from "./device-memory.js"
 import { LegacyDevices } from "./devices/legacy-devices.js"
 import { type VirtioPlace, VirtioWindow } from "./devices/virtio-window.js"
 import { VmmError } from "./errors.js"
 import type { MachineEnd } from "./events.js"
-import { createGuestRam } from "./guest-ram.js"
+import { createGuestRam, ramAtBoot } from "./guest-ram.js"
 
 const MIB = 1024 * 1024
 /** Console bytes that vCPU threads collect before a flood makes the guest wait. */
@@ -64,7 +65,10 @@ export function buildHardware(plan: MachinePlan, host: HardwareHost, cleanup: Cl
   vm.setTssAddress(layout.KVM_TSS_ADDRESS)
   vm.setIdentityMapAddress(layout.KVM_IDENTITY_MAP_ADDRESS)
   const interrupts = createInterruptController(vm, { kind: plan.irqchip })
-  const memory = cleanup.add(createGuestRam(vm, plan.memoryMiB * MIB), memory => memory.close())
+  const ramSize = plan.memoryMiB * MIB
+  const beside = placeDeviceMemory(layout.memoryRegions(ramSize), plan.devices)
+  const memory = cleanup.add(createGuestRam(vm, ramSize, beside.ram), memory => memory.close())
+  showDeviceMemory(vm, beside, memory.regions.length)
   const ports = new Bus()
   const mmio = new Bus()
   if (interrupts.ioapicDevice)
@@ -89,10 +93,11 @@ export function buildHardware(plan: MachinePlan, host: HardwareHost, cleanup: Cl
     ...windows.flatMap(window => window.rows()),
   ])
 
-  const entry = loadGuest(memory, plan, places)
-  writeResetVector(memory)
+  const told = ramAtBoot(memory, ramSize)
+  const entry = loadGuest(told, plan, places)
+  writeResetVector(told)
   const vcpus = createVcpus({ kvm, vm, plan, interrupts, cleanup })
-  enterGuest(vcpus, memory, entry)
+  enterGuest(vcpus, told, entry)
   return { memory, vcpus, table, ports, mmio, interrupts, legacy, windows }
 }
 
