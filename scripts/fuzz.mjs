@@ -14,6 +14,8 @@ const DEVICES = {
   vsock: { file: "vsock", targets: ["vsock"] },
   "vsock-chains": { file: "devices", targets: ["vsock-chains"] },
   balloon: { file: "balloon", targets: ["balloon"] },
+  mem: { file: "memory-devices", targets: ["mem"] },
+  pmem: { file: "memory-devices", targets: ["pmem"] },
   net: { file: "net", targets: ["net"] },
   fs: { file: "fs", targets: ["fs"] },
   mmio: { file: "mmio", targets: ["mmio"] },

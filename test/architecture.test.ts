@@ -29,6 +29,7 @@ const NATIVE_EDGES = [
   "packages/virtio-devices/src/block/",
   "packages/virtio-devices/src/fs/",
   "packages/virtio-devices/src/net/tap/",
+  "packages/virtio-devices/src/pmem/",
   "packages/virtio-devices/src/testing/",
   "packages/vsock/src/unix-bridge",
   "packages/kvm-ioctls/",

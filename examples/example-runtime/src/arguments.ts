@@ -60,12 +60,14 @@ export function parseCpus(text: string): number {
   return Number(text)
 }
 
-/** A positive number of seconds, up to a day. */
-export function parseSeconds(text: string): number {
-  const seconds = Number(text)
-  if (!/^\d{1,5}(\.\d{1,3})?$/.test(text) || seconds <= 0 || seconds > 86_400)
-    throw new CliError(`invalid --start-timeout "${text}": give seconds`)
-  return seconds
+/** A parser of a positive number of seconds, up to a day, for one option. */
+export function secondsParser(option: string): (text: string) => number {
+  return text => {
+    const seconds = Number(text)
+    if (!/^\d{1,5}(\.\d{1,3})?$/.test(text) || seconds <= 0 || seconds > 86_400)
+      throw new CliError(`invalid ${option} "${text}": give seconds`)
+    return seconds
+  }
 }
 
 /** Collects `-v SOURCE:TARGET[:ro|:rw]`, as docker does. */

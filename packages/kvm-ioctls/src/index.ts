@@ -13,6 +13,7 @@ export {
   type WriteAction,
 } from "@ts-vmm/native"
 export { Cap } from "./bindings/cap.js"
+export { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from "./bindings/common.js"
 export * from "./constants.js"
 export { AttributeFd, type DeviceAttr, DeviceFd } from "./device.js"
 export { KvmError, type KvmErrorCode, type KvmErrorDetails } from "./errors.js"

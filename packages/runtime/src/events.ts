@@ -9,6 +9,10 @@ export type SandboxEvents = {
   console: (chunk: Buffer) => void
   /** The guest's kernel killed a process of this container for want of memory. */
   oom: (containerId: string) => void
+  /** The guest has not answered for this long, in milliseconds: `watchdogMs`. Once, until it answers again. */
+  unresponsive: (silentMs: number) => void
+  /** It answers again. */
+  responsive: () => void
   /** The guest has ended, for whatever reason. Once. */
   exit: (reason: SandboxExitReason) => void
   /** Something failed that no caller is waiting for. */

@@ -75,6 +75,11 @@ export interface SandboxOptions extends WaitOptions {
    * more. Waiting for programs to end has no limit of its own. Default 30,000.
    */
   readonly agentTimeoutMs?: number
+  /**
+   * How long the guest may take to say that it is there, in milliseconds; it is asked all the time, and when it does not
+   * answer that is the event `unresponsive`. Default: it is not asked.
+   */
+  readonly watchdogMs?: number
   /** Where state and images live. Default: `defaultPaths()`. */
   readonly paths?: RuntimePaths
   /** Called while layers of an image are read that the store does not have yet. */
@@ -107,6 +112,7 @@ export interface SandboxConfig {
   readonly diskLimiter: RateLimiter | undefined
   readonly network: NetworkConfig
   readonly agentTimeoutMs: number
+  readonly watchdogMs: number | undefined
 }
 
 const DEFAULT_MEMORY_MIB = 512
@@ -152,6 +158,10 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
       options.agentTimeoutMs ?? DEFAULT_AGENT_TIMEOUT_MS,
       MAX_TIMEOUT_MS,
     ),
+    watchdogMs:
+      options.watchdogMs === undefined
+        ? undefined
+        : checkCount("watchdogMs", options.watchdogMs, MAX_TIMEOUT_MS),
   }
 }
 

@@ -34,6 +34,7 @@ import { answerControl } from "./state/answer-control.js"
 import { type ControlHandler, serveControl } from "./state/control.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
 import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
+import { watchGuest } from "./watchdog/watchdog.js"
 
 /** Default for a guest to come up; a hundred times what it takes on a quiet machine. */
 const BOOT_TIMEOUT_MS = 30_000
@@ -295,7 +296,9 @@ export class Sandbox extends SandboxEmitter {
     this.#status = "running"
     this.#publish()
     const watched = watchOom(this.#guest.agent, containerId => this.emit("oom", containerId))
-    watched.catch(error => this.#status === "running" && this.#report(error))
+    const alive = watchGuest(this.#guest.agent, config.watchdogMs, this)
+    const report = (error: unknown) => this.#status === "running" && this.#report(error)
+    Promise.all([watched, alive]).catch(report)
     this.#arriving?.fill()
     this.emit("ready")
   }

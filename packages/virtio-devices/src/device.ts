@@ -1,4 +1,5 @@
 import type { GuestMemory } from "@ts-vmm/vm-memory"
+import type { DeviceMemory } from "./device-memory.js"
 import type { DescriptorChain } from "./queue/chain.js"
 import type { QueueConfig } from "./queue/virt-queue.js"
 
@@ -25,6 +26,8 @@ export interface VirtioDevice {
   readonly queueSizes: readonly number[]
   /** Device-specific features offered (bits 0-23 and 50-127). Transports add the ring features. */
   readonly features: bigint
+  /** Guest address space that it has beside guest RAM, for whoever runs the guest to place. */
+  readonly deviceMemory?: DeviceMemory
   /** Reads `into.length` bytes of config space from `offset`; bytes past its end read as zero. */
   readConfig?(offset: number, into: Uint8Array): void
   /** The driver wrote config space. Bytes that are not writable are ignored. */

@@ -8,6 +8,7 @@ export const VIRTIO_ID = {
   scsi: 8,
   "9p": 9,
   vsock: 19,
+  mem: 24,
   fs: 26,
   pmem: 27,
 } as const

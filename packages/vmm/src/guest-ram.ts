@@ -1,5 +1,7 @@
 import type { VmFd } from "@ts-vmm/kvm-ioctls"
-import { type MappedMemory, mmapMemory } from "@ts-vmm/vm-memory/mmap"
+import type { Mapping } from "@ts-vmm/native"
+import type { RegionRequest } from "@ts-vmm/vm-memory"
+import { type MappedMemory, mappingMemory, mmapMemory } from "@ts-vmm/vm-memory/mmap"
 import { memoryRegions } from "./arch/x86-64/layout.js"
 
 /**
@@ -15,26 +17,29 @@ const HUGE_PAGE = 2 * 2 ** 20
 export interface GuestRamOptions {
   /** In memfds that a vhost-user back end can map. Default false: memory of this process alone. */
   readonly shared?: boolean
+  /** RAM above it that the guest is not told of at boot: a device's to hand out. Default none. */
+  readonly more?: readonly RegionRequest[]
 }
 
 /**
  * Makes guest RAM and shows it to the VM, one memory slot a region.
  *
- * @param sizeBytes all guest RAM
+ * @param sizeBytes all guest RAM that the guest is told of
  * @throws VmmError `memory-size`; SysError `ENOMEM`; KvmError `ioctl`
  */
 export function createGuestRam(
   vm: Pick<VmFd, "setUserMemoryRegion">,
   sizeBytes: number,
-  { shared = false }: GuestRamOptions = {},
+  { shared = false, more = [] }: GuestRamOptions = {},
 ): MappedMemory {
-  const memory = mmapMemory(memoryRegions(sizeBytes), { shared })
+  const atBoot = memoryRegions(sizeBytes)
+  const memory = mmapMemory([...atBoot, ...more], { shared })
   try {
     for (const [slot, { start, size }] of memory.regions.entries()) {
       const { hostAddress } = memory.mappings[slot]!
       vm.setUserMemoryRegion({ slot, guestAddress: start, size, hostAddress })
     }
-    if (sizeBytes >= HUGE_PAGES_FROM) preferHugePagesAtTop(memory, sizeBytes * BOOT_MEMORY_SHARE)
+    if (sizeBytes >= HUGE_PAGES_FROM) preferHugePagesAtTop(memory.mappings.slice(0, atBoot.length), sizeBytes * BOOT_MEMORY_SHARE)
     return memory
   } catch (error) {
     memory.close()
@@ -43,7 +48,7 @@ export function createGuestRam(
 }
 
 /** In thousands of small pages, each a page fault out of the guest, a start with much RAM would take its time. */
-function preferHugePagesAtTop({ mappings }: MappedMemory, bytes: number): void {
+function preferHugePagesAtTop(mappings: readonly Mapping[], bytes: number): void {
   let left = Math.ceil(bytes / HUGE_PAGE) * HUGE_PAGE
   for (const mapping of mappings.toReversed()) {
     const size = Math.min(left, mapping.size)
@@ -51,4 +56,12 @@ function preferHugePagesAtTop({ mappings }: MappedMemory, bytes: number): void {
     left -= size
     if (left === 0) return
   }
+}
+
+/** The RAM that a guest of this size is told of, as a view of all of it: it ends with `memory`. */
+export function ramAtBoot(memory: MappedMemory, sizeBytes: number): MappedMemory {
+  const count = memoryRegions(sizeBytes).length
+  return mappingMemory(
+    memory.mappings.slice(0, count).map((mapping, i) => ({ start: memory.regions[i]!.start, mapping })),
+  )
 }

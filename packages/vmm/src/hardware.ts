@@ -17,12 +17,13 @@ import { type BootEntry, loadGuest } from "./boot.js"
 import { Bus } from "./bus.js"
 import type { Cleanup } from "./cleanup.js"
 import type { MachinePlan } from "./config.js"
+import { placeDeviceMemory, showDeviceMemory } from "./device-memory.js"
 import { LegacyDevices } from "./devices/legacy-devices.js"
 import { VirtioSlot } from "./devices/virtio-slot.js"
 import { type VirtioPlace, VirtioWindow } from "./devices/virtio-window.js"
 import { VmmError } from "./errors.js"
 import type { MachineEnd } from "./events.js"
-import { createGuestRam } from "./guest-ram.js"
+import { createGuestRam, ramAtBoot } from "./guest-ram.js"
 
 const MIB = 1024 * 1024
 /** Console bytes that vCPU threads collect before a flood makes the guest wait. */
@@ -66,10 +67,11 @@ export function buildHardware(plan: MachinePlan, host: HardwareHost, cleanup: Cl
   vm.setTssAddress(layout.KVM_TSS_ADDRESS)
   vm.setIdentityMapAddress(layout.KVM_IDENTITY_MAP_ADDRESS)
   const interrupts = createInterruptController(vm, { kind: plan.irqchip })
-  const memory = cleanup.add(
-    createGuestRam(vm, plan.memoryMiB * MIB, { shared: plan.sharedMemory }),
-    memory => memory.close(),
-  )
+  const ramSize = plan.memoryMiB * MIB
+  const beside = placeDeviceMemory(layout.memoryRegions(ramSize), plan.devices)
+  const ram = { shared: plan.sharedMemory, more: beside.ram }
+  const memory = cleanup.add(createGuestRam(vm, ramSize, ram), memory => memory.close())
+  showDeviceMemory(vm, beside, memory.regions.length)
   const ports = new Bus()
   const mmio = new Bus()
   if (interrupts.ioapicDevice)
@@ -91,10 +93,11 @@ export function buildHardware(plan: MachinePlan, host: HardwareHost, cleanup: Cl
     return slot
   })
 
-  const entry = loadGuest(memory, plan, places)
-  writeResetVector(memory)
+  const told = ramAtBoot(memory, ramSize)
+  const entry = loadGuest(told, plan, places)
+  writeResetVector(told)
   const vcpus = createVcpus({ kvm, vm, plan, interrupts, cleanup })
-  enterGuest(vcpus, memory, entry)
+  enterGuest(vcpus, told, entry)
   return { memory, vcpus, table, ports, mmio, interrupts, legacy, slots }
 }
 

@@ -45,6 +45,7 @@ export interface RunOptions {
   readonly kernel?: string
   readonly initramfs?: string
   readonly startTimeout?: number
+  readonly watchdog?: number
   readonly readOnly?: boolean
   readonly json?: boolean
   readonly debug?: boolean
@@ -75,11 +76,21 @@ export async function run(image: string, command: string[], options: RunOptions)
   if (options.debug) (await import("../log.js")).startDebugLog(sandbox)
   const container = await startContainer(sandbox, command, options, abort.signal)
   for (const signal of FORWARDED) process.off(signal, stopEarly)
-  const exitCode = await attach(container.init, options)
+  const exitCode = await unlessHung(sandbox, attach(container.init, options))
   sandbox.recordExit(exitCode)
   if (options.json)
     console.error(JSON.stringify({ event: "exit", id: sandbox.id, exitCode, timings: sandbox.timings }))
   return exitCode
+}
+
+/** A guest that hangs ends, with its sandbox; only a watchdog finds out. */
+function unlessHung<T>(sandbox: Sandbox, work: Promise<T>): Promise<T> {
+  const hung = new Promise<never>((_, reject) => {
+    sandbox.once("unresponsive", silentMs =>
+      reject(new CliError(`the guest does not answer, for ${silentMs} ms now: it was ended`)),
+    )
+  })
+  return Promise.race([work, hung])
 }
 
 /** Failures of which the program sees no more than an I/O error: of its disk, and of an image that is on its way. */
@@ -128,6 +139,7 @@ function sandboxOptions(
       hostname: options.hostname,
       kernel: options.kernel,
       initramfs: options.initramfs,
+      watchdogMs: options.watchdog === undefined ? undefined : Math.ceil(options.watchdog * 1000),
       timeoutMs: options.startTimeout === undefined ? undefined : options.startTimeout * 1000,
     }),
   }

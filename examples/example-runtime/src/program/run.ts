@@ -7,9 +7,9 @@ import {
   parseEnvironment,
   parseMount,
   parsePort,
-  parseSeconds,
   parseStorageOption,
   parseVolume,
+  secondsParser,
 } from "../arguments.js"
 
 /** `run` */
@@ -84,7 +84,16 @@ export function addRun(program: Command): void {
     .option("--uml-mode <mode>", "ptrace, or seccomp for trusted workloads", "ptrace")
     .option("--kernel <file>", "another guest kernel")
     .option("--initramfs <file>", "another initramfs, with the agent as its /init")
-    .option("--start-timeout <seconds>", "how long the guest may take to start (default: 30)", parseSeconds)
+    .option(
+      "--start-timeout <seconds>",
+      "how long the guest may take to start (default: 30)",
+      secondsParser("--start-timeout"),
+    )
+    .option(
+      "--watchdog <seconds>",
+      "end the sandbox when its guest does not answer for so long",
+      secondsParser("--watchdog"),
+    )
     .option("--read-only", "make the root file system read-only")
     .option("--json", "report the end as one line of JSON on stderr")
     .option("--debug", "log what the runtime does, and the guest's console, to stderr")

@@ -11,6 +11,7 @@ import { VmmError } from "../../errors.js"
  *     0xfec0_0000  I/O APIC        0xfee0_0000  local APICs
  *     0xfffb_c000  one page that KVM needs for its identity map, three for its TSS (Intel)
  *   0x1_0000_0000  high RAM, in regions of at most 4 GiB
+ *   above RAM      what devices have there (virtio-pmem, virtio-mem), from the next GiB on
  */
 
 const MIB = 2 ** 20
@@ -20,6 +21,10 @@ const GIB = 2 ** 30
 export const LOW_RAM_END = 0xc000_0000
 /** High RAM starts here. */
 export const HIGH_RAM_START = 0x1_0000_0000
+/** Device memory starts at a multiple of it, above RAM. */
+export const DEVICE_MEMORY_ALIGNMENT = GIB
+/** No device memory from here on: Linux maps 64 TiB with page tables of four levels. */
+export const DEVICE_MEMORY_END = 2 ** 46
 /** First virtio-mmio window. */
 export const VIRTIO_MMIO_BASE = 0xd000_0000
 /** Distance between virtio-mmio windows: a page, so that no two devices share one. */
