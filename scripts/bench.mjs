@@ -12,7 +12,7 @@ const KVM_SUITES = ["kvm-load", "kvm-exits", "kvm-boot", "kvm-memory"]
 const DEVICE_SUITES = ["blk", "fs", "inodes", "vsock", "net", "rng"].filter(name =>
   existsSync(new URL(`../bench/suites/${name}.mjs`, import.meta.url)),
 )
-const SUITES = ["queue", ...DEVICE_SUITES, "start", "idle", "images", ...KVM_SUITES]
+const SUITES = ["queue", ...DEVICE_SUITES, "guest", "start", "idle", "images", ...KVM_SUITES]
 const GROUPS = { kvm: KVM_SUITES, devices: DEVICE_SUITES }
 const USAGE = `usage: npm run bench -- [${[...Object.keys(GROUPS), ...SUITES].join("|")}]… [--json FILE] [--rounds N]`
 

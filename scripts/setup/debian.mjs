@@ -11,12 +11,12 @@ export const GROUPS = {
     ...["qemu-system-x86", "qemu-system-common", "qemu-utils"], // vhost-user front end, storage daemon, qemu-img
     ...["erofs-utils", "e2fsprogs", "cpio", "xz-utils", "zstd"], // oracles for what we write
     ...["acpica-tools", "device-tree-compiler", "binutils"], // iasl, dtc, readelf: the same for boot tables and kernels
-    "passt", // the network of sandboxes
+    ...["passt", "iperf3"], // the network of sandboxes, and what measures it
     ...["skopeo", "umoci", "podman", "buildah", "mmdebstrap", "uidmap"], // images
     ...["docker-registry", "apache2-utils", "openssl"], // a registry, its passwords and certificates
     ...["kmod", "socat", "util-linux", "procps"], // depmod for the stock kernel, sockets, setpriv, ps
   ],
-  bench: ["runc", "podman"],
+  bench: ["runc", "podman", "fio", "iperf3", "sockperf"],
 }
 
 const DPKG_STATUS = "/var/lib/dpkg/status"
