@@ -40,7 +40,7 @@ beforeAll(async () => {
   mkdirSync(at("shared"))
   writeFileSync(at("shared/name"), "folder\n")
   const paths = { stateDir: at("state"), imageDir: at("images") }
-  sandbox = await Sandbox.create({ image, paths, ...underTest })
+  sandbox = await Sandbox.create({ image, paths, sharedMemory: true, ...underTest })
   await sandbox.exec("true")
 })
 afterAll(async () => {

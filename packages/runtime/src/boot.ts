@@ -43,6 +43,7 @@ export interface BootRequest {
     SandboxConfig,
     | "memoryMiB"
     | "memoryTargetMiB"
+    | "sharedMemory"
     | "cpus"
     | "initramfs"
     | "volumes"
@@ -95,7 +96,7 @@ async function startMachine(
   always: readonly VirtioDevice[],
 ): Promise<Machine> {
   const { hypervisor, directory, config, onDeviceError } = request
-  const { memoryMiB, cpus } = config
+  const { memoryMiB, sharedMemory, cpus } = config
   const ends = [() => root.close()]
   const close = () => {
     for (const end of ends) end()
@@ -111,6 +112,7 @@ async function startMachine(
       directory,
       initramfs: config.initramfs ?? guestArtifacts().initramfs,
       memoryMiB,
+      sharedMemory,
       cpus,
       devices: [
         root.device,

@@ -45,6 +45,11 @@ export interface SandboxOptions extends WaitOptions {
    * until the guest has nothing else left. Default: all of it.
    */
   readonly memoryTargetMiB?: number
+  /**
+   * RAM that other processes can map, as vhost-user back ends must; for those that are attached later. Costs a page fault
+   * for each 4 KiB where the RAM of one process has huge pages. Default: only if `mounts` has such a back end.
+   */
+  readonly sharedMemory?: boolean
   /** Virtual CPUs. Default 1. */
   readonly cpus?: number
   /** Default `auto`: the best one that works here. */
@@ -98,6 +103,7 @@ export interface SandboxConfig {
   readonly root: RootConfig
   readonly memoryMiB: number
   readonly memoryTargetMiB: number
+  readonly sharedMemory: boolean
   readonly cpus: number
   readonly hypervisor: "auto" | HypervisorName
   readonly umlMode: UmlMode
@@ -142,6 +148,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     root: checkRoot(options),
     memoryMiB,
     memoryTargetMiB: checkTarget("memoryTargetMiB", options.memoryTargetMiB ?? memoryMiB, memoryMiB),
+    sharedMemory: options.sharedMemory ?? volumes.some(({ type }) => type.startsWith("vhost-user")),
     cpus: checkCount("cpus", options.cpus ?? 1, MAX_CPUS),
     hypervisor,
     umlMode,

@@ -20,9 +20,9 @@ export async function openDevice(volume: Volume): Promise<AttachedDevice> {
   }
 }
 
-async function open({ type, source, tag, readOnly }: Volume): Promise<AttachedDevice> {
+async function open({ type, source, tag, readOnly, locks, acl }: Volume): Promise<AttachedDevice> {
   if (type === "bind") {
-    const device = new FsDevice(source, { tag, readOnly })
+    const device = new FsDevice(source, { tag, readOnly, locks, acl })
     return { device, close: () => device.close() }
   }
   if (type === "disk") {

@@ -23,6 +23,8 @@ export interface MachineSpec {
   readonly memoryMiB: number
   /** Number of virtual CPUs. */
   readonly cpus: number
+  /** RAM that other processes can map. Default: as the hypervisor likes. */
+  readonly sharedMemory?: boolean
   /** In the order in which the guest shall find them. */
   readonly devices: readonly VirtioDevice[]
   /** Places for devices that come while the machine runs, if the hypervisor can do that; it may make fewer. Default 0. */

@@ -10,10 +10,10 @@ import { VmmError } from "../errors.js"
 export function sharedRegions(memory: MappedMemory): SharedRegion[] {
   return memory.regions.map(({ start, size }, index) => {
     const { fd, hostAddress } = memory.mappings[index]!
-    if (fd === undefined || fd < 0)
+    if (fd < 0)
       throw new VmmError(
         "config-invalid",
-        "guest memory is this process's own: a device that another process serves needs it shared",
+        "guest memory is this process's own: a device that another process serves needs sharedMemory",
       )
     return { guestAddress: start, size, userAddress: hostAddress, fd }
   })

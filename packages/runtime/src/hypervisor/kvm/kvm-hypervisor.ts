@@ -63,10 +63,11 @@ export class KvmHypervisor implements Hypervisor {
   }
 
   #config(spec: MachineSpec): MachineConfig {
-    const { initramfs, memoryMiB, cpus, devices } = spec
+    const { initramfs, memoryMiB, sharedMemory = false, cpus, devices } = spec
     const kernel = this.#givenKernel ?? guestArtifacts().kernel(KERNEL)
     const emptySlots = Math.max(0, Math.min(spec.emptySlots ?? 0, MAX_DEVICES - devices.length))
-    return { kernel, initramfs, memoryMiB, cpus, devices, emptySlots, cmdline: kvmCommandLine(spec) }
+    const cmdline = kvmCommandLine(spec)
+    return { kernel, initramfs, memoryMiB, sharedMemory, cpus, devices, emptySlots, cmdline }
   }
 }
 
