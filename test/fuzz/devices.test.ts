@@ -3,6 +3,7 @@ import { createHash } from "node:crypto"
 import { setImmediate } from "node:timers/promises"
 import { BlockDevice, type MemoryBackend, memoryBackend } from "@ts-vmm/virtio-devices/block"
 import { ConsoleDevice } from "@ts-vmm/virtio-devices/console"
+import { NetDevice, type NetPort } from "@ts-vmm/virtio-devices/net"
 import { RngDevice } from "@ts-vmm/virtio-devices/rng"
 import type { MappedMemory } from "@ts-vmm/vm-memory/mmap"
 import { VsockDevice, VsockError } from "@ts-vmm/vsock"
@@ -12,6 +13,7 @@ import {
   consoleChain,
   type DeviceCase,
   type DeviceStep,
+  netChain,
   randomDeviceCase,
   rngChain,
   vsockChain,
@@ -220,5 +222,110 @@ fuzzDevice({
     rig.post(1, [{ at: BUFFERS, length: 5, writable: false, bytes: new Uint8Array(5) }])
     rig.kick(1)
     await rig.used(1)
+  },
+})
+
+/** All offloads of virtio 1.3, 5.1.3: CSUM, GUEST_CSUM, TSO4, TSO6, ECN both ways, USO. */
+const ALL_OFFLOADS = [0n, 1n, 7n, 8n, 9n, 11n, 12n, 13n, 54n, 55n, 56n].reduce(
+  (sum, n) => sum | (1n << n),
+  0n,
+)
+const MTU = 1500
+
+/** What a kernel behind the card may rely on, told by nothing but the specification. */
+function checkSentFrame(frame: Uint8Array, header: Uint8Array): void {
+  const view = new DataView(header.buffer, header.byteOffset, header.length)
+  const [flags, gsoType] = [view.getUint8(0), view.getUint8(1)]
+  const [headerLength, gsoSize, start, offset] = [2, 4, 6, 8].map(at => view.getUint16(at, true)) as number[]
+  ok(frame.length >= 14 && frame.length <= 65_535 + 18, `a frame of ${frame.length} bytes`)
+  ok(gsoType !== 0 || frame.length <= MTU + 18, `a frame of ${frame.length} bytes with nothing to cut`)
+  ok((flags & ~1) === 0 && (flags === 1 || gsoType === 0), `flags ${flags} of a frame of type ${gsoType}`)
+  if (flags === 0) return
+  ok(
+    start! >= 14 && start! + offset! + 2 <= frame.length,
+    `a checksum at ${start} + ${offset} of ${frame.length}`,
+  )
+  if (gsoType === 0) return
+  ok([1, 4, 5, 0x81, 0x84].includes(gsoType), `segmentation ${gsoType}`)
+  ok(gsoSize! > 0 && headerLength! <= frame.length && headerLength! >= start! + 8, "headers to repeat")
+  ok((frame.length - headerLength!) / gsoSize! <= 1366, "too many segments")
+}
+
+/** A port that checks what it gets, and is full now and then. */
+class SuspiciousPort implements NetPort {
+  readonly offloads = ALL_OFFLOADS
+  readonly queuePairs = 2
+  isFull = false
+  sent = 0
+  deliver: Parameters<NetPort["attach"]>[0] = () => true
+  onRoom: (pair?: number) => void = () => undefined
+
+  attach(...[deliver, onRoom]: Parameters<NetPort["attach"]>): void {
+    this.deliver = deliver
+    this.onRoom = onRoom
+  }
+
+  send(frame: Uint8Array, header: Uint8Array = new Uint8Array(12), pair = 0): boolean {
+    ok(pair === 0 || pair === 1, `queue pair ${pair}`)
+    if (this.isFull) return false
+    checkSentFrame(frame, header)
+    this.sent++
+    return true
+  }
+
+  setQueuePairs(count: number): void {
+    ok(count === 1 || count === 2, `${count} queue pairs`)
+  }
+
+  setOffloads(features: bigint): void {
+    ok((features & ~ALL_OFFLOADS) === 0n, "offloads that were not offered")
+  }
+
+  resume(): void {
+    // What waits is delivered by the host's next step.
+  }
+
+  close(): void {
+    this.isFull = true
+  }
+}
+
+let port: SuspiciousPort
+
+fuzzDevice({
+  name: "net",
+  share: 0.05,
+  queues: 5,
+  chain: netChain,
+  make() {
+    port = new SuspiciousPort()
+    const device = new NetDevice(port, { mtu: MTU })
+    const host = (what: number) => {
+      const size = (what >>> 8) & 0xffff
+      const header = (what >>> 7) & 1 ? Uint8Array.of(1, 1, 54, 0, 200, 5, 34, 0, 16, 0, 0, 0) : undefined
+      switch (what % 5) {
+        case 0:
+          port.isFull = !port.isFull
+          if (!port.isFull) for (const pair of [0, 1]) port.onRoom(pair)
+          break
+        case 1:
+          device.setLink(((what >>> 3) & 1) === 1)
+          break
+        case 2:
+          device.announce()
+          break
+        default:
+          port.deliver(new Uint8Array(size).fill(what), header, (what >>> 4) & 1)
+      }
+    }
+    return { ...rigFor(device, () => port.close()), host }
+  },
+  async probe(rig) {
+    port.isFull = false
+    const before = port.sent
+    rig.post(1, [{ at: BUFFERS, length: 72, writable: false, bytes: new Uint8Array(72) }])
+    rig.kick(1)
+    await rig.used(1)
+    strictEqual(port.sent, before + 1)
   },
 })
