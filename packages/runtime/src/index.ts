@@ -36,7 +36,7 @@ export { KvmHypervisor, type KvmOptions } from "./hypervisor/kvm/kvm-hypervisor.
 export { type KvmProbe, probeKvm } from "./hypervisor/kvm/probe.js"
 export { UmlHypervisor, type UmlOptions } from "./hypervisor/uml/uml-hypervisor.js"
 export type { PullPolicy } from "./images.js"
-export type { NetworkMode, PublishedPort } from "./network/options.js"
+export type { GuestNetworkOptions, NetworkMode, PublishedPort } from "./network/options.js"
 export type { SandboxOptions } from "./options.js"
 export { defaultPaths, defaultPolicyFile, defaultRegistriesFile, type RuntimePaths } from "./paths.js"
 export {
