@@ -8,7 +8,7 @@ import { setUp } from "./setup/index.mjs"
 import { main, note, SetupError } from "./setup/report.mjs"
 
 const KVM_SUITES = ["kvm-load", "kvm-exits", "kvm-boot", "kvm-memory"]
-const SUITES = ["queue", "blk", "fs", "vsock", "start", "idle", "images", ...KVM_SUITES]
+const SUITES = ["queue", "blk", "fs", "vsock", "net", "start", "idle", "images", ...KVM_SUITES]
 const USAGE = `usage: npm run bench -- [kvm|${SUITES.join("|")}]… [--json FILE] [--rounds N]`
 
 function readArguments() {
