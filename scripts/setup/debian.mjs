@@ -11,12 +11,12 @@ export const GROUPS = {
     ...["qemu-system-x86", "qemu-system-common", "qemu-utils"], // vhost-user front end, storage daemon, qemu-img
     ...["erofs-utils", "e2fsprogs", "cpio", "xz-utils", "zstd"], // oracles for what we write
     ...["acpica-tools", "device-tree-compiler", "binutils"], // iasl, dtc, readelf: the same for boot tables and kernels
-    ...["passt", "iperf3"], // the network of sandboxes, and what measures it
+    ...["passt", "iperf3", "iproute2"], // the network of sandboxes, what measures it, and namespaces for its tests
     ...["skopeo", "umoci", "podman", "buildah", "mmdebstrap", "uidmap"], // images
     ...["docker-registry", "apache2-utils", "openssl"], // a registry, its passwords and certificates
     ...["kmod", "socat", "util-linux", "procps"], // depmod for the stock kernel, sockets, setpriv, ps
   ],
-  bench: ["runc", "podman", "fio", "iperf3", "sockperf"],
+  bench: ["runc", "podman", "fio", "iperf3", "sockperf", "iproute2"],
 }
 
 const DPKG_STATUS = "/var/lib/dpkg/status"

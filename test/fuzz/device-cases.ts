@@ -216,3 +216,58 @@ export function consoleChain(random: Random): ReturnType<ChainMaker> {
   message.setUint16(6, random.oneIn(6) ? random.edge() : random.below(2), true)
   return { queue, readable: new Uint8Array(message.buffer), writable: 0 }
 }
+
+/** A frame with its header, room for one, or a command: of a network card with two queue pairs. */
+export function netChain(random: Random): ReturnType<ChainMaker> {
+  const kind = random.below(5)
+  if (kind === 0)
+    return {
+      queue: random.pick([0, 0, 2]),
+      readable: new Uint8Array(),
+      writable: random.pick([4, 12, 72, 1526, 5000]),
+    }
+  if (kind === 1)
+    return { queue: random.pick([4, 4, 2]), readable: netCommand(random), writable: random.below(3) }
+  return { queue: random.pick([1, 1, 3]), readable: join(netHeader(random), netFrame(random)), writable: 0 }
+}
+
+function netCommand(random: Random): Uint8Array {
+  const table = () => {
+    const count = random.oneIn(6) ? random.edge() : random.below(4)
+    const macs = random.bytes(6 * (random.oneIn(6) ? random.below(80) : Math.min(count, 80)))
+    return join(new Uint8Array(Uint32Array.of(count).buffer), macs)
+  }
+  const [kind, command] = [random.oneIn(12) ? random.below(256) : random.below(6), random.below(3)]
+  const header = Uint8Array.of(kind, kind === 0 ? random.below(7) : command)
+  if (kind === 1 && command === 0) return join(join(header, table()), table())
+  return join(header, random.bytes(random.pick([0, 1, 2, 2, 6, 8])))
+}
+
+/** Headers that are nearly right for {@link netFrame}. */
+function netHeader(random: Random): Uint8Array {
+  const view = new DataView(new ArrayBuffer(12))
+  view.setUint8(0, random.oneIn(8) ? random.below(256) : random.below(2))
+  view.setUint8(1, random.oneIn(8) ? random.below(256) : random.pick([0, 0, 1, 4, 5, 0x81]))
+  const fields = [
+    random.pick([0, 54, 74]),
+    random.pick([1, 500, 1460]),
+    random.pick([34, 38, 54]),
+    random.pick([6, 16]),
+  ]
+  for (const [index, value] of fields.entries())
+    view.setUint16(2 + 2 * index, (random.oneIn(8) ? random.edge() : value) & 0xffff, true)
+  return new Uint8Array(view.buffer)
+}
+
+/** TCP or UDP in IPv4 or IPv6, in Ethernet, now and then with a VLAN tag. */
+function netFrame(random: Random): Uint8Array {
+  const isIpv6 = random.oneIn(2)
+  const protocol = random.pick([6, 17])
+  const tag = random.oneIn(6) ? Uint8Array.of(0x81, 0, 0, random.below(4)) : new Uint8Array()
+  const ip = new Uint8Array(isIpv6 ? 40 : 20)
+  ip.set(isIpv6 ? [0x60, 0, 0, 0, 0, 0, protocol] : [0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol])
+  const transport = new Uint8Array(20 + random.pick([0, 1, 40, 1400, 4000]))
+  transport[12] = 0x50
+  const ethernet = join(join(random.bytes(12), tag), isIpv6 ? Uint8Array.of(0x86, 0xdd) : Uint8Array.of(8, 0))
+  return join(join(ethernet, ip), transport)
+}

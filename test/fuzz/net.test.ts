@@ -1,111 +1,117 @@
 import { deepStrictEqual, ok, strictEqual } from "node:assert"
-import { type FrameSink, NetDevice, type NetPort } from "@ts-vmm/virtio-devices/net"
-import { BUFFERS, type DeviceRig } from "./device-rig.js"
+import { NetDevice, type NetPort } from "@ts-vmm/virtio-devices/net"
+import { netChain } from "./device-cases.js"
+import { BUFFERS } from "./device-rig.js"
 import { fuzzDevice, rigFor } from "./device-target.js"
-import { join, type Random } from "./random.js"
 
+/** All offloads of virtio 1.3, 5.1.3: CSUM, GUEST_CSUM, TSO4, TSO6, ECN both ways, USO. */
+const ALL_OFFLOADS = [0n, 1n, 7n, 8n, 9n, 11n, 12n, 13n, 54n, 55n, 56n].reduce(
+  (sum, n) => sum | (1n << n),
+  0n,
+)
 const MTU = 1500
-const HEADER_SIZE = 12
-const ETHERNET_HEADER_SIZE = 14
-const RECEIVE_QUEUE = 0
-const TRANSMIT_QUEUE = 1
 
-/** A cable's other end that is full when it is told to be; holds one frame for the guest at most. */
-class MoodyPort implements NetPort {
-  #deliver: FrameSink = () => true
-  #onRoom: () => void = () => undefined
-  #full = false
-  #held: Uint8Array | undefined
-  /** The last frame of the guest. */
-  last: Uint8Array | undefined
+/** What a kernel behind the card may rely on, told by nothing but the specification. */
+function checkSentFrame(frame: Uint8Array, header: Uint8Array): void {
+  const view = new DataView(header.buffer, header.byteOffset, header.length)
+  const [flags, gsoType] = [view.getUint8(0), view.getUint8(1)]
+  const [headerLength, gsoSize, start, offset] = [2, 4, 6, 8].map(at => view.getUint16(at, true)) as number[]
+  ok(frame.length >= 14 && frame.length <= 65_535 + 18, `a frame of ${frame.length} bytes`)
+  ok(gsoType !== 0 || frame.length <= MTU + 18, `a frame of ${frame.length} bytes with nothing to cut`)
+  ok((flags & ~1) === 0 && (flags === 1 || gsoType === 0), `flags ${flags} of a frame of type ${gsoType}`)
+  if (flags === 0) return
+  ok(
+    start! >= 14 && start! + offset! + 2 <= frame.length,
+    `a checksum at ${start} + ${offset} of ${frame.length}`,
+  )
+  if (gsoType === 0) return
+  ok([1, 4, 5, 0x81, 0x84].includes(gsoType), `segmentation ${gsoType}`)
+  ok(gsoSize! > 0 && headerLength! <= frame.length && headerLength! >= start! + 8, "headers to repeat")
+  ok((frame.length - headerLength!) / gsoSize! <= 1366, "too many segments")
+}
 
-  attach(deliver: FrameSink, onRoom: () => void): void {
-    this.#deliver = deliver
-    this.#onRoom = onRoom
+/** A port that checks what it gets, and is full now and then. */
+class SuspiciousPort implements NetPort {
+  readonly offloads = ALL_OFFLOADS
+  readonly queuePairs = 2
+  isFull = false
+  sent = 0
+  deliver: Parameters<NetPort["attach"]>[0] = () => true
+  onRoom: (pair?: number) => void = () => undefined
+
+  attach(...[deliver, onRoom]: Parameters<NetPort["attach"]>): void {
+    this.deliver = deliver
+    this.onRoom = onRoom
   }
 
-  send(frame: Uint8Array): boolean {
-    ok(frame.length >= ETHERNET_HEADER_SIZE, "a frame without a header")
-    ok(frame.length <= MTU + ETHERNET_HEADER_SIZE, "a frame longer than the MTU allows")
-    if (!this.#full) this.last = frame.slice()
-    return !this.#full
+  send(frame: Uint8Array, header: Uint8Array = new Uint8Array(12), pair = 0): boolean {
+    ok(pair === 0 || pair === 1, `queue pair ${pair}`)
+    if (this.isFull) return false
+    checkSentFrame(frame, header)
+    this.sent++
+    return true
+  }
+
+  setQueuePairs(count: number): void {
+    ok(count === 1 || count === 2, `${count} queue pairs`)
+  }
+
+  setOffloads(features: bigint): void {
+    ok((features & ~ALL_OFFLOADS) === 0n, "offloads that were not offered")
   }
 
   resume(): void {
-    const frame = this.#held
-    if (frame && this.#deliver(frame)) this.#held = undefined
+    // What waits is delivered by the host's next step.
   }
 
   close(): void {
-    this.#held = undefined
-  }
-
-  /** A frame for the guest; lost when one waits already. */
-  arrive(frame: Uint8Array): void {
-    if (!this.#held && !this.#deliver(frame)) this.#held = frame
-  }
-
-  setFull(isFull: boolean): void {
-    this.#full = isFull
-    if (!isFull) this.#onRoom()
+    this.isFull = true
   }
 }
 
-let port: MoodyPort
-let device: NetDevice
-
-function host(what: number): void {
-  const size = (what >>> 8) & 0x7ff
-  const flag = (what & 4) !== 0
-  const doings = [
-    () => port.arrive(new Uint8Array(ETHERNET_HEADER_SIZE + size)),
-    () => port.setFull(flag),
-    () => device.setLink(flag),
-    // More than fits the MTU, and less than a header.
-    () => port.arrive(new Uint8Array(flag ? MTU + ETHERNET_HEADER_SIZE + 1 + size : size & 15)),
-  ]
-  doings[what & 3]?.()
-}
-
-/** A frame with its header, or room for one. */
-function netChain(random: Random) {
-  if (random.oneIn(3)) {
-    const writable = random.pick([1, 11, 12, 13, 64, 600, 1526, 1526, 4096])
-    return { queue: RECEIVE_QUEUE, readable: new Uint8Array(), writable }
-  }
-  const header = random.oneIn(6) ? random.bytes(HEADER_SIZE) : new Uint8Array(HEADER_SIZE)
-  const length = random.oneIn(6)
-    ? random.pick([0, 13, 14, MTU + 14, MTU + 15, 20_000])
-    : random.between(14, 300)
-  return { queue: TRANSMIT_QUEUE, readable: join(header, random.bytes(length)), writable: 0 }
-}
-
-/** One frame each way, with equal bytes. */
-async function probe(rig: DeviceRig): Promise<void> {
-  port.close()
-  port.setFull(false)
-  const frame = new Uint8Array(60).map((_, i) => i)
-  const sent = join(new Uint8Array(HEADER_SIZE), frame)
-  rig.post(TRANSMIT_QUEUE, [{ at: BUFFERS, length: sent.length, writable: false, bytes: sent }])
-  rig.kick(TRANSMIT_QUEUE)
-  await rig.used(TRANSMIT_QUEUE)
-  deepStrictEqual(port.last, frame)
-  rig.post(RECEIVE_QUEUE, [{ at: BUFFERS + 4096, length: 1526, writable: true, bytes: new Uint8Array() }])
-  port.arrive(frame)
-  strictEqual((await rig.used(RECEIVE_QUEUE)).length, HEADER_SIZE + frame.length)
-  deepStrictEqual(rig.read(BUFFERS + 4096 + HEADER_SIZE, frame.length), frame)
-}
+let port: SuspiciousPort
 
 fuzzDevice({
   name: "net",
   covers: ["packages/virtio-devices/src/net"],
-  share: 0.03,
-  queues: 2,
+  share: 0.05,
+  queues: 5,
   chain: netChain,
   make() {
-    port = new MoodyPort()
-    device = new NetDevice(port, { mac: "02:00:00:00:00:01", mtu: MTU })
-    return { ...rigFor(device), host }
+    port = new SuspiciousPort()
+    const device = new NetDevice(port, { mtu: MTU })
+    const host = (what: number) => {
+      const size = (what >>> 8) & 0xffff
+      const header = (what >>> 7) & 1 ? Uint8Array.of(1, 1, 54, 0, 200, 5, 34, 0, 16, 0, 0, 0) : undefined
+      switch (what % 5) {
+        case 0:
+          port.isFull = !port.isFull
+          if (!port.isFull) for (const pair of [0, 1]) port.onRoom(pair)
+          break
+        case 1:
+          device.setLink(((what >>> 3) & 1) === 1)
+          break
+        case 2:
+          device.announce()
+          break
+        default:
+          port.deliver(new Uint8Array(size).fill(what), header, (what >>> 4) & 1)
+      }
+    }
+    return { ...rigFor(device, () => port.close()), host }
   },
-  probe,
+  /** One frame each way, that for the guest with equal bytes. */
+  async probe(rig) {
+    port.isFull = false
+    const before = port.sent
+    rig.post(1, [{ at: BUFFERS, length: 72, writable: false, bytes: new Uint8Array(72) }])
+    rig.kick(1)
+    await rig.used(1)
+    strictEqual(port.sent, before + 1)
+    const frame = new Uint8Array(60).map((_, i) => (i < 6 ? 0xff : i))
+    rig.post(0, [{ at: BUFFERS + 4096, length: 1600, writable: true, bytes: new Uint8Array() }])
+    port.deliver(frame)
+    strictEqual((await rig.used(0)).length, 12 + frame.length)
+    deepStrictEqual(rig.read(BUFFERS + 4096 + 12, frame.length), frame)
+  },
 })

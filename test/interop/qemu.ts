@@ -9,6 +9,8 @@ export interface VhostUserSlot {
   readonly socketPath: string
   /** QEMU's device with its properties but without the chardev, such as "vhost-user-blk-pci,num-queues=2". */
   readonly device: string
+  /** A network card: QEMU gives it the back end by way of a netdev with this many queue pairs. */
+  readonly queuePairs?: number
 }
 
 /** What to boot. */
@@ -30,9 +32,14 @@ export interface QemuMachine {
 }
 
 function qemuArguments({ kernel, initramfs, slots }: QemuOptions): string[] {
-  const devices = slots.flatMap(({ socketPath, device }, index) => [
+  const devices = slots.flatMap(({ socketPath, device, queuePairs }, index) => [
     ...["-chardev", `socket,id=slot${index},path=${socketPath}`],
-    ...["-device", `${device},chardev=slot${index}`],
+    ...(queuePairs === undefined
+      ? ["-device", `${device},chardev=slot${index}`]
+      : [
+          ...["-netdev", `vhost-user,id=net${index},chardev=slot${index},queues=${queuePairs}`],
+          ...["-device", `${device},netdev=net${index}`],
+        ]),
   ])
   return [
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],

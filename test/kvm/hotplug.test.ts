@@ -122,7 +122,7 @@ describe("a device that another process serves", () => {
     }
     const first = await start()
     const device = await VhostUserDevice.connect({ kind: "blk", socketPath })
-    const { machine, run } = await boot({ emptySlots: 1 })
+    const { machine, run } = await boot({ emptySlots: 1, sharedMemory: true })
     const address = machine.plug(device)
     expect(await run(`${driver("bind", address)}; sha256sum /dev/vda | cut -c1-64`)).toBe(sha256(content))
     first.kill("SIGKILL")

@@ -128,6 +128,27 @@ export function parsePort(text: string, before: readonly PublishedPort[]): Publi
   return [...before, port]
 }
 
+/** Collects `--ip ADDRESS/BITS` and `--ip6 ADDRESS/BITS`: the network's prefix is no guess, so it has to be given. */
+export function parseGuestAddress(text: string, before: readonly string[]): string[] {
+  if (!/^[0-9a-f.:]{2,45}\/\d{1,3}$/i.test(text))
+    throw new CliError(
+      `invalid address "${text}": give it with its prefix, as 192.0.2.2/24 or 2001:db8::2/64`,
+    )
+  return [...before, text]
+}
+
+/** Bytes of a packet. */
+export function parseMtu(text: string): number {
+  if (!/^\d{1,5}$/.test(text)) throw new CliError(`invalid --mtu "${text}": give bytes`)
+  return Number(text)
+}
+
+/** Queue pairs of a network card. */
+export function parseQueuePairs(text: string): number {
+  if (!/^\d{1,2}$/.test(text)) throw new CliError(`invalid --network-queues "${text}": give a whole number`)
+  return Number(text)
+}
+
 /** Collects `-e NAME=VALUE`; `-e NAME` takes the value from this program's own environment, as docker does. */
 export function parseEnvironment(text: string, before: Record<string, string>): Record<string, string> {
   const equals = text.indexOf("=")

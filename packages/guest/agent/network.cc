@@ -1,6 +1,7 @@
 #include "network.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <sys/ioctl.h>
@@ -60,7 +61,7 @@ sockaddr to_sockaddr(in_addr address) {
 }
 
 bool copy_name(const std::string& name, char (&into)[IFNAMSIZ]) {
-  if (name.empty() || name.size() >= IFNAMSIZ) return false;
+  if (name.empty() || name.size() >= IFNAMSIZ || name.find('/') != name.npos) return false;
   memcpy(into, name.c_str(), name.size() + 1);
   return true;
 }
@@ -97,6 +98,13 @@ Status add_address6(int index, const IpAddress& address) {
   if (!fd || (ioctl(fd.get(), SIOCSIFADDR, &request) != 0 && errno != EEXIST))
     return errno_status("address " + address.address, errno);
   return {};
+}
+
+// Whoever gives a guest its addresses knows that nobody else has them: without the check they can be used at once, and not
+// after a second. A kernel without IPv6 has no such setting.
+void skip_duplicate_check(const std::string& device) {
+  const Fd fd(open(("/proc/sys/net/ipv6/conf/" + device + "/accept_dad").c_str(), O_WRONLY | O_CLOEXEC));
+  if (fd && write(fd.get(), "0", 1) != 1) return;
 }
 
 // "ADDRESS/BITS", or everything.
@@ -164,6 +172,7 @@ Status set_interface(const Interface& interface) {
   if (!fd) return errno_status("socket", errno);
   request.ifr_mtu = static_cast<int>(interface.mtu);
   if (interface.mtu != 0 && ioctl(fd.get(), SIOCSIFMTU, &request) != 0) return errno_status("MTU of " + interface.device, errno);
+  skip_duplicate_check(interface.device);
   if (ioctl(fd.get(), SIOCGIFFLAGS, &request) != 0) return errno_status("flags of " + interface.device, errno);
   request.ifr_flags |= IFF_UP;
   if (ioctl(fd.get(), SIOCSIFFLAGS, &request) != 0) return errno_status("start of " + interface.device, errno);

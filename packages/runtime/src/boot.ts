@@ -10,7 +10,9 @@ import { SandboxError } from "./errors.js"
 import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
 import { SandboxMemory } from "./memory/sandbox-memory.js"
-import { GUEST_NETWORK, type PasstNetwork, startPasst } from "./network/passt.js"
+import { configureNetwork, type GuestNetwork, type SandboxNetwork } from "./network/guest-network.js"
+import { startPasst } from "./network/passt.js"
+import { startTap } from "./network/tap.js"
 import type { SandboxConfig } from "./options.js"
 import type { RuntimePaths } from "./paths.js"
 import { openRoot, type RootDevice } from "./root/device.js"
@@ -74,7 +76,7 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const root = openRoot(request.root, request.onDeviceError, request.config.diskLimiter)
   const { memoryMiB, memoryTargetMiB } = request.config
   const memory = new SandboxMemory(memoryMiB, memoryTargetMiB)
-  const machine = await startMachine(request, root, [vsock, memory.device])
+  const { machine, network } = await startMachine(request, root, [vsock, memory.device])
   request.onMachine(machine)
   machine.onConsole(chunk => request.console.push(chunk))
   const died = machine.exited.then(exit => {
@@ -85,7 +87,7 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const { AgentClient, TtrpcClient } = await import("@ts-vmm/guest")
   const stream = await Promise.race([connected, died])
   const agent = new AgentClient(new TtrpcClient(stream, { timeoutMs: request.config.agentTimeoutMs }))
-  await Promise.race([prepareSandbox(agent, request), died])
+  await Promise.race([prepareSandbox(agent, request, network), died])
   return { machine, vsock, agent, memory }
 }
 
@@ -94,7 +96,7 @@ async function startMachine(
   request: BootRequest,
   root: RootDevice,
   always: readonly VirtioDevice[],
-): Promise<Machine> {
+): Promise<{ machine: Machine; network: GuestNetwork | undefined }> {
   const { hypervisor, directory, config, onDeviceError } = request
   const { memoryMiB, sharedMemory, cpus } = config
   const ends = [() => root.close()]
@@ -126,7 +128,7 @@ async function startMachine(
       onDeviceError,
     })
     machine.exited.then(close)
-    return machine
+    return { machine, network: network?.guest }
   } catch (error) {
     close()
     throw error
@@ -141,10 +143,11 @@ async function openStorage(request: BootRequest): Promise<StorageDisk | undefine
 }
 
 async function startNetwork(
-  { mode, ports }: SandboxConfig["network"],
+  config: SandboxConfig["network"],
   onEnd: (error: Error) => void,
-): Promise<PasstNetwork | undefined> {
-  return mode === "passt" ? await startPasst(ports, onEnd) : undefined
+): Promise<SandboxNetwork | undefined> {
+  if (config.kind === "tap") return startTap(config, onEnd)
+  return config.kind === "passt" ? await startPasst(config.ports, onEnd) : undefined
 }
 
 /** The first connection is the agent's; it comes before any container can exist. */
@@ -157,32 +160,25 @@ function acceptAgent(vsock: VsockDevice): Promise<VsockStream> {
   return promise
 }
 
-async function prepareSandbox(agent: AgentClient, request: BootRequest): Promise<void> {
-  const hasNetwork = request.config.network.mode !== "none"
+async function prepareSandbox(
+  agent: AgentClient,
+  request: BootRequest,
+  network: GuestNetwork | undefined,
+): Promise<void> {
   try {
     const created = agent.createSandbox({
       sandboxId: request.sandboxId,
       hostname: request.hostname,
-      dns: hasNetwork ? [GUEST_NETWORK.nameServer] : [],
+      dns: [...(network?.nameServers ?? [])],
       storages: [
         ...sandboxStorages(request.root, request.config.storage),
         ...volumeStorages(request.config.volumes),
       ],
     })
-    await Promise.all(hasNetwork ? [created, ...configureNetwork(agent)] : [created])
+    await Promise.all(network ? [created, ...configureNetwork(agent, network)] : [created])
   } catch (error) {
     throw fromMountError(request.root, fromGuestError(error))
   }
-}
-
-/** Calls are done in the order in which they are sent. */
-function configureNetwork(agent: AgentClient): Promise<void>[] {
-  const { device, address, prefixLength, gateway, mtu } = GUEST_NETWORK
-  const own = { address, mask: String(prefixLength) }
-  return [
-    agent.updateInterface({ device, mtu: BigInt(mtu), IPAddresses: [own] }),
-    agent.updateRoutes([{ device, gateway }]),
-  ]
 }
 
 function bootFailed(how: string, log: ConsoleLog): SandboxError {

@@ -7,7 +7,13 @@ import { SandboxError } from "./errors.js"
 import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
 import type { PullPolicy } from "./images.js"
 import { checkTarget } from "./memory/options.js"
-import { checkNetwork, type NetworkConfig, type NetworkMode, type PublishedPort } from "./network/options.js"
+import {
+  checkNetwork,
+  type GuestNetworkOptions,
+  type NetworkConfig,
+  type NetworkMode,
+  type PublishedPort,
+} from "./network/options.js"
 import type { RuntimePaths } from "./paths.js"
 import { checkRootfs, type RootfsConfig, type SandboxRootfs } from "./root/options.js"
 import { checkStorage, type SandboxStorage, type StorageConfig } from "./storage/options.js"
@@ -71,9 +77,11 @@ export interface SandboxOptions extends WaitOptions {
    * `storage`; not folders of the host. Default: as fast as they are.
    */
   readonly diskLimit?: RateLimit
-  /** Default `none`. `passt` needs the program of that name; nothing of the network needs root. */
+  /** Default `none`. `passt` needs the program of that name, `tap:NAME` a tap device that this user may open. */
   readonly network?: NetworkMode
-  /** Ports of the host that lead into the guest; with a network only. */
+  /** Addresses and more of a guest on a tap device. */
+  readonly guestNetwork?: GuestNetworkOptions
+  /** Ports of the host that lead into the guest; with passt only. */
   readonly ports?: readonly PublishedPort[]
   /**
    * How long an answer of the guest's agent may take, in milliseconds; a machine that is much overcommitted wants
@@ -159,7 +167,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     attached: volumes.filter(({ type }) => type !== "bind"),
     storage: checkStorage(options.storage),
     diskLimiter: options.diskLimit && checkDiskLimit(options.diskLimit),
-    network: checkNetwork(options.network ?? "none", options.ports ?? []),
+    network: checkNetwork(options.network ?? "none", options.ports ?? [], options.guestNetwork),
     agentTimeoutMs: checkCount(
       "agentTimeoutMs",
       options.agentTimeoutMs ?? DEFAULT_AGENT_TIMEOUT_MS,

@@ -30,6 +30,13 @@ export interface RunOptions {
   readonly mount: SandboxMount[]
   readonly network: string
   readonly publish: PublishedPort[]
+  readonly ip: string[]
+  readonly ip6: string[]
+  readonly gateway: readonly string[]
+  readonly dns: readonly string[]
+  readonly macAddress?: string
+  readonly mtu?: number
+  readonly networkQueues?: number
   readonly workdir?: string
   readonly user?: string
   readonly entrypoint?: string
@@ -124,6 +131,7 @@ function sandboxOptions(
     mounts: [...options.volume, ...options.mount],
     network: options.network as "none",
     ports: options.publish,
+    guestNetwork: guestNetworkOf(options),
     // The runtime checks these names itself, and says which there are.
     pull: options.pull as "missing",
     lazy: options.lazy ?? false,
@@ -143,6 +151,12 @@ function sandboxOptions(
       timeoutMs: options.startTimeout === undefined ? undefined : options.startTimeout * 1000,
     }),
   }
+}
+
+function guestNetworkOf(options: RunOptions): NonNullable<SandboxOptions["guestNetwork"]> {
+  const { ip, ip6, gateway, dns, macAddress, mtu, networkQueues: queuePairs } = options
+  const more = defined({ macAddress, mtu, queuePairs })
+  return { addresses: [...ip, ...ip6], gateways: gateway, nameServers: dns, ...more }
 }
 
 function diskLimitOf({ diskBps, diskIops }: RunOptions): SandboxOptions["diskLimit"] {

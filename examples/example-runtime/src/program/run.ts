@@ -1,12 +1,16 @@
 import type { Command } from "commander"
 import {
+  collect,
   memoryParser,
   parseCpus,
   parseDiskOperations,
   parseDiskRate,
   parseEnvironment,
+  parseGuestAddress,
   parseMount,
+  parseMtu,
   parsePort,
+  parseQueuePairs,
   parseStorageOption,
   parseVolume,
   secondsParser,
@@ -47,7 +51,18 @@ export function addRun(program: Command): void {
       parseMount,
       [],
     )
-    .option("--network <mode>", "none, or passt for the host's network without privileges", "none")
+    .option(
+      "--network <mode>",
+      "none, passt for the host's network without privileges, or tap:NAME, a tap device of the host",
+      "none",
+    )
+    .option("--ip <address/bits>", "IPv4 address on a tap device", parseGuestAddress, [])
+    .option("--ip6 <address/bits>", "IPv6 address on a tap device", parseGuestAddress, [])
+    .option("--gateway <address>", "router of a tap device's network, of IPv4 or IPv6", collect, [])
+    .option("--dns <address>", "name server on a tap device", collect, [])
+    .option("--mac-address <mac>", "of the network card on a tap device (default: a random one)")
+    .option("--mtu <bytes>", "on a tap device (default: the device's)", parseMtu)
+    .option("--network-queues <n>", "queue pairs, if the tap device was made for several", parseQueuePairs)
     .option(
       "-p, --publish <host:guest[/udp]>",
       "a port of the host that leads into the container",

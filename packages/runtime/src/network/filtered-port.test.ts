@@ -1,11 +1,16 @@
 import type { NetPort } from "@ts-vmm/virtio-devices/net"
 import { describe, expect, test } from "vitest"
+import { addressBytes } from "./address.js"
 import { FilteredPort } from "./filtered-port.js"
 
 const MAC = "02:00:00:00:00:01"
 const ADDRESS = "10.0.2.15"
+const ADDRESS6 = "fd74:732d:766d::15"
+/** What an interface with MAC gives itself. */
+const LINK_LOCAL = "fe80::ff:fe00:1"
+const ROUTER = "fe80::1"
 
-function makePort() {
+function makePort(addresses: readonly string[] = [ADDRESS, ADDRESS6]) {
   const sent: Uint8Array[] = []
   const under: NetPort = {
     attach: () => undefined,
@@ -13,7 +18,7 @@ function makePort() {
     resume: () => undefined,
     close: () => undefined,
   }
-  return { sent, port: new FilteredPort(under, { mac: MAC, address: ADDRESS }) }
+  return { sent, port: new FilteredPort(under, { mac: MAC, addresses }) }
 }
 
 const bytesOf = (address: string) => Buffer.from(address.split(".").map(Number))
@@ -34,6 +39,18 @@ const arp = (senderMac: string, senderIp: string) =>
     Buffer.alloc(10),
   ])
 
+const ipv6 = (source: string, destination: string, next: number, rest: readonly number[] = []) =>
+  Buffer.concat([
+    ethernet(0x86dd),
+    Buffer.from([0x60, 0, 0, 0, 0, rest.length, next, 255]),
+    addressBytes(source),
+    addressBytes(destination),
+    Buffer.from([...rest, ...new Array(24).fill(0)]),
+  ])
+/** A message between neighbours about `target`. */
+const icmp6 = (source: string, type: number, target: string) =>
+  ipv6(source, "ff02::1", 58, [type, 0, 0, 0, 0, 0, 0, 0, ...addressBytes(target)])
+
 describe("what a guest may send", () => {
   test.each([
     ["a packet of its own", ipv4(ADDRESS, "192.0.2.1"), true],
@@ -43,7 +60,36 @@ describe("what a guest may send", () => {
     ["N6: another's IP address", ipv4("10.0.2.16", "192.0.2.1"), false],
     ["N6: ARP for a neighbour", arp(MAC, "10.0.2.2"), false],
     ["N6: ARP with another's MAC address", arp("02:00:00:00:00:02", ADDRESS), false],
-    ["N6: IPv6, router advertisements among it", Buffer.concat([ethernet(0x86dd), Buffer.alloc(60)]), false],
+    ["IPv6 of its own", ipv6(ADDRESS6, "2001:db8::1", 6), true],
+    ["IPv6 of its interface", ipv6(LINK_LOCAL, ROUTER, 17), true],
+    ["a probe for its own address", icmp6("::", 135, ADDRESS6), true],
+    ["a question for a neighbour", icmp6(ADDRESS6, 135, ROUTER), true],
+    ["an answer for its own address", icmp6(LINK_LOCAL, 136, ADDRESS6), true],
+    ["a report of the groups that it is in", ipv6("::", "ff02::16", 0, [58, 0, 5, 2, 0, 0, 1, 0, 143]), true],
+    ["fragments of UDP", ipv6(ADDRESS6, "2001:db8::1", 44, [17, 0, 0, 1, 0, 0, 0, 1]), true],
+    ["N6: another's IPv6 address", ipv6("fd74:732d:766d::16", "2001:db8::1", 6), false],
+    ["N6: IPv6 from nobody", ipv6("::", "2001:db8::1", 17), false],
+    ["N6: a router advertisement", icmp6(LINK_LOCAL, 134, ROUTER), false],
+    ["N6: a redirect", icmp6(LINK_LOCAL, 137, ROUTER), false],
+    ["N6: an answer for a neighbour", icmp6(LINK_LOCAL, 136, ROUTER), false],
+    ["N6: a probe for a neighbour's address", icmp6("::", 135, ROUTER), false],
+    [
+      "N6: a router advertisement behind options",
+      ipv6(LINK_LOCAL, "ff02::1", 60, [58, 0, 1, 4, 0, 0, 0, 0, 134]),
+      false,
+    ],
+    [
+      "N6: a router advertisement in fragments",
+      ipv6(LINK_LOCAL, "ff02::1", 44, [58, 0, 0, 1, 0, 0, 0, 1, 134]),
+      false,
+    ],
+    ["N6: options in fragments", ipv6(LINK_LOCAL, "ff02::1", 44, [60, 0, 0, 1, 0, 0, 0, 1]), false],
+    ["N6: a routing header", ipv6(ADDRESS6, "2001:db8::1", 43, [6, 0, 0, 0, 0, 0, 0, 0]), false],
+    ["N6: headers without end", ipv6(ADDRESS6, "2001:db8::1", 0, new Array(48).fill(0)), false],
+    ["N7: a metadata address of IPv6", ipv6(ADDRESS6, "fd00:ec2::254", 6), false],
+    ["N7: the host's loopback by IPv6", ipv6(ADDRESS6, "::1", 6), false],
+    ["N7: IPv4 in IPv6", ipv6(ADDRESS6, "::ffff:169.254.169.254", 6), false],
+    ["N1: half an IPv6 header", ipv6(ADDRESS6, "2001:db8::1", 6).subarray(0, 50), false],
     ["N7: the metadata address", ipv4(ADDRESS, "169.254.169.254"), false],
     ["N7: the host's loopback", ipv4(ADDRESS, "127.0.0.1"), false],
     ["N1: half a header", ipv4(ADDRESS, "192.0.2.1").subarray(0, 30), false],
@@ -54,4 +100,10 @@ describe("what a guest may send", () => {
     expect(sent).toHaveLength(isAllowed ? 1 : 0)
     expect(port.refused).toBe(isAllowed ? 0 : 1)
   })
+})
+
+test("N6: a guest without an address of IPv6 speaks none", () => {
+  const { sent, port } = makePort([ADDRESS])
+  port.send(ipv6(LINK_LOCAL, ROUTER, 17))
+  expect(sent).toEqual([])
 })

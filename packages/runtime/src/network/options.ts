@@ -1,8 +1,28 @@
 import { isIPv4 } from "node:net"
 import { SandboxError } from "../errors.js"
+import { familyOf, type NetworkAddress, parseNetworkAddress } from "./address.js"
 
-/** How a sandbox is connected: not at all, or through passt, a network stack in a process of its own. */
-export type NetworkMode = "none" | "passt"
+/**
+ * How a sandbox is connected: not at all; through passt, a network stack in a process of its own; or with a tap device of
+ * the host (`tap:NAME`), which is there already.
+ */
+export type NetworkMode = "none" | "passt" | `tap:${string}`
+
+/** The guest's side of a tap device: its network is not ours, so nothing of this has a default. */
+export interface GuestNetworkOptions {
+  /** `192.0.2.2/24`, `2001:db8::2/64`, at most 8. Without any the guest has to find its own, and may use any. */
+  readonly addresses?: readonly string[]
+  /** The way out: at most one address of IPv4 and one of IPv6. */
+  readonly gateways?: readonly string[]
+  /** For /etc/resolv.conf, at most 3. */
+  readonly nameServers?: readonly string[]
+  /** As `02:00:00:00:00:01`. Default: a random one. */
+  readonly macAddress?: string
+  /** Bytes, 1280 to 65,535. Default: that of the tap device. */
+  readonly mtu?: number
+  /** As many as the tap device was made for, 1 to 16. Default 1. */
+  readonly queuePairs?: number
+}
 
 /** A port of the host that leads to one of the guest. */
 export interface PublishedPort {
@@ -15,22 +35,108 @@ export interface PublishedPort {
   readonly protocol?: "tcp" | "udp"
 }
 
-/** {@link NetworkMode} and what goes with it, checked. */
-export interface NetworkConfig {
-  readonly mode: NetworkMode
-  readonly ports: readonly Required<PublishedPort>[]
+/** A tap device and the guest's side of it, checked. */
+export interface TapConfig {
+  readonly kind: "tap"
+  readonly name: string
+  readonly addresses: readonly NetworkAddress[]
+  readonly gateways: readonly { readonly family: 4 | 6; readonly address: string }[]
+  readonly nameServers: readonly string[]
+  readonly macAddress: string | undefined
+  readonly mtu: number | undefined
+  readonly queuePairs: number
 }
+
+/** {@link NetworkMode} and what goes with it, checked. */
+export type NetworkConfig =
+  | { readonly kind: "none" }
+  | { readonly kind: "passt"; readonly ports: readonly Required<PublishedPort>[] }
+  | TapConfig
 
 const LOOPBACK = "127.0.0.1"
 const MAX_PORTS = 256
+const MAX_ADDRESSES = 8
+/** What resolv.conf(5) takes. */
+const MAX_NAME_SERVERS = 3
+/** The smallest MTU of IPv6. */
+const MIN_MTU = 1280
+const MAX_MTU = 65_535
+const MAX_QUEUE_PAIRS = 16
+const TAP = "tap:"
 
 /** @throws SandboxError `invalid-argument`, naming the option */
-export function checkNetwork(mode: NetworkMode, ports: readonly PublishedPort[]): NetworkConfig {
-  if (!["none", "passt"].includes(mode)) throw invalid(`unknown network "${mode}": use none or passt`)
+export function checkNetwork(
+  mode: NetworkMode,
+  ports: readonly PublishedPort[],
+  guest: GuestNetworkOptions | undefined,
+): NetworkConfig {
+  if (mode.startsWith(TAP)) {
+    if (ports.length > 0)
+      throw invalid("a tap device has no published ports: its host reaches the guest anyway")
+    return checkTap(mode.slice(TAP.length), guest ?? {})
+  }
+  if (mode !== "none" && mode !== "passt")
+    throw invalid(`unknown network "${mode}": use none, passt or tap:NAME`)
+  if (guest && Object.values(guest).some(value => value !== undefined && !isEmpty(value)))
+    throw invalid("addresses, gateways, name servers, MAC address and MTU are for --network tap:NAME")
   if (mode === "none" && ports.length > 0)
     throw invalid("a sandbox without a network has no ports: use --network passt")
   if (ports.length > MAX_PORTS) throw invalid(`${ports.length} ports are too many (at most ${MAX_PORTS})`)
-  return { mode, ports: ports.map(checkPort) }
+  return mode === "none" ? { kind: "none" } : { kind: "passt", ports: ports.map(checkPort) }
+}
+
+function isEmpty(value: unknown): boolean {
+  return Array.isArray(value) && value.length === 0
+}
+
+function checkTap(name: string, options: GuestNetworkOptions): TapConfig {
+  const { addresses = [], gateways = [], nameServers = [], macAddress, mtu, queuePairs = 1 } = options
+  if (!/^[\w.-]{1,15}$/.test(name)) throw invalid(`"${name}" is no name of a tap device: use tap:NAME`)
+  if (addresses.length > MAX_ADDRESSES) throw invalid(`a guest has at most ${MAX_ADDRESSES} addresses`)
+  if (nameServers.length > MAX_NAME_SERVERS)
+    throw invalid(`a guest has at most ${MAX_NAME_SERVERS} name servers`)
+  if (macAddress !== undefined && !/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i.test(macAddress))
+    throw invalid(`"${macAddress}" is no MAC address of one machine`)
+  if (mtu !== undefined && !isWithin(mtu, MIN_MTU, MAX_MTU))
+    throw invalid(`an MTU is ${MIN_MTU} to ${MAX_MTU}, not ${mtu}`)
+  if (!isWithin(queuePairs, 1, MAX_QUEUE_PAIRS))
+    throw invalid(`a tap device has 1 to ${MAX_QUEUE_PAIRS} queue pairs, not ${queuePairs}`)
+  return {
+    kind: "tap",
+    name,
+    addresses: addresses.map(checkAddress),
+    gateways: checkGateways(gateways),
+    nameServers: nameServers.map(checkNameServer),
+    macAddress,
+    mtu,
+    queuePairs,
+  }
+}
+
+function checkAddress(text: string): NetworkAddress {
+  const address = parseNetworkAddress(text)
+  if (!address) throw invalid(`"${text}" is no address with a prefix: give 192.0.2.2/24 or 2001:db8::2/64`)
+  return address
+}
+
+function checkGateways(gateways: readonly string[]): TapConfig["gateways"] {
+  const checked = gateways.map(address => {
+    const family = familyOf(address)
+    if (family === 0) throw invalid(`the gateway "${address}" is no address`)
+    return { family, address }
+  })
+  if (new Set(checked.map(({ family }) => family)).size < checked.length)
+    throw invalid("a guest has one gateway for IPv4 and one for IPv6")
+  return checked
+}
+
+function checkNameServer(address: string): string {
+  if (familyOf(address) === 0) throw invalid(`the name server "${address}" is no address`)
+  return address
+}
+
+function isWithin(value: number, least: number, most: number): boolean {
+  return Number.isInteger(value) && value >= least && value <= most
 }
 
 function checkPort(port: PublishedPort): Required<PublishedPort> {

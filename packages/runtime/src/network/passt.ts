@@ -1,31 +1,23 @@
 import { type ChildProcess, spawn } from "node:child_process"
+import { readFileSync } from "node:fs"
 import type { Duplex } from "node:stream"
 import { NetDevice, randomMac, StreamPort } from "@ts-vmm/virtio-devices/net"
 import { SandboxError, type SandboxErrorCode } from "../errors.js"
 import { FilteredPort } from "./filtered-port.js"
+import type { SandboxNetwork } from "./guest-network.js"
 import type { PublishedPort } from "./options.js"
 
 /** The guest's side of the network, the same for every sandbox: each has one of its own. */
-export const GUEST_NETWORK = {
-  device: "eth0",
-  address: "10.0.2.15",
-  prefixLength: 24,
-  gateway: "10.0.2.2",
-  /** Questions to it are answered by the host's own name servers. */
-  nameServer: "10.0.2.3",
-  mtu: 65_520,
-} as const
+const IPV4 = { address: "10.0.2.15", prefixLength: 24, gateway: "10.0.2.2" } as const
+/** An address of no global network (RFC 4193): what leaves has the host's. */
+const IPV6 = { address: "fd74:732d:766d::15", prefixLength: 64, gateway: "fe80::1" } as const
+/** Questions to it are answered by the host's own name servers. */
+const NAME_SERVER = "10.0.2.3"
+const MTU = 65_520
 
 /** How long passt may take to start. */
 const START_LIMIT_MS = 10_000
 const MAX_WORDS = 2_000
-
-/** A started network. */
-export interface PasstNetwork {
-  readonly device: NetDevice
-  /** Ends the process. */
-  close(): void
-}
 
 /**
  * Starts passt for one guest. It ends with this process, however that ends, since its socket does.
@@ -37,8 +29,9 @@ export interface PasstNetwork {
 export async function startPasst(
   ports: readonly Required<PublishedPort>[],
   onEnd: (error: Error) => void,
-): Promise<PasstNetwork> {
-  const child = spawn("passt", passtArguments(ports), {
+): Promise<SandboxNetwork> {
+  const hasIpv6 = hostHasIpv6()
+  const child = spawn("passt", passtArguments(ports, hasIpv6), {
     stdio: ["ignore", "pipe", "pipe", "pipe"],
   })
   const words = collectWords(child)
@@ -50,13 +43,21 @@ export async function startPasst(
   const ended = (error: Error | undefined) => {
     if (!isClosed) onEnd(new Error(`the network ended: ${words() || (error?.message ?? "passt is gone")}`))
   }
-  const port = new FilteredPort(new StreamPort(socket, { onEnd: ended }), {
-    mac,
-    address: GUEST_NETWORK.address,
-  })
-  const device = new NetDevice(port, { mac, mtu: GUEST_NETWORK.mtu })
+  const families = hasIpv6 ? [IPV4, IPV6] : [IPV4]
+  const addresses = families.map(({ address }) => address)
+  const port = new FilteredPort(new StreamPort(socket, { onEnd: ended }), { mac, addresses })
   return {
-    device,
+    device: new NetDevice(port, { mac, mtu: MTU }),
+    guest: {
+      addresses: families.map(({ address, prefixLength }, i) => ({
+        family: i === 0 ? 4 : 6,
+        address,
+        prefixLength,
+      })),
+      gateways: families.map(({ gateway }, i) => ({ family: i === 0 ? 4 : 6, address: gateway })),
+      nameServers: [NAME_SERVER],
+      mtu: MTU,
+    },
     close: () => {
       isClosed = true
       port.close()
@@ -65,18 +66,33 @@ export async function startPasst(
   }
 }
 
-function passtArguments(ports: readonly Required<PublishedPort>[]): string[] {
-  const { address, prefixLength, gateway, nameServer, mtu } = GUEST_NETWORK
+/** Whether a packet of this host to anywhere has a way out by IPv6. */
+function hostHasIpv6(): boolean {
+  try {
+    return readFileSync("/proc/net/ipv6_route", "latin1").split("\n").some(isDefaultRoute6)
+  } catch {
+    return false
+  }
+}
+
+/** A line of /proc/net/ipv6_route: destination and its prefix in hexadecimal first, the interface last. */
+function isDefaultRoute6(line: string): boolean {
+  return /^0{32} 00 /.test(line) && !/\slo$/.test(line)
+}
+
+function passtArguments(ports: readonly Required<PublishedPort>[], hasIpv6: boolean): string[] {
   const published = ports.flatMap(({ hostAddress, hostPort, guestPort, protocol }) => [
     protocol === "tcp" ? "-t" : "-u",
     `${hostAddress}/${hostPort}:${guestPort}`,
   ])
+  const ipv6 = hasIpv6 ? ["-a", IPV6.address, "-g", IPV6.gateway] : ["-4"]
   return [
     ...["--foreground", "--quiet", "--fd", "3"],
     // The guest's gateway would be the host's loopback otherwise, with all that listens there.
     "--no-map-gw",
-    ...["-4", "-a", address, "-n", String(prefixLength), "-g", gateway, "-m", String(mtu)],
-    ...["--dns-forward", nameServer, "-D", nameServer],
+    ...["-a", IPV4.address, "-n", String(IPV4.prefixLength), "-g", IPV4.gateway, "-m", String(MTU)],
+    ...ipv6,
+    ...["--dns-forward", NAME_SERVER, "-D", NAME_SERVER],
     ...published,
   ]
 }
@@ -120,7 +136,7 @@ function untilReady(child: ChildProcess, socket: Duplex, mac: string, words: () 
 
 /** Who has the gateway's address? With the length before it that the stream wants. */
 function arpRequest(mac: string): Buffer {
-  const { address, gateway } = GUEST_NETWORK
+  const { address, gateway } = IPV4
   const own = mac.replaceAll(":", "")
   const ip = (text: string) => Buffer.from(text.split(".").map(Number)).toString("hex")
   const frame = `ffffffffffff${own}0806${"0001080006040001"}${own}${ip(address)}${"00".repeat(6)}${ip(gateway)}`

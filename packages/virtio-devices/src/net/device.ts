@@ -18,8 +18,8 @@ export interface NetDeviceOptions {
   readonly mtu?: number
 }
 
+/** Of the control queue as well: User Mode Linux makes every queue as large as this. */
 const QUEUE_SIZE = 256
-const CONTROL_QUEUE_SIZE = 64
 
 const OWN_FEATURES =
   defs.VIRTIO_NET_F_MTU |
@@ -80,7 +80,7 @@ export class NetDevice implements VirtioDevice {
     this.#port = port
     this.#pairs = queuePairs
     this.#maxFrame = mtu + defs.ETHERNET_HEADER_SIZE
-    this.queueSizes = [...new Array(2 * queuePairs).fill(QUEUE_SIZE), CONTROL_QUEUE_SIZE]
+    this.queueSizes = new Array(2 * queuePairs + 1).fill(QUEUE_SIZE)
     this.features = OWN_FEATURES | offeredFor(offloads, queuePairs)
     this.#ownMac = parseMac(mac)
     this.#macBytes.set(this.#ownMac)

@@ -38,7 +38,7 @@ export class Cable implements NetPort {
     Object.assign(this, { deliver, onRoom, onLink })
   }
 
-  send(frame: Uint8Array, header = new Uint8Array(12), pair = 0): boolean {
+  send(frame: Uint8Array, header: Uint8Array = new Uint8Array(12), pair = 0): boolean {
     if (this.seen.length >= this.room) return false
     this.seen.push({ frame: frame.slice(), header: header.slice(), pair })
     return true

@@ -1,0 +1,50 @@
+import type { AgentClient } from "@ts-vmm/guest"
+import type { NetDevice } from "@ts-vmm/virtio-devices/net"
+import type { NetworkAddress } from "./address.js"
+
+/** The interface as the guest's agent sets it up. */
+export interface GuestNetwork {
+  readonly addresses: readonly NetworkAddress[]
+  /** Routers of the way out, one a family at most. */
+  readonly gateways: readonly { readonly family: 4 | 6; readonly address: string }[]
+  readonly nameServers: readonly string[]
+  readonly mtu: number
+}
+
+/** A started network: the device, and what the guest has to know. */
+export interface SandboxNetwork {
+  readonly device: NetDevice
+  readonly guest: GuestNetwork
+  close(): void
+}
+
+/** The first network card of a machine. */
+const DEVICE = "eth0"
+
+/** Calls are done in the order in which they are sent. */
+export function configureNetwork(agent: AgentClient, guest: GuestNetwork): Promise<void>[] {
+  const { addresses, gateways, mtu } = guest
+  return [
+    agent.updateInterface({
+      device: DEVICE,
+      mtu: BigInt(mtu),
+      IPAddresses: addresses.map(({ family, address, prefixLength }) => ({
+        family: wireFamily(family),
+        address,
+        mask: String(prefixLength),
+      })),
+    }),
+    agent.updateRoutes(
+      gateways.map(({ family, address }) => ({
+        device: DEVICE,
+        gateway: address,
+        family: wireFamily(family),
+      })),
+    ),
+  ]
+}
+
+/** The enum of the agent's protocol. */
+function wireFamily(family: 4 | 6): number {
+  return family === 4 ? 0 : 1
+}

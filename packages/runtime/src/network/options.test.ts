@@ -1,0 +1,60 @@
+import { describe, expect, test } from "vitest"
+import { addressBytes, parseNetworkAddress } from "./address.js"
+import { checkNetwork, type GuestNetworkOptions } from "./options.js"
+
+describe("a tap device", () => {
+  test("has what the options say, and defaults for the rest", () => {
+    const config = checkNetwork("tap:tap0", [], {
+      addresses: ["192.0.2.2/24", "2001:db8::2/64"],
+      gateways: ["192.0.2.1", "fe80::1"],
+    })
+    expect(config).toMatchObject({
+      kind: "tap",
+      name: "tap0",
+      addresses: [
+        { family: 4, address: "192.0.2.2", prefixLength: 24 },
+        { family: 6, address: "2001:db8::2", prefixLength: 64 },
+      ],
+      gateways: [
+        { family: 4, address: "192.0.2.1" },
+        { family: 6, address: "fe80::1" },
+      ],
+      queuePairs: 1,
+    })
+  })
+
+  test.each<[string, GuestNetworkOptions]>([
+    ["no address with a prefix", { addresses: ["192.0.2.2"] }],
+    ["no address with a prefix", { addresses: ["192.0.2.2/33"] }],
+    ["no address with a prefix", { addresses: ["fe80::1%eth0/64"] }],
+    ["at most 8 addresses", { addresses: new Array(9).fill("192.0.2.2/24") }],
+    ["is no address", { gateways: ["router"] }],
+    ["one gateway for IPv4", { gateways: ["192.0.2.1", "192.0.2.3"] }],
+    ["is no address", { nameServers: ["localhost"] }],
+    ["at most 3 name servers", { nameServers: new Array(4).fill("192.0.2.1") }],
+    ["no MAC address", { macAddress: "03:00:00:00:00:01" }],
+    ["an MTU is 1280", { mtu: 576 }],
+    ["1 to 16 queue pairs", { queuePairs: 17 }],
+  ])("is refused with %s", (words, options) => {
+    expect(() => checkNetwork("tap:tap0", [], options)).toThrow(words)
+  })
+
+  test.each(["tap:", "tap:a/b", "tap:a-name-of-17-bytes"] as const)("%s is no name of one", mode => {
+    expect(() => checkNetwork(mode, [], undefined)).toThrow("no name of a tap device")
+  })
+})
+
+test("other networks take no addresses", () => {
+  expect(() => checkNetwork("passt", [], { addresses: ["192.0.2.2/24"] })).toThrow("for --network tap:NAME")
+  expect(checkNetwork("passt", [], { addresses: [], gateways: [] })).toEqual({ kind: "passt", ports: [] })
+  expect(() => checkNetwork("bridge" as "none", [], undefined)).toThrow("use none, passt or tap:NAME")
+})
+
+test("addresses of IPv6 have their bytes, however they are written", () => {
+  const hex = (address: string) => addressBytes(address).toString("hex")
+  expect(hex("::")).toBe("0".repeat(32))
+  expect(hex("2001:db8::2")).toBe("20010db8000000000000000000000002")
+  expect(hex("1:2:3:4:5:6:7:8")).toBe("00010002000300040005000600070008")
+  expect(hex("::ffff:192.0.2.1")).toBe("00000000000000000000ffffc0000201")
+  expect(parseNetworkAddress("fd00::1/64")?.prefixLength).toBe(64)
+})
