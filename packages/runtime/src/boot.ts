@@ -2,6 +2,7 @@ import type { AgentClient } from "@ts-vmm/guest"
 import { guestArtifacts } from "@ts-vmm/guest/artifacts"
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
 import type { ConsoleLog } from "./console-log.js"
+import { diskStorages, fromDiskError, openDisks } from "./container/disks.js"
 import { sandboxStorages } from "./container/rootfs.js"
 import { volumeDevices, volumeStorages } from "./container/volumes.js"
 import { deferred } from "./deadline.js"
@@ -36,7 +37,15 @@ export interface BootRequest {
   readonly root: SandboxRoot
   readonly config: Pick<
     SandboxConfig,
-    "memoryMiB" | "cpus" | "initramfs" | "volumes" | "storage" | "diskLimiter" | "network" | "agentTimeoutMs"
+    | "memoryMiB"
+    | "cpus"
+    | "initramfs"
+    | "volumes"
+    | "disks"
+    | "storage"
+    | "diskLimiter"
+    | "network"
+    | "agentTimeoutMs"
   >
   readonly hostname: string
   readonly sandboxId: string
@@ -83,6 +92,8 @@ async function startMachine(request: BootRequest, root: RootDevice, vsock: Vsock
   try {
     const folders = volumeDevices(config.volumes)
     ends.push(...folders.map(folder => () => folder.close()))
+    const disks = await openDisks(config.disks, onDeviceError, config.diskLimiter)
+    ends.push(...disks.map(disk => () => disk.close()))
     const storage = await openStorage(request)
     if (storage) ends.push(() => storage.close())
     const network = await startNetwork(config.network, onDeviceError)
@@ -96,6 +107,7 @@ async function startMachine(request: BootRequest, root: RootDevice, vsock: Vsock
         root.device,
         vsock,
         ...folders,
+        ...disks.map(({ device }) => device),
         ...(network ? [network.device] : []),
         ...(storage ? [storage.device] : []),
       ],
@@ -144,11 +156,13 @@ async function prepareSandbox(agent: AgentClient, request: BootRequest): Promise
       storages: [
         ...sandboxStorages(request.root, request.config.storage),
         ...volumeStorages(request.config.volumes),
+        ...diskStorages(request.config.disks),
       ],
     })
     await Promise.all(hasNetwork ? [created, ...configureNetwork(agent)] : [created])
   } catch (error) {
-    throw fromMountError(request.root, fromGuestError(error))
+    const told = fromGuestError(error)
+    throw fromDiskError(request.config.disks, told) ?? fromMountError(request.root, told)
   }
 }
 

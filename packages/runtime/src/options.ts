@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs"
 import type { LazyLayerReport, LoadProgress, StoredImage } from "@ts-vmm/oci-image"
 import { type RateLimit, RateLimiter } from "@ts-vmm/virtio-devices"
+import { checkDisks, type Disk, type SandboxDisk } from "./container/disks.js"
 import { checkMounts, type SandboxMount, type Volume } from "./container/volumes.js"
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
@@ -53,11 +54,13 @@ export interface SandboxOptions extends WaitOptions {
   readonly initramfs?: string
   /** Folders and files of the host that the containers see. Default: none. */
   readonly mounts?: readonly SandboxMount[]
+  /** Disks of the host whose file systems the containers see. Default: none. */
+  readonly disks?: readonly SandboxDisk[]
   /** Where what the containers write lies. Default: RAM of the guest. */
   readonly storage?: SandboxStorage
   /**
-   * How fast the sandbox's disks may be, all of them together: the image, a root that is a disk, and the disk of
-   * `storage`; not folders of the host. Default: as fast as they are.
+   * How fast the sandbox's disks may be, all of them together: the image, a root that is a disk, `disks`, and the disk
+   * of `storage`; not folders of the host. Default: as fast as they are.
    */
   readonly diskLimit?: RateLimit
   /** Default `none`. `passt` needs the program of that name; nothing of the network needs root. */
@@ -93,6 +96,7 @@ export interface SandboxConfig {
   readonly kernel: string | undefined
   readonly initramfs: string | undefined
   readonly volumes: readonly Volume[]
+  readonly disks: readonly Disk[]
   readonly storage: StorageConfig
   readonly diskLimiter: RateLimiter | undefined
   readonly network: NetworkConfig
@@ -120,6 +124,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     throw invalid(`unknown pull policy "${pull}": use missing, always or never`)
   if (hostname !== undefined && !HOSTNAME_PATTERN.test(hostname))
     throw invalid(`invalid hostname "${hostname}"`)
+  const volumes = checkMounts(options.mounts ?? [])
   return {
     root: checkRoot(options),
     memoryMiB: checkCount("memoryMiB", options.memoryMiB ?? DEFAULT_MEMORY_MIB, MAX_MEMORY_MIB),
@@ -129,7 +134,8 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     hostname,
     kernel: checkFile("kernel", options.kernel),
     initramfs: checkFile("initramfs", options.initramfs),
-    volumes: checkMounts(options.mounts ?? []),
+    volumes,
+    disks: checkDisks(options.disks ?? [], volumes),
     storage: checkStorage(options.storage),
     diskLimiter: options.diskLimit && checkDiskLimit(options.diskLimit),
     network: checkNetwork(options.network ?? "none", options.ports ?? []),

@@ -15,7 +15,7 @@ import {
 import type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
 import { type SandboxProcess, signalNumber } from "./container/process.js"
 import { resolveCommand } from "./container/spec.js"
-import type { Volume } from "./container/volumes.js"
+import type { SharedPlace } from "./container/volumes.js"
 import type { CopySummary } from "./copy/unpack.js"
 import { deferred, pickWait, type WaitOptions, withDeadline } from "./deadline.js"
 import { SandboxError } from "./errors.js"
@@ -28,7 +28,7 @@ import { checkOptions, type SandboxOptions } from "./options.js"
 import { defaultPaths } from "./paths.js"
 import { findRoot } from "./root/find.js"
 import { arrivingOf, giveRoot, isWritten, rootDefaults, type SandboxRoot } from "./root/root.js"
-import { unmountRoot } from "./root/unmount.js"
+import { unmount } from "./root/unmount.js"
 import { answerControl } from "./state/answer-control.js"
 import { type ControlHandler, serveControl } from "./state/control.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
@@ -75,7 +75,8 @@ export class Sandbox extends SandboxEmitter {
   readonly #ended = deferred<SandboxExitReason>()
   readonly #root: SandboxRoot
   readonly #arriving: ArrivingImage | undefined
-  #volumes: readonly Volume[] = []
+  #places: readonly SharedPlace[] = []
+  #writesDisks = false
   #status: SandboxStatus = "creating"
   #guest: BootedGuest | undefined
   #machine: Machine | undefined
@@ -225,7 +226,7 @@ export class Sandbox extends SandboxEmitter {
   async destroy(): Promise<void> {
     this.#killRequested = true
     if (this.#machine) {
-      if (isWritten(this.#root)) await this.#unmountRoot()
+      if (this.#writesToHost) await this.#unmount()
       this.#guest?.agent.close()
       await this.#machine.kill()
       await this.#ended.promise
@@ -245,14 +246,20 @@ export class Sandbox extends SandboxEmitter {
     this.#exitCode = exitCode
   }
 
-  async #unmountRoot(): Promise<void> {
+  /** What its containers write stays behind on a file system of the host's. */
+  get #writesToHost(): boolean {
+    return isWritten(this.#root) || this.#writesDisks
+  }
+
+  async #unmount(): Promise<void> {
     if (!this.#guest || this.#status !== "running") return
-    await unmountRoot(this.#guest, this.#containerIds).catch(error => this.#report(error))
+    await unmount(this.#guest, this.#containerIds).catch(error => this.#report(error))
   }
 
   async #boot({ config, hypervisor, paths, startedAt }: StartPlan): Promise<void> {
     this.#publish()
-    this.#volumes = config.volumes
+    this.#places = [...config.volumes, ...config.disks]
+    this.#writesDisks = config.disks.some(({ readOnly }) => !readOnly)
     this.#arriving?.begin()
     this.#guest = await bootGuest({
       hypervisor,
@@ -353,7 +360,7 @@ export class Sandbox extends SandboxEmitter {
     const id = `c${this.#containerIds.length + 1}`
     this.#containerIds.push(id)
     const host = {
-      ...{ agent, vsock, root: this.#root, volumes: this.#volumes },
+      ...{ agent, vsock, root: this.#root, places: this.#places },
       imageDir: (this.#options.paths ?? defaultPaths()).imageDir,
     }
     const hostname = options.hostname ?? this.#options.hostname ?? this.id

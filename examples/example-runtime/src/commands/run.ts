@@ -5,6 +5,7 @@ import {
   defaultPaths,
   type PublishedPort,
   Sandbox,
+  type SandboxDisk,
   type SandboxMount,
   type SandboxOptions,
   type SandboxProcess,
@@ -27,6 +28,7 @@ export interface RunOptions {
   readonly lazy?: boolean
   readonly env: Record<string, string>
   readonly volume: SandboxMount[]
+  readonly disk: SandboxDisk[]
   readonly network: string
   readonly publish: PublishedPort[]
   readonly workdir?: string
@@ -109,6 +111,7 @@ function sandboxOptions(
     paths: defaultPaths(),
     keepRecord: !options.rm,
     mounts: options.volume,
+    disks: options.disk,
     network: options.network as "none",
     ports: options.publish,
     // The runtime checks these names itself, and says which there are.

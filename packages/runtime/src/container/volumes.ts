@@ -15,14 +15,22 @@ export interface SandboxMount {
   readonly readOnly?: boolean
 }
 
+/** What containers share of the guest. */
+export interface SharedPlace {
+  /** Where it is in the guest. */
+  readonly shared: string
+  /** Where it is in the containers. */
+  readonly target: string
+  readonly readOnly: boolean
+}
+
 /** A {@link SandboxMount} that was checked, with its place in the guest. */
-export interface Volume extends SandboxMount {
+export interface Volume extends SandboxMount, SharedPlace {
   readonly readOnly: boolean
   /** What the guest mounts its device by. */
   readonly tag: string
-  /** Where the guest mounts it, and what of it the containers see. */
+  /** Where the guest mounts it; the containers see that, or a file in it. */
   readonly mountPoint: string
-  readonly shared: string
 }
 
 const VOLUMES_DIR = "/run/tsvmm/volumes"
@@ -39,10 +47,6 @@ export function checkMounts(mounts: readonly SandboxMount[]): Volume[] {
 }
 
 function checkMount({ source, target, readOnly = false }: SandboxMount, index: number): Volume {
-  if (!target.startsWith("/") || target.includes("\0"))
-    throw invalid(`the mount target "${target}" is not an absolute path`)
-  const parts = target.split("/").filter(part => part !== "" && part !== ".")
-  if (parts.length === 0 || parts.includes("..")) throw invalid(`the mount target "${target}" cannot be used`)
   const stat = statSync(source, { throwIfNoEntry: false })
   if (!stat) throw invalid(`the mount source ${source} does not exist`)
   if (!stat.isDirectory() && !stat.isFile())
@@ -50,12 +54,21 @@ function checkMount({ source, target, readOnly = false }: SandboxMount, index: n
   const mountPoint = `${VOLUMES_DIR}/${index}`
   return {
     source: resolve(source),
-    target: `/${parts.join("/")}`,
+    target: checkTarget(target),
     readOnly,
     tag: `volume${index}`,
     mountPoint,
     shared: stat.isDirectory() ? mountPoint : `${mountPoint}/${basename(source)}`,
   }
+}
+
+/** @returns the target without what says nothing @throws SandboxError `invalid-argument` */
+export function checkTarget(target: string): string {
+  if (!target.startsWith("/") || target.includes("\0"))
+    throw invalid(`the mount target "${target}" is not an absolute path`)
+  const parts = target.split("/").filter(part => part !== "" && part !== ".")
+  if (parts.length === 0 || parts.includes("..")) throw invalid(`the mount target "${target}" cannot be used`)
+  return `/${parts.join("/")}`
 }
 
 /** The devices that serve them. @throws SandboxError `invalid-argument` when a source cannot be opened */
@@ -83,9 +96,9 @@ export function volumeStorages(volumes: readonly Volume[]): MessageInitShape<typ
 
 /** Bound into each container. */
 export function volumeMounts(
-  volumes: readonly Volume[],
+  places: readonly SharedPlace[],
 ): NonNullable<MessageInitShape<typeof SpecSchema>["Mounts"]> {
-  return volumes.map(({ shared, target, readOnly }) => ({
+  return places.map(({ shared, target, readOnly }) => ({
     destination: target,
     source: shared,
     type: "bind",
