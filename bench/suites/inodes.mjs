@@ -8,8 +8,8 @@ import { output, PLACEMENTS, pinned, startServer } from "../process.mjs"
 import { SharedMeasurement } from "../shared-measurement.mjs"
 
 const OURS = fileURLToPath(new URL("../backends/serve-folder.mjs", import.meta.url))
-const FEW = 2000
-const MANY = 20_000
+const FEW = 1000
+const MANY = 10_000
 const OPERATIONS = ["create", "lookup"]
 
 export default {

@@ -1,4 +1,4 @@
-import type { PublishedPort, SandboxMount, SandboxRootfs, SandboxStorage } from "@ts-vmm/runtime"
+import type { PublishedPort, SandboxDisk, SandboxMount, SandboxRootfs, SandboxStorage } from "@ts-vmm/runtime"
 import { CliError } from "./exit.js"
 
 const MIB_OF_SUFFIX: Readonly<Record<string, number>> = { "": 1, m: 1, g: 1024 }
@@ -102,6 +102,25 @@ export function parseMount(text: string, before: readonly SandboxMount[]): Sandb
     throw new CliError(`invalid --mount "${text}": give source=PATH and target=PATH`)
   // The runtime checks types and paths itself, and says which there are.
   return [...before, fields as unknown as SandboxMount]
+}
+
+const DISK_WORDS: Readonly<Record<string, Partial<SandboxDisk>>> = {
+  ro: { readOnly: true },
+  rw: { readOnly: false },
+  raw: { format: "raw" },
+  qcow2: { format: "qcow2" },
+  direct: { direct: true },
+}
+
+/** Collects `--disk SOURCE:TARGET[:WORD,…]`: the format is said, never guessed. */
+export function parseDisk(text: string, before: readonly SandboxDisk[]): SandboxDisk[] {
+  const [source, target, words, ...rest] = text.split(":")
+  const options = words?.split(",").map(word => DISK_WORDS[word]) ?? []
+  if (!source || !target || rest.length > 0 || options.includes(undefined))
+    throw new CliError(
+      `invalid --disk "${text}": give SOURCE:TARGET, and :${Object.keys(DISK_WORDS).join(",")}`,
+    )
+  return [...before, Object.assign({ source, target }, ...options)]
 }
 
 /**

@@ -138,6 +138,8 @@ Status Agent::create_sandbox(uint32_t, std::string_view payload) {
 
 Status Agent::destroy_sandbox(uint32_t stream, std::string_view) {
   for (const auto& [id, container] : containers_) cgroup_kill(id);
+  // A disk of the host is in order only if its file system was unmounted.
+  unmount_all(mounted_);
   sync();
   answer(stream, {});
   loop_.stop();

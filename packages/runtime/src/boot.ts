@@ -3,6 +3,7 @@ import { guestArtifacts } from "@ts-vmm/guest/artifacts"
 import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
 import type { ConsoleLog } from "./console-log.js"
+import { diskStorages, fromDiskError, openDisks } from "./container/disks.js"
 import { sandboxStorages } from "./container/rootfs.js"
 import { volumeDevices, volumeStorages } from "./container/volumes.js"
 import { deferred } from "./deadline.js"
@@ -50,6 +51,7 @@ export interface BootRequest {
     | "initramfs"
     | "volumes"
     | "attached"
+    | "disks"
     | "storage"
     | "diskLimiter"
     | "network"
@@ -106,6 +108,8 @@ async function startMachine(
   try {
     const folders = volumeDevices(config.volumes)
     ends.push(...folders.map(folder => () => folder.close()))
+    const disks = await openDisks(config.disks, onDeviceError, config.diskLimiter)
+    ends.push(...disks.map(disk => () => disk.close()))
     const storage = await openStorage(request)
     if (storage) ends.push(() => storage.close())
     const network = await startNetwork(config.network, onDeviceError)
@@ -120,6 +124,7 @@ async function startMachine(
         root.device,
         ...always,
         ...folders,
+        ...disks.map(({ device }) => device),
         ...(network ? [network.device] : []),
         ...(storage ? [storage.device] : []),
       ],
@@ -173,11 +178,13 @@ async function prepareSandbox(
       storages: [
         ...sandboxStorages(request.root, request.config.storage),
         ...volumeStorages(request.config.volumes),
+        ...diskStorages(request.config.disks),
       ],
     })
     await Promise.all(network ? [created, ...configureNetwork(agent, network)] : [created])
   } catch (error) {
-    throw fromMountError(request.root, fromGuestError(error))
+    const told = fromGuestError(error)
+    throw fromDiskError(request.config.disks, told) ?? fromMountError(request.root, told)
   }
 }
 

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs"
 import type { LazyLayerReport, LoadProgress, StoredImage } from "@ts-vmm/oci-image"
 import { type RateLimit, RateLimiter } from "@ts-vmm/virtio-devices"
+import { checkDisks, type Disk, type SandboxDisk } from "./container/disks.js"
 import { checkMounts, type SandboxMount, type Volume } from "./container/volumes.js"
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
@@ -70,11 +71,13 @@ export interface SandboxOptions extends WaitOptions {
   readonly initramfs?: string
   /** Folders, files and disks of the host, and what other processes serve, that the containers see. Default: none. */
   readonly mounts?: readonly SandboxMount[]
+  /** Disks of the host whose file systems the containers see. Default: none. */
+  readonly disks?: readonly SandboxDisk[]
   /** Where what the containers write lies. Default: RAM of the guest. */
   readonly storage?: SandboxStorage
   /**
-   * How fast the sandbox's disks may be, all of them together: the image, a root that is a disk, and the disk of
-   * `storage`; not folders of the host. Default: as fast as they are.
+   * How fast the sandbox's disks may be, all of them together: the image, a root that is a disk, `disks`, and the disk
+   * of `storage`; not folders of the host. Default: as fast as they are.
    */
   readonly diskLimit?: RateLimit
   /** Default `none`. `passt` needs the program of that name, `tap:NAME` a tap device that this user may open. */
@@ -122,6 +125,7 @@ export interface SandboxConfig {
   readonly volumes: readonly Volume[]
   /** Attached as soon as it has. */
   readonly attached: readonly Volume[]
+  readonly disks: readonly Disk[]
   readonly storage: StorageConfig
   readonly diskLimiter: RateLimiter | undefined
   readonly network: NetworkConfig
@@ -165,6 +169,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     initramfs: checkFile("initramfs", options.initramfs),
     volumes: volumes.filter(({ type }) => type === "bind"),
     attached: volumes.filter(({ type }) => type !== "bind"),
+    disks: checkDisks(options.disks ?? [], volumes),
     storage: checkStorage(options.storage),
     diskLimiter: options.diskLimit && checkDiskLimit(options.diskLimit),
     network: checkNetwork(options.network ?? "none", options.ports ?? [], options.guestNetwork),

@@ -29,7 +29,7 @@ import { checkOptions, type SandboxOptions } from "./options.js"
 import { defaultPaths } from "./paths.js"
 import { findRoot } from "./root/find.js"
 import { arrivingOf, giveRoot, isWritten, rootDefaults, rootName, type SandboxRoot } from "./root/root.js"
-import { unmountRoot } from "./root/unmount.js"
+import { unmount } from "./root/unmount.js"
 import { answerControl } from "./state/answer-control.js"
 import { type ControlHandler, serveControl } from "./state/control.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
@@ -245,7 +245,7 @@ export class Sandbox extends SandboxEmitter {
   async destroy(): Promise<void> {
     this.#killRequested = true
     if (this.#machine) {
-      if (isWritten(this.#root)) await this.#unmountRoot()
+      if (this.#writesToHost) await this.#unmount()
       this.#guest?.agent.close()
       await this.#machine.kill()
       await this.#ended.promise
@@ -265,9 +265,14 @@ export class Sandbox extends SandboxEmitter {
     this.#exitCode = exitCode
   }
 
-  async #unmountRoot(): Promise<void> {
+  /** What its containers write stays behind on a file system of the host's. */
+  get #writesToHost(): boolean {
+    return isWritten(this.#root) || this.#attachments.areWritten
+  }
+
+  async #unmount(): Promise<void> {
     if (!this.#guest || this.#status !== "running") return
-    await unmountRoot(this.#guest, this.#containerIds).catch(error => this.#report(error))
+    await unmount(this.#guest, this.#containerIds).catch(error => this.#report(error))
   }
 
   async #boot({ config, hypervisor, paths, startedAt }: StartPlan): Promise<void> {
@@ -366,7 +371,7 @@ export class Sandbox extends SandboxEmitter {
     const id = `c${this.#containerIds.length + 1}`
     this.#containerIds.push(id)
     const host = {
-      ...{ agent, vsock, root: this.#root, volumes: this.#attachments.volumes },
+      ...{ agent, vsock, root: this.#root, places: this.#attachments.places },
       imageDir: (this.#options.paths ?? defaultPaths()).imageDir,
     }
     const hostname = options.hostname ?? this.#options.hostname ?? this.id

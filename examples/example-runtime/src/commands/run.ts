@@ -5,6 +5,7 @@ import {
   defaultPaths,
   type PublishedPort,
   Sandbox,
+  type SandboxDisk,
   type SandboxMount,
   type SandboxOptions,
   type SandboxProcess,
@@ -28,6 +29,7 @@ export interface RunOptions {
   readonly env: Record<string, string>
   readonly volume: SandboxMount[]
   readonly mount: SandboxMount[]
+  readonly disk: SandboxDisk[]
   readonly network: string
   readonly publish: PublishedPort[]
   readonly ip: string[]
@@ -129,6 +131,7 @@ function sandboxOptions(
     paths: defaultPaths(),
     keepRecord: !options.rm,
     mounts: [...options.volume, ...options.mount],
+    disks: options.disk,
     network: options.network as "none",
     ports: options.publish,
     guestNetwork: guestNetworkOf(options),

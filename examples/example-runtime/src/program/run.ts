@@ -3,6 +3,7 @@ import {
   collect,
   memoryParser,
   parseCpus,
+  parseDisk,
   parseDiskOperations,
   parseDiskRate,
   parseEnvironment,
@@ -87,6 +88,12 @@ export function addRun(program: Command): void {
       "--storage-opt <size=n>",
       "what the container writes goes to a disk of at most this size, not to RAM (size=1g)",
       parseStorageOption,
+    )
+    .option(
+      "--disk <source:target[:ro,qcow2,direct]>",
+      "a disk of the host with an ext4 file system in the container, raw unless qcow2 is said",
+      parseDisk,
+      [],
     )
     .option(
       "--disk-bps <n>",

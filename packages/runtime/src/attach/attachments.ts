@@ -1,5 +1,12 @@
 import type { BootedGuest } from "../boot.js"
-import { checkMount, type SandboxMount, type Volume, volumeStorage } from "../container/volumes.js"
+import type { Disk } from "../container/disks.js"
+import {
+  checkMount,
+  type SandboxMount,
+  type SharedPlace,
+  type Volume,
+  volumeStorage,
+} from "../container/volumes.js"
 import { SandboxError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
 import type { DeviceSlots } from "../hypervisor/hypervisor.js"
@@ -27,25 +34,31 @@ interface Attachment extends AttachedDevice {
 export class Attachments {
   #guest: BootedGuest | undefined
   #containers: ReadonlyMap<string, unknown> = new Map()
-  #booted: readonly Volume[] = []
+  #booted: readonly (Volume | Disk)[] = []
   readonly #attached: Attachment[] = []
   #made = 0
   #turn: Promise<unknown> = Promise.resolve()
 
   /** What containers see. */
-  get volumes(): readonly Volume[] {
+  get places(): readonly SharedPlace[] {
     return [...this.#booted, ...this.#attached.map(({ volume }) => volume)]
+  }
+
+  /** A guest that ends has to write back to a disk first. */
+  get areWritten(): boolean {
+    const disks = [...this.#booted, ...this.#attached.map(({ volume }) => volume)].filter(isDisk)
+    return disks.some(({ readOnly }) => !readOnly)
   }
 
   /** The guest is up: attaches what it was to have from the start. @throws SandboxError as `attach` */
   async begin(
     guest: BootedGuest,
-    { volumes, attached }: Pick<SandboxConfig, "volumes" | "attached">,
+    { volumes, attached, disks }: Pick<SandboxConfig, "volumes" | "attached" | "disks">,
     containers: ReadonlyMap<string, unknown>,
   ): Promise<void> {
     this.#guest = guest
     this.#containers = containers
-    this.#booted = volumes
+    this.#booted = [...volumes, ...disks]
     this.#made = volumes.length + attached.length
     guest.machine.exited.then(() => {
       this.#guest = undefined
@@ -58,7 +71,7 @@ export class Attachments {
   attach(mount: SandboxMount): Promise<void> {
     return this.#inTurn(async guest => {
       const volume = checkMount(mount, this.#made)
-      if (this.volumes.some(({ target }) => target === volume.target))
+      if (this.places.some(({ target }) => target === volume.target))
         throw new SandboxError("invalid-argument", `something is mounted at ${volume.target} already`)
       this.#made++
       await this.#attach(guest, volume)
@@ -133,6 +146,11 @@ export class Attachments {
     this.#turn = turn.catch(() => undefined)
     return turn
   }
+}
+
+/** What has a file system of its own in the guest, unlike a folder of the host. */
+function isDisk(one: Volume | Disk): boolean {
+  return !("type" in one) || one.type === "disk" || one.type === "vhost-user-blk"
 }
 
 function view(containerId: string, { target }: Volume) {

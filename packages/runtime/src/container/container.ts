@@ -15,7 +15,7 @@ import { type ProcessExit, SandboxProcess } from "./process.js"
 import { containerRoot, containerStorages } from "./rootfs.js"
 import { containerFor, type ProcessOptions, processFor, resolveCommand } from "./spec.js"
 import { StdioListeners } from "./stdio.js"
-import { type Volume, volumeMounts } from "./volumes.js"
+import { type SharedPlace, volumeMounts } from "./volumes.js"
 
 /** What a container needs of the sandbox that holds it. */
 export interface ContainerHost {
@@ -24,7 +24,7 @@ export interface ContainerHost {
   readonly root: SandboxRoot
   /** The store that new images go to. */
   readonly imageDir: string
-  readonly volumes: readonly Volume[]
+  readonly places: readonly SharedPlace[]
 }
 
 /** Options of `Sandbox.createContainer`. */
@@ -111,7 +111,7 @@ export class Container {
         hostname,
         readOnlyRoot: options.readOnlyRoot ?? false,
         rootPath: containerRoot(id),
-        mounts: volumeMounts(host.volumes),
+        mounts: volumeMounts(host.places),
       }),
     }
     try {

@@ -40,8 +40,17 @@ export interface SandboxMount {
   readonly fsType?: "ext4" | "erofs"
 }
 
+/** What containers share of the guest. */
+export interface SharedPlace {
+  /** Where it is in the guest. */
+  readonly shared: string
+  /** Where it is in the containers. */
+  readonly target: string
+  readonly readOnly: boolean
+}
+
 /** A {@link SandboxMount} that was checked, with its place in the guest. */
-export interface Volume extends SandboxMount {
+export interface Volume extends SandboxMount, SharedPlace {
   readonly type: MountType
   readonly readOnly: boolean
   readonly locks: boolean
@@ -49,9 +58,8 @@ export interface Volume extends SandboxMount {
   readonly fsType: "ext4" | "erofs"
   /** What the guest mounts its device by, if that is a file system. */
   readonly tag: string
-  /** Where the guest mounts it, and what of it the containers see. */
+  /** Where the guest mounts it; the containers see that, or a file in it. */
   readonly mountPoint: string
-  readonly shared: string
 }
 
 const VOLUMES_DIR = "/run/tsvmm/volumes"
@@ -84,14 +92,6 @@ export function checkMount(mount: SandboxMount, index: number): Volume {
   }
 }
 
-function checkTarget(target: string): string {
-  if (!target.startsWith("/") || target.includes("\0"))
-    throw invalid(`the mount target "${target}" is not an absolute path`)
-  const parts = target.split("/").filter(part => part !== "" && part !== ".")
-  if (parts.length === 0 || parts.includes("..")) throw invalid(`the mount target "${target}" cannot be used`)
-  return `/${parts.join("/")}`
-}
-
 /** @returns whether it is one file that is shared */
 function checkSource(source: string, type: MountType): boolean {
   const stat = statSync(source, { throwIfNoEntry: false })
@@ -103,6 +103,15 @@ function checkSource(source: string, type: MountType): boolean {
   if (type.startsWith("vhost-user") && !stat.isSocket())
     throw invalid(`the mount source ${source} is not the socket of a vhost-user back end`)
   return type === "bind" && stat.isFile()
+}
+
+/** @returns the target without what says nothing @throws SandboxError `invalid-argument` */
+export function checkTarget(target: string): string {
+  if (!target.startsWith("/") || target.includes("\0"))
+    throw invalid(`the mount target "${target}" is not an absolute path`)
+  const parts = target.split("/").filter(part => part !== "" && part !== ".")
+  if (parts.length === 0 || parts.includes("..")) throw invalid(`the mount target "${target}" cannot be used`)
+  return `/${parts.join("/")}`
 }
 
 /** The devices that serve them. @throws SandboxError `invalid-argument` when a source cannot be opened */
@@ -134,9 +143,9 @@ export function volumeStorage(volume: Volume, slot = 0): Storage {
 
 /** Bound into each container. */
 export function volumeMounts(
-  volumes: readonly Volume[],
+  places: readonly SharedPlace[],
 ): NonNullable<MessageInitShape<typeof SpecSchema>["Mounts"]> {
-  return volumes.map(({ shared, target, readOnly }) => ({
+  return places.map(({ shared, target, readOnly }) => ({
     destination: target,
     source: shared,
     type: "bind",

@@ -6,12 +6,12 @@ import { fromGuestError } from "../guest-errors.js"
 const UNMOUNT_TIMEOUT_MS = 10_000
 
 /**
- * Ends a guest that writes to a root of the host such that nothing is lost and nothing has to be repaired: its containers
- * go, with the last of them the root is unmounted, and the guest powers off.
+ * Ends a guest that writes to file systems of the host such that nothing is lost and nothing has to be repaired: its
+ * containers go, with the last of them a root is unmounted, then disks are, and the guest powers off.
  *
  * @throws SandboxError `timeout`, `guest-died`, `agent-failed`: what was written last may not have reached the host
  */
-export async function unmountRoot(
+export async function unmount(
   { agent, machine }: BootedGuest,
   containerIds: readonly string[],
 ): Promise<void> {
@@ -21,7 +21,9 @@ export async function unmountRoot(
     .then(() => agent.destroySandbox())
     .then(() => machine.exited)
   try {
-    await withDeadline(ending, "writing back to the root file system", { timeoutMs: UNMOUNT_TIMEOUT_MS })
+    await withDeadline(ending, "writing back to the file systems of the host", {
+      timeoutMs: UNMOUNT_TIMEOUT_MS,
+    })
   } catch (error) {
     throw fromGuestError(error)
   }
