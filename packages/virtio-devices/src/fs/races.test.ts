@@ -8,7 +8,7 @@ import { ShareUnderTest } from "./share-under-test.js"
 import { type FuseDriver, u32, u64 } from "./testing.js"
 
 const TRIES = Number(process.env["TS_VMM_FS_RACES"] ?? 4000)
-const TIMEOUT = 60_000 + TRIES * 25
+const TIMEOUT = 60_000 + TRIES * 40
 /** Requests between two turns of the event loop. */
 const TURN = 64
 
