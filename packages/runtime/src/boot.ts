@@ -9,6 +9,7 @@ import { deferred } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
+import { memoryArguments } from "./memory/options.js"
 import { SandboxMemory } from "./memory/sandbox-memory.js"
 import { GUEST_NETWORK, type PasstNetwork, startPasst } from "./network/passt.js"
 import type { SandboxConfig } from "./options.js"
@@ -41,6 +42,7 @@ export interface BootRequest {
     SandboxConfig,
     | "memoryMiB"
     | "memoryTargetMiB"
+    | "memoryMaxMiB"
     | "cpus"
     | "initramfs"
     | "volumes"
@@ -68,9 +70,8 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const vsock = new VsockDevice({ guestCid: GUEST_CID })
   const connected = acceptAgent(vsock)
   const root = openRoot(request.root, request.onDeviceError, request.config.diskLimiter)
-  const { memoryMiB, memoryTargetMiB } = request.config
-  const memory = new SandboxMemory(memoryMiB, memoryTargetMiB)
-  const machine = await startMachine(request, root, [vsock, memory.device])
+  const memory = new SandboxMemory(request.config)
+  const machine = await startMachine(request, root, [vsock, ...memory.devices])
   request.onMachine(machine)
   machine.onConsole(chunk => request.console.push(chunk))
   const died = machine.exited.then(exit => {
@@ -116,7 +117,7 @@ async function startMachine(
         ...(network ? [network.device] : []),
         ...(storage ? [storage.device] : []),
       ],
-      kernelArguments: [],
+      kernelArguments: memoryArguments(config),
       onDeviceError,
     })
     machine.exited.then(close)

@@ -6,7 +6,7 @@ import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
 import type { PullPolicy } from "./images.js"
-import { checkTarget } from "./memory/options.js"
+import { checkMax, checkTarget, type MemoryConfig } from "./memory/options.js"
 import { checkNetwork, type NetworkConfig, type NetworkMode, type PublishedPort } from "./network/options.js"
 import type { RuntimePaths } from "./paths.js"
 import { checkRootfs, type RootfsConfig, type SandboxRootfs } from "./root/options.js"
@@ -45,6 +45,11 @@ export interface SandboxOptions extends WaitOptions {
    * until the guest has nothing else left. Default: all of it.
    */
   readonly memoryTargetMiB?: number
+  /**
+   * Most RAM that the guest can be given while it runs (`sandbox.memory.resize`), in MiB: `memoryMiB` and a multiple of
+   * 128. On `kvm`, with a guest kernel that has virtio-mem. Default: `memoryMiB`.
+   */
+  readonly memoryMaxMiB?: number
   /** Virtual CPUs. Default 1. */
   readonly cpus?: number
   /** Default `auto`: the best one that works here. */
@@ -94,10 +99,8 @@ export interface SandboxOptions extends WaitOptions {
 export type RootConfig = { readonly kind: "image"; readonly image: string | StoredImage } | RootfsConfig
 
 /** {@link SandboxOptions} with every default filled in, checked. */
-export interface SandboxConfig {
+export interface SandboxConfig extends MemoryConfig {
   readonly root: RootConfig
-  readonly memoryMiB: number
-  readonly memoryTargetMiB: number
   readonly cpus: number
   readonly hypervisor: "auto" | HypervisorName
   readonly umlMode: UmlMode
@@ -138,6 +141,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     root: checkRoot(options),
     memoryMiB,
     memoryTargetMiB: checkTarget("memoryTargetMiB", options.memoryTargetMiB ?? memoryMiB, memoryMiB),
+    memoryMaxMiB: checkMax(options.memoryMaxMiB ?? memoryMiB, memoryMiB, MAX_MEMORY_MIB),
     cpus: checkCount("cpus", options.cpus ?? 1, MAX_CPUS),
     hypervisor,
     umlMode,
