@@ -56,10 +56,11 @@ export default defineConfig({
           name: "kvm-e2e",
           include: ["test/e2e/**/*.test.ts"],
           // The test host has no other users, and no network interface that passt could use; the balloon's guest does not
-          // wait for a host that is late to look. Policies and images that arrive as they are read end before a
+          // wait for a host that is late to look, and memory is given back in seconds of a processor that is not emulated
+          // (test/kvm/sandbox-memory). Policies and images that arrive as they are read end before a
           // hypervisor begins: there they pass as well, but take minutes each where the processor is emulated.
           exclude: [
-            ...["ordinary-user", "network", "balloon", "policy", "lazy", "lazy-toc", "clients-network"],
+            ...["ordinary-user", "network", "balloon", "memory", "policy", "lazy", "lazy-toc", "clients-network"],
             ...(CLIENTS_ON_KVM ? [] : ["clients"]),
           ].map(name => `test/e2e/${name}.test.ts`),
           env: { TS_VMM_TEST_HYPERVISOR: "kvm" },

@@ -5,15 +5,16 @@ import { readdirSync, readlinkSync, statSync } from "node:fs"
  *
  * @param pid - of its machine
  * @param least - bytes of the file
+ * @param most - likewise
  */
-export function hostBytes(pid: number, least: number): number {
+export function hostBytes(pid: number, least: number, most = Number.POSITIVE_INFINITY): number {
   for (const owner of [pid, process.pid]) {
     for (const fd of readdirSync(`/proc/${owner}/fd`)) {
       const path = `/proc/${owner}/fd/${fd}`
       try {
         if (!/^\/(memfd:|dev\/shm\/)/.test(readlinkSync(path))) continue
         const { size, blocks } = statSync(path)
-        if (size >= least) return blocks * 512
+        if (size >= least && size <= most) return blocks * 512
       } catch {
         // It was closed meanwhile.
       }

@@ -10,6 +10,7 @@ import { deferred } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
+import { memoryArguments } from "./memory/options.js"
 import { SandboxMemory } from "./memory/sandbox-memory.js"
 import { configureNetwork, type GuestNetwork, type SandboxNetwork } from "./network/guest-network.js"
 import { startPasst } from "./network/passt.js"
@@ -47,6 +48,7 @@ export interface BootRequest {
     | "memoryMiB"
     | "memoryTargetMiB"
     | "sharedMemory"
+    | "memoryMaxMiB"
     | "cpus"
     | "initramfs"
     | "volumes"
@@ -76,9 +78,8 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const vsock = new VsockDevice({ guestCid: GUEST_CID })
   const connected = acceptAgent(vsock)
   const root = openRoot(request.root, request.onDeviceError, request.config.diskLimiter)
-  const { memoryMiB, memoryTargetMiB } = request.config
-  const memory = new SandboxMemory(memoryMiB, memoryTargetMiB)
-  const { machine, network } = await startMachine(request, root, [vsock, memory.device])
+  const memory = new SandboxMemory(request.config)
+  const { machine, network } = await startMachine(request, root, [vsock, ...memory.devices])
   request.onMachine(machine)
   machine.onConsole(chunk => request.console.push(chunk))
   const died = machine.exited.then(exit => {
@@ -129,7 +130,7 @@ async function startMachine(
         ...(storage ? [storage.device] : []),
       ],
       emptySlots: SPARE_SLOTS + config.attached.length,
-      kernelArguments: [],
+      kernelArguments: memoryArguments(config),
       onDeviceError,
     })
     machine.exited.then(close)

@@ -7,7 +7,7 @@ import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
 import type { PullPolicy } from "./images.js"
-import { checkTarget } from "./memory/options.js"
+import { checkMax, checkTarget, type MemoryConfig } from "./memory/options.js"
 import {
   checkNetwork,
   type GuestNetworkOptions,
@@ -52,6 +52,11 @@ export interface SandboxOptions extends WaitOptions {
    * until the guest has nothing else left. Default: all of it.
    */
   readonly memoryTargetMiB?: number
+  /**
+   * Most RAM that the guest can be given while it runs (`sandbox.memory.resize`), in MiB: `memoryMiB` and a multiple of
+   * 128. On `kvm`, with a guest kernel that has virtio-mem. Default: `memoryMiB`.
+   */
+  readonly memoryMaxMiB?: number
   /**
    * RAM that other processes can map, as vhost-user back ends must; for those that are attached later. Costs a page fault
    * for each 4 KiB where the RAM of one process has huge pages. Default: only if `mounts` has such a back end.
@@ -110,10 +115,8 @@ export interface SandboxOptions extends WaitOptions {
 export type RootConfig = { readonly kind: "image"; readonly image: string | StoredImage } | RootfsConfig
 
 /** {@link SandboxOptions} with every default filled in, checked. */
-export interface SandboxConfig {
+export interface SandboxConfig extends MemoryConfig {
   readonly root: RootConfig
-  readonly memoryMiB: number
-  readonly memoryTargetMiB: number
   readonly sharedMemory: boolean
   readonly cpus: number
   readonly hypervisor: "auto" | HypervisorName
@@ -161,6 +164,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     memoryMiB,
     memoryTargetMiB: checkTarget("memoryTargetMiB", options.memoryTargetMiB ?? memoryMiB, memoryMiB),
     sharedMemory: options.sharedMemory ?? volumes.some(({ type }) => type.startsWith("vhost-user")),
+    memoryMaxMiB: checkMax(options.memoryMaxMiB ?? memoryMiB, memoryMiB, MAX_MEMORY_MIB),
     cpus: checkCount("cpus", options.cpus ?? 1, MAX_CPUS),
     hypervisor,
     umlMode,

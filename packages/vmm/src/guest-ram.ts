@@ -39,7 +39,8 @@ export function createGuestRam(
       const { hostAddress } = memory.mappings[slot]!
       vm.setUserMemoryRegion({ slot, guestAddress: start, size, hostAddress })
     }
-    if (sizeBytes >= HUGE_PAGES_FROM) preferHugePagesAtTop(memory.mappings.slice(0, atBoot.length), sizeBytes * BOOT_MEMORY_SHARE)
+    if (sizeBytes >= HUGE_PAGES_FROM)
+      preferHugePagesAtTop(memory.mappings.slice(0, atBoot.length), sizeBytes * BOOT_MEMORY_SHARE)
     return memory
   } catch (error) {
     memory.close()

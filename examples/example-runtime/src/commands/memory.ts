@@ -7,9 +7,10 @@ const MIB = 1024 * 1024
 /** `memory` */
 export async function memory(
   sandbox: string,
-  options: { target?: number; reclaim?: boolean; json?: boolean },
+  options: { size?: number; target?: number; reclaim?: boolean; json?: boolean },
 ): Promise<void> {
   const report = await sandboxMemory(sandbox, {
+    ...(options.size === undefined ? {} : { sizeMiB: options.size }),
     ...(options.target === undefined ? {} : { targetMiB: options.target }),
     ...(options.reclaim ? { reclaim: true } : {}),
   })

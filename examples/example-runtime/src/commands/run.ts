@@ -45,6 +45,7 @@ export interface RunOptions {
   readonly hostname?: string
   readonly memory?: number
   readonly memoryTarget?: number
+  readonly memoryMax?: number
   readonly storageOpt?: SandboxStorage
   readonly diskBps?: number
   readonly diskIops?: number
@@ -144,6 +145,7 @@ function sandboxOptions(
       name: options.name,
       memoryMiB: options.memory,
       memoryTargetMiB: options.memoryTarget,
+      memoryMaxMiB: options.memoryMax,
       storage: options.storageOpt,
       diskLimit: diskLimitOf(options),
       cpus: options.cpus,

@@ -85,6 +85,11 @@ export function addRun(program: Command): void {
       memoryParser("--memory-target"),
     )
     .option(
+      "--memory-max <mib>",
+      "most RAM that the guest can be given while it runs, 128m or a multiple above --memory (kvm)",
+      memoryParser("--memory-max"),
+    )
+    .option(
       "--storage-opt <size=n>",
       "what the container writes goes to a disk of at most this size, not to RAM (size=1g)",
       parseStorageOption,

@@ -59,6 +59,7 @@ export function addSandboxes(program: Command): void {
       "what the guest shall get along with, in MiB, or with a suffix (m, g)",
       memoryParser("--target"),
     )
+    .option("--size <mib>", "RAM of the guest, up to run --memory-max", memoryParser("--size"))
     .option("--reclaim", "take what the guest has free, now, and let it have it again")
     .option("--json", "one JSON object")
     .action(async (name, options) => (await import("../commands/memory.js")).memory(name, options))

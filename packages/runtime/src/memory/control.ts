@@ -3,6 +3,8 @@ import type { MemorySizes, SandboxMemory } from "./sandbox-memory.js"
 
 /** What is to be done with a sandbox's memory before it is told of. */
 export interface MemoryChange {
+  /** As `SandboxMemory.resize`. */
+  readonly sizeMiB?: number
   /** As `SandboxMemory.setTarget`. */
   readonly targetMiB?: number
   /** As `SandboxMemory.reclaim`. */
@@ -19,9 +21,10 @@ export interface MemoryReport extends MemorySizes {
 
 /** Does what another process asks. @throws SandboxError as `SandboxMemory` */
 export async function changeMemory(memory: SandboxMemory, change: MemoryChange): Promise<MemoryReport> {
+  if (change.sizeMiB !== undefined) await memory.resize(change.sizeMiB)
   if (change.targetMiB !== undefined) memory.setTarget(change.targetMiB)
   const reclaimed = change.reclaim ? { reclaimedBytes: await memory.reclaim() } : {}
   const statistics = await memory.statistics()
-  const { sizeMiB, targetMiB, usableMiB } = memory
-  return { sizeMiB, targetMiB, usableMiB, statistics, ...reclaimed }
+  const { sizeMiB, maxMiB, targetMiB, usableMiB } = memory
+  return { sizeMiB, maxMiB, targetMiB, usableMiB, statistics, ...reclaimed }
 }

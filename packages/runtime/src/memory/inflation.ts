@@ -1,8 +1,8 @@
 import type { BalloonDevice } from "@ts-vmm/virtio-devices/balloon"
 import { deferred } from "../deadline.js"
 
-/** A guest that has given nothing for so long has nothing left to give: Linux tries again after 200 ms. */
-const STUCK_MS = 500
+/** A guest that has given nothing for so long has nothing left to give: Linux tries again after 200 ms, and may be slow. */
+const STUCK_MS = 3000
 
 /** One round of making a balloon larger, until it is, the guest has no more to give, or nobody wants it any more. */
 export class Inflation {

@@ -1,22 +1,26 @@
 import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import { BalloonDevice, BalloonError, type BalloonStatistics } from "@ts-vmm/virtio-devices/balloon"
-import { pickWait, type WaitOptions, withDeadline } from "../deadline.js"
+import { MemDevice } from "@ts-vmm/virtio-devices/mem"
+import { type Deferred, deferred, pickWait, type WaitOptions, withDeadline } from "../deadline.js"
 import { SandboxError, type SandboxErrorCode } from "../errors.js"
 import { Inflation } from "./inflation.js"
-import { checkTarget } from "./options.js"
+import { checkSize, checkTarget, type MemoryConfig } from "./options.js"
 
 const MIB = 1024 * 1024
 /** How long a guest may take for its answer, and for giving away what it can. */
 const ANSWER_TIMEOUT_MS = 5_000
 const RECLAIM_TIMEOUT_MS = 30_000
+const RESIZE_TIMEOUT_MS = 30_000
 /** What `reclaim` leaves a guest to work with meanwhile: this much, or a 32nd of its RAM. */
 const MIN_RESERVE = 8 * MIB
 const RESERVE_PART = 32
 
 /** How much memory a sandbox has, in MiB; what the guest has is its own word. */
 export interface MemorySizes {
-  /** RAM that it was made with. */
+  /** Its RAM: what it was made with, and what it was given since. */
   readonly sizeMiB: number
+  /** Most RAM that it can be given. */
+  readonly maxMiB: number
   /** What it is asked to get along with. */
   readonly targetMiB: number
   /** What it has at the moment: `sizeMiB` without what is in the balloon. */
@@ -44,27 +48,38 @@ export interface MemorySizes {
  */
 export class SandboxMemory implements MemorySizes {
   /** For the machine. */
-  readonly device: VirtioDevice
-  readonly sizeMiB: number
+  readonly devices: readonly VirtioDevice[]
+  readonly maxMiB: number
+  readonly #bootMiB: number
   readonly #balloon: BalloonDevice
-  #targetMiB: number
+  /** Where there can be more RAM than at boot. */
+  readonly #mem: MemDevice | undefined
+  /** Bytes that belong into the balloon. */
+  #wanted: number
   #inflation: Inflation | undefined
+  #resized: Deferred<void> | undefined
 
-  /** @param targetMiB - default all of it */
-  constructor(sizeMiB: number, targetMiB = sizeMiB) {
-    this.sizeMiB = sizeMiB
+  constructor({ memoryMiB, memoryTargetMiB, memoryMaxMiB }: MemoryConfig) {
+    this.#bootMiB = memoryMiB
+    this.maxMiB = memoryMaxMiB
     this.#balloon = new BalloonDevice({
       deflateOnOom: true,
       reporting: true,
       onActual: () => this.#inflation?.look(),
     })
-    this.device = this.#balloon
-    this.#targetMiB = targetMiB
+    const regionSize = (memoryMaxMiB - memoryMiB) * MIB
+    this.#mem = regionSize > 0 ? new MemDevice({ regionSize, onPlugged: () => this.#onPlugged() }) : undefined
+    this.devices = this.#mem ? [this.#balloon, this.#mem] : [this.#balloon]
+    this.#wanted = (memoryMiB - memoryTargetMiB) * MIB
     this.#balloon.setTarget(this.#wanted)
   }
 
+  get sizeMiB(): number {
+    return this.#bootMiB + (this.#mem?.pluggedSize ?? 0) / MIB
+  }
+
   get targetMiB(): number {
-    return this.#targetMiB
+    return this.sizeMiB - this.#wanted / MIB
   }
 
   get usableMiB(): number {
@@ -81,9 +96,32 @@ export class SandboxMemory implements MemorySizes {
    * @throws SandboxError `invalid-argument`
    */
   setTarget(targetMiB: number): void {
-    this.#targetMiB = checkTarget("the target", targetMiB, this.sizeMiB)
+    const target = checkTarget("the target", targetMiB, this.sizeMiB)
+    this.#wanted = (this.sizeMiB - target) * MIB
     this.#inflation?.abandon()
     this.#balloon.setTarget(this.#wanted)
+  }
+
+  /**
+   * Gives the guest more RAM, or takes that again, in steps of 2 MiB, from what it was made with to `maxMiB`. It is asked
+   * for, and a guest that uses the memory gives it back as far, and when, it can; {@link targetMiB} moves along.
+   *
+   * @param options - `timeoutMs`: default 30,000. The guest goes on trying after that.
+   * @throws SandboxError `invalid-argument`; `timeout`, `aborted`
+   */
+  async resize(sizeMiB: number, options: WaitOptions = {}): Promise<void> {
+    const { timeoutMs = RESIZE_TIMEOUT_MS } = options
+    const more = checkSize(sizeMiB, this.#bootMiB, this.maxMiB) - this.#bootMiB
+    if (!this.#mem) return
+    this.#resized ??= deferred()
+    this.#mem.setRequestedSize(more * MIB)
+    const resized = this.#resized.promise
+    this.#onPlugged()
+    await withDeadline(
+      resized,
+      `the change of the guest's RAM to ${sizeMiB} MiB`,
+      pickWait({ ...options, timeoutMs }),
+    )
   }
 
   /**
@@ -126,9 +164,10 @@ export class SandboxMemory implements MemorySizes {
     }
   }
 
-  /** Bytes that belong into the balloon. */
-  get #wanted(): number {
-    return (this.sizeMiB - this.#targetMiB) * MIB
+  #onPlugged(): void {
+    if (this.#mem?.pluggedSize !== this.#mem?.requestedSize) return
+    this.#resized?.resolve()
+    this.#resized = undefined
   }
 
   #inflate(bytes: number): Inflation {

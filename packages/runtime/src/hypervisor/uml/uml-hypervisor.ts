@@ -62,6 +62,7 @@ export class UmlHypervisor implements Hypervisor {
     const kernel = this.#kernel()
     if (!existsSync(kernel))
       throw new SandboxError("hypervisor-unavailable", `guest kernel ${kernel} is missing`)
+    checkDevices(spec.devices)
     checkSharedMemory(spec.memoryMiB)
     const servers = serveDevices(spec)
     try {
@@ -92,6 +93,13 @@ function checkSharedMemory(memoryMiB: number): void {
     "no-space",
     `${SHARED_MEMORY_DIR} has ${freeMiB} MiB free and the guest wants ${memoryMiB} MiB: use less --memory, or enlarge it (mount -o remount,size=…)`,
   )
+}
+
+/** @throws SandboxError `invalid-argument` for a device that has to be in the guest's address space */
+function checkDevices(devices: readonly VirtioDevice[]): void {
+  if (!devices.some(({ deviceMemory }) => deviceMemory)) return
+  const message = "the uml hypervisor maps nothing into its guests: memoryMaxMiB is for kvm"
+  throw new SandboxError("invalid-argument", message)
 }
 
 interface ServedDevice {
