@@ -60,7 +60,16 @@ export default defineConfig({
           // (test/kvm/sandbox-memory). Policies and images that arrive as they are read end before a
           // hypervisor begins: there they pass as well, but take minutes each where the processor is emulated.
           exclude: [
-            ...["ordinary-user", "network", "balloon", "memory", "policy", "lazy", "lazy-toc", "clients-network"],
+            ...[
+              "ordinary-user",
+              "network",
+              "balloon",
+              "memory",
+              "policy",
+              "lazy",
+              "lazy-toc",
+              "clients-network",
+            ],
             ...(CLIENTS_ON_KVM ? [] : ["clients"]),
           ].map(name => `test/e2e/${name}.test.ts`),
           env: { TS_VMM_TEST_HYPERVISOR: "kvm" },
