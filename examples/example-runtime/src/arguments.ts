@@ -79,23 +79,32 @@ export function parseVolume(text: string, before: readonly SandboxMount[]): Sand
 }
 
 /** What `--mount` calls its parts, as docker does. */
-const MOUNT_KEYS: Readonly<Record<string, string>> = {
-  type: "type",
-  source: "source",
-  src: "source",
-  target: "target",
-  dst: "target",
-  fstype: "fsType",
-}
+const MOUNT_KEYS: ReadonlyMap<string, string> = new Map([
+  ["type", "type"],
+  ["source", "source"],
+  ["src", "source"],
+  ["target", "target"],
+  ["dst", "target"],
+  ["fstype", "fsType"],
+])
 
-/** Collects `--mount type=TYPE,source=PATH,target=PATH[,fstype=NAME][,readonly]`, as docker does. */
+/** What is on when it is named. */
+const MOUNT_FLAGS: ReadonlyMap<string, string> = new Map([
+  ["readonly", "readOnly"],
+  ["ro", "readOnly"],
+  ["locks", "locks"],
+  ["acl", "acl"],
+])
+
+/** Collects `--mount type=TYPE,source=PATH,target=PATH[,fstype=NAME][,readonly][,locks][,acl]`, as docker does. */
 export function parseMount(text: string, before: readonly SandboxMount[]): SandboxMount[] {
   const fields: Record<string, string | boolean> = {}
   for (const part of text.split(",")) {
     const [key = "", value] = part.split(/=(.*)/s)
-    const name = MOUNT_KEYS[key]
+    const name = MOUNT_KEYS.get(key)
+    const flag = MOUNT_FLAGS.get(key)
     if (name !== undefined && value) fields[name] = value
-    else if ((key === "readonly" || key === "ro") && value === undefined) fields["readOnly"] = true
+    else if (flag !== undefined && value === undefined) fields[flag] = true
     else throw new CliError(`invalid --mount "${text}": "${part}" is not known`)
   }
   if (!fields["source"] || !fields["target"])
@@ -104,21 +113,21 @@ export function parseMount(text: string, before: readonly SandboxMount[]): Sandb
   return [...before, fields as unknown as SandboxMount]
 }
 
-const DISK_WORDS: Readonly<Record<string, Partial<SandboxDisk>>> = {
-  ro: { readOnly: true },
-  rw: { readOnly: false },
-  raw: { format: "raw" },
-  qcow2: { format: "qcow2" },
-  direct: { direct: true },
-}
+const DISK_WORDS: ReadonlyMap<string, Partial<SandboxDisk>> = new Map([
+  ["ro", { readOnly: true }],
+  ["rw", { readOnly: false }],
+  ["raw", { format: "raw" }],
+  ["qcow2", { format: "qcow2" }],
+  ["direct", { direct: true }],
+])
 
 /** Collects `--disk SOURCE:TARGET[:WORD,…]`: the format is said, never guessed. */
 export function parseDisk(text: string, before: readonly SandboxDisk[]): SandboxDisk[] {
   const [source, target, words, ...rest] = text.split(":")
-  const options = words?.split(",").map(word => DISK_WORDS[word]) ?? []
+  const options = words?.split(",").map(word => DISK_WORDS.get(word)) ?? []
   if (!source || !target || rest.length > 0 || options.includes(undefined))
     throw new CliError(
-      `invalid --disk "${text}": give SOURCE:TARGET, and :${Object.keys(DISK_WORDS).join(",")}`,
+      `invalid --disk "${text}": give SOURCE:TARGET, and :${[...DISK_WORDS.keys()].join(",")}`,
     )
   return [...before, Object.assign({ source, target }, ...options)]
 }

@@ -28,6 +28,13 @@ const SPARE_SLOTS = 4
 /** Host port to which the agent connects when it is up. */
 const AGENT_PORT = 1024
 
+/** When each step of a start was done, in milliseconds since `create` was called. */
+export interface SandboxTimings {
+  imageMs: number
+  machineMs: number
+  readyMs: number
+}
+
 /** What a booted machine consists of. */
 export interface BootedGuest {
   readonly machine: Machine

@@ -5,6 +5,7 @@
  */
 export type { ContainerChange } from "@ts-vmm/guest"
 export type { BalloonStatistics } from "@ts-vmm/virtio-devices/balloon"
+export type { SandboxTimings } from "./boot.js"
 export { ConsoleLog, escapeControls } from "./console-log.js"
 export type { ContainerCommitOptions } from "./container/commit.js"
 export {
@@ -56,7 +57,7 @@ export {
   signalSandbox,
 } from "./remote.js"
 export type { SandboxRootfs } from "./root/options.js"
-export { Sandbox, type SandboxTimings } from "./sandbox.js"
+export { Sandbox } from "./sandbox.js"
 export type { SandboxRecord, SandboxStatus } from "./state/record.js"
 export type { SandboxStorage } from "./storage/options.js"
 export { openTrustGate } from "./trust.js"

@@ -2,7 +2,7 @@ import type { Server } from "node:net"
 import type { LazyImage, StoredImage } from "@ts-vmm/oci-image"
 import type { ArrivingImage } from "./arriving-image.js"
 import { Attachments } from "./attach/attachments.js"
-import { type BootedGuest, bootGuest, type StartPlan } from "./boot.js"
+import { type BootedGuest, bootGuest, type SandboxTimings, type StartPlan } from "./boot.js"
 import { ConsoleLog } from "./console-log.js"
 import {
   Container,
@@ -41,16 +41,9 @@ const BOOT_TIMEOUT_MS = 30_000
 /** How long `stop` waits for programs to follow SIGTERM; Docker's value. */
 const STOP_GRACE_MS = 10_000
 
-/** When each step of a start was done, in milliseconds since `create` was called. */
-export interface SandboxTimings {
-  imageMs: number
-  machineMs: number
-  readyMs: number
-}
-
 /**
- * Containers of one image, or of one root file system of the host, on a Linux kernel of their own. It lives in the process that made it, owns one
- * private folder, and leaves nothing behind.
+ * Containers of one image, or of one root file system of the host, on a Linux kernel of their own. It lives in the
+ * process that made it, owns one private folder, and leaves nothing behind.
  *
  * @example
  * ```ts
@@ -230,9 +223,7 @@ export class Sandbox extends SandboxEmitter {
     await Promise.all([...this.#containers.values()].map(container => container.kill(signal, options)))
   }
 
-  /**
-   * SIGTERM for every container, at most `timeoutMs` (10 s) for them to follow, then the machine ends.
-   */
+  /** SIGTERM for every container, at most `timeoutMs` (10 s) for them to follow, then the machine ends. */
   async stop(options: WaitOptions = {}): Promise<void> {
     const containers = [...this.#containers.values()]
     const graceful = Promise.all(containers.map(one => one.kill("SIGTERM").then(() => one.wait())))
@@ -245,7 +236,7 @@ export class Sandbox extends SandboxEmitter {
   async destroy(): Promise<void> {
     this.#killRequested = true
     if (this.#machine) {
-      if (this.#writesToHost) await this.#unmount()
+      await this.#unmount()
       this.#guest?.agent.close()
       await this.#machine.kill()
       await this.#ended.promise
@@ -265,13 +256,10 @@ export class Sandbox extends SandboxEmitter {
     this.#exitCode = exitCode
   }
 
-  /** What its containers write stays behind on a file system of the host's. */
-  get #writesToHost(): boolean {
-    return isWritten(this.#root) || this.#attachments.areWritten
-  }
-
+  /** If what its containers write stays behind on a file system of the host's. */
   async #unmount(): Promise<void> {
     if (!this.#guest || this.#status !== "running") return
+    if (!isWritten(this.#root) && !this.#attachments.areWritten) return
     await unmount(this.#guest, this.#containerIds).catch(error => this.#report(error))
   }
 
