@@ -12,6 +12,11 @@ const STDERR_MAX = 2048
 const NEWLINE = 0x0a
 /** Young objects of the reader die at once: more room for them only costs memory. */
 const SEMI_SPACE_MIB = 4
+/**
+ * How much V8 runs of a function before it optimizes that (four times its default): zlib and hashes do most of the work,
+ * and until there is some for the optimized code, such a process has ended.
+ */
+const INTERRUPT_BUDGET = 500_000
 const PERMISSION = process.allowedNodeEnvironmentFlags.has("--permission")
   ? "--permission"
   : "--experimental-permission"
@@ -205,6 +210,7 @@ function start(options: LayerChildOptions): ChildProcess {
     `--allow-fs-read=${MEMORY_FILE}`,
     `--max-old-space-size=${heap}`,
     `--max-semi-space-size=${SEMI_SPACE_MIB}`,
+    `--interrupt-budget=${INTERRUPT_BUDGET}`,
     "--no-warnings",
   ]
   try {

@@ -96,7 +96,7 @@ describe("small layers of one image", () => {
   test("a larger one gets a process of its own, and none waits beside it", async () => {
     const { folder, series, make } = await setUp()
     await using _ = series
-    const tar = tarWith("x".repeat(2 ** 22))
+    const tar = tarWith("x".repeat(2 ** 25))
     await make(tarWith("a"))
     expect(await partHeader(folder, await make(tar))).toMatchObject({ readAfter: [] })
     expect(processes()).toEqual([])

@@ -9,8 +9,11 @@ import { writeAll } from "./part-file.js"
 import { proven, type ReadLayerApartOptions, readBy } from "./read-layer-apart.js"
 
 const MIB = 1024 * 1024
-/** Bytes of the largest compressed layer that is read so: reading it takes no longer than a process takes to start. */
-const SERIES_LAYER_MAX = 4 * MIB
+/**
+ * Bytes of the largest compressed layer that is read so. A process starts, and compiles what it runs, in the time that
+ * some 10 MiB take: beyond this that is little, and the part's copy costs as much.
+ */
+const SERIES_LAYER_MAX = 32 * MIB
 const COPY_SIZE = MIB
 /** Largest index of such a layer that is taken: more than its entries need. */
 const INDEX_MAX = 128 * MIB
@@ -29,7 +32,8 @@ export interface LayerSeriesOptions {
 export type SeriesLayer = ReadLayerApartOptions & { readonly digest: Digest }
 
 /**
- * One process that reads small layers of one image one after another: starting a process takes longer than reading them.
+ * One process that reads layers of one image one after another, but for large ones: starting a process, and compiling what
+ * it runs, takes as long as reading them.
  * It has the bounds of a process for the largest of them alone, each layer has its own limits and time, and none follows
  * one that failed: a crash or a bomb fails this image and nothing else.
  *

@@ -10,7 +10,7 @@ import { makePart } from "./make-part.js"
 import { partHeader } from "./parts.js"
 
 /**
- * Makes the parts of an image's layers, some of them at once; one process reads small ones one after another. The first
+ * Makes the parts of an image's layers, some of them at once; one process reads several, but for large ones. The first
  * failure ends the others; all have ended when this does.
  *
  * @param diffIds - what the image's config says the unpacked layers are
