@@ -100,11 +100,17 @@ Status add_address6(int index, const IpAddress& address) {
   return {};
 }
 
+// A kernel without IPv6 has no such settings.
+void set_ipv6(const std::string& device, const char* setting, const char* value) {
+  const Fd fd(open(("/proc/sys/net/ipv6/conf/" + device + "/" + setting).c_str(), O_WRONLY | O_CLOEXEC));
+  if (fd && write(fd.get(), value, strlen(value)) < 0) return;
+}
+
 // Whoever gives a guest its addresses knows that nobody else has them: without the check they can be used at once, and not
-// after a second. A kernel without IPv6 has no such setting.
-void skip_duplicate_check(const std::string& device) {
-  const Fd fd(open(("/proc/sys/net/ipv6/conf/" + device + "/accept_dad").c_str(), O_WRONLY | O_CLOEXEC));
-  if (fd && write(fd.get(), "0", 1) != 1) return;
+// after a second. It has these and no others: what it sent from one that a router had it make would not be let out.
+void own_addresses_only(const std::string& device) {
+  set_ipv6(device, "accept_dad", "0");
+  set_ipv6(device, "autoconf", "0");
 }
 
 // "ADDRESS/BITS", or everything.
@@ -172,7 +178,7 @@ Status set_interface(const Interface& interface) {
   if (!fd) return errno_status("socket", errno);
   request.ifr_mtu = static_cast<int>(interface.mtu);
   if (interface.mtu != 0 && ioctl(fd.get(), SIOCSIFMTU, &request) != 0) return errno_status("MTU of " + interface.device, errno);
-  skip_duplicate_check(interface.device);
+  own_addresses_only(interface.device);
   if (ioctl(fd.get(), SIOCGIFFLAGS, &request) != 0) return errno_status("flags of " + interface.device, errno);
   request.ifr_flags |= IFF_UP;
   if (ioctl(fd.get(), SIOCSIFFLAGS, &request) != 0) return errno_status("start of " + interface.device, errno);

@@ -88,6 +88,8 @@ function passtArguments(ports: readonly Required<PublishedPort>[], hasIpv6: bool
   const ipv6 = hasIpv6 ? ["-a", IPV6.address, "-g", IPV6.gateway] : ["-4"]
   return [
     ...["--foreground", "--quiet", "--fd", "3"],
+    // The agent sets addresses and routes: others would come from these, and what is sent from them is not let out.
+    ...["--no-dhcp", "--no-dhcpv6", "--no-ra"],
     // The guest's gateway would be the host's loopback otherwise, with all that listens there.
     "--no-map-gw",
     ...["-a", IPV4.address, "-n", String(IPV4.prefixLength), "-g", IPV4.gateway, "-m", String(MTU)],
