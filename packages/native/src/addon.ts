@@ -85,6 +85,7 @@ export interface NativeAddon {
   unixAccept(fd: number): number | undefined
   unixConnect(path: string): number
   socketPair(): [number, number]
+  setSendBuffer(fd: number, bytes: number): number
   peerCredentials(fd: number): [pid: number, uid: number, gid: number]
   sendMessage(fd: number, bytes: ArrayBufferView, fds: readonly number[]): number | undefined
   receiveMessage(fd: number, into: ArrayBufferView, maxFds: number, fds: number[]): number

@@ -67,6 +67,7 @@ export {
   type ReceivedMessage,
   receiveMessage,
   sendMessage,
+  setSendBuffer,
   socketPair,
   type UnixListenOptions,
   unixAccept,

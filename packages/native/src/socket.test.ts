@@ -228,3 +228,18 @@ describe("messages", () => {
     closeAll(a, b, event)
   })
 })
+
+test("a socket has room for as much as its user may have", () => {
+  const [a, b] = native.socketPair()
+  try {
+    const size = native.setSendBuffer(a, 64 * 1024)
+    // The kernel doubles it.
+    expect(size).toBe(128 * 1024)
+    expect(native.setSendBuffer(a, 2 ** 22)).toBeGreaterThan(size)
+    for (const bytes of [0, -1, 2 ** 31, 1.5])
+      expect(() => native.setSendBuffer(a, bytes)).toThrow(RangeError)
+  } finally {
+    for (const end of [a, b]) native.closeFd(end)
+  }
+  expect(() => native.setSendBuffer(a, 4096)).toThrow(expect.objectContaining({ code: "EBADF" }))
+})

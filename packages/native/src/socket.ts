@@ -45,6 +45,25 @@ export function socketPair(): [number, number] {
   return addon.socketPair()
 }
 
+/**
+ * Asks for room for so much that was sent and not yet received; what does not fit waits, or is refused. A user without
+ * CAP_NET_ADMIN gets what `net.core.wmem_max` allows.
+ *
+ * @param bytes - 1 to 2^30; the kernel takes as much again for its own book-keeping
+ * @returns bytes that it is now, book-keeping included
+ * @throws {@link SysError} `EBADF`, `ENOTSOCK`
+ * @see socket(7) SO_SNDBUF, SO_SNDBUFFORCE
+ *
+ * @example
+ * ```ts
+ * const [ours, theirs] = socketPair()
+ * setSendBuffer(theirs, 4 * 2 ** 20)
+ * ```
+ */
+export function setSendBuffer(fd: number, bytes: number): number {
+  return addon.setSendBuffer(fd, bytes)
+}
+
 /** Who is at the other end of a Unix socket. */
 export interface PeerCredentials {
   readonly pid: number

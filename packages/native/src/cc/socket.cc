@@ -81,6 +81,19 @@ Napi::Value SocketPair(const Napi::CallbackInfo& info) {
   return MakeRow(info.Env(), {double(ends[0]), double(ends[1])});
 }
 
+/** setSendBuffer(fd, bytes): as much of it as this user may have; returns what it is now. */
+Napi::Value SetSendBuffer(const Napi::CallbackInfo& info) {
+  int fd = CheckFd(info[0]);
+  auto bytes = static_cast<int>(CheckInteger(info[1], "bytes", 1, 1 << 30));
+  // Beyond net.core.wmem_max only with CAP_NET_ADMIN.
+  if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) != 0) {
+    Check(info.Env(), setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes), "setsockopt");
+  }
+  socklen_t length = sizeof bytes;
+  Check(info.Env(), getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &length), "getsockopt");
+  return Napi::Number::New(info.Env(), bytes);
+}
+
 Napi::Value PeerCredentials(const Napi::CallbackInfo& info) {
   ucred peer = {};
   socklen_t length = sizeof peer;
@@ -179,6 +192,7 @@ void RegisterSockets(Napi::Env env, Napi::Object exports) {
   Export<UnixAccept>(env, exports, "unixAccept");
   Export<UnixConnect>(env, exports, "unixConnect");
   Export<SocketPair>(env, exports, "socketPair");
+  Export<SetSendBuffer>(env, exports, "setSendBuffer");
   Export<PeerCredentials>(env, exports, "peerCredentials");
   Export<SendMessage>(env, exports, "sendMessage");
   Export<ReceiveMessage>(env, exports, "receiveMessage");

@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
+import { Socket } from "node:net"
 import type { Duplex } from "node:stream"
+import { closeFd, setNonBlocking, setSendBuffer, socketPair } from "@ts-vmm/native"
 import { NetDevice, randomMac, StreamPort } from "@ts-vmm/virtio-devices/net"
 import { SandboxError, type SandboxErrorCode } from "../errors.js"
 import { FilteredPort } from "./filtered-port.js"
@@ -18,6 +20,11 @@ const MTU = 65_520
 /** How long passt may take to start. */
 const START_LIMIT_MS = 10_000
 const MAX_WORDS = 2_000
+/**
+ * Room for frames on their way to the guest. What does not fit passt drops, and the default has room for three of the
+ * longest: a download took ten times as long.
+ */
+const SEND_BUFFER_SIZE = 4 * 2 ** 20
 
 /**
  * Starts passt for one guest. It ends with this process, however that ends, since its socket does.
@@ -31,11 +38,8 @@ export async function startPasst(
   onEnd: (error: Error) => void,
 ): Promise<SandboxNetwork> {
   const hasIpv6 = hostHasIpv6()
-  const child = spawn("passt", passtArguments(ports, hasIpv6), {
-    stdio: ["ignore", "pipe", "pipe", "pipe"],
-  })
+  const { child, socket } = spawnPasst(passtArguments(ports, hasIpv6))
   const words = collectWords(child)
-  const socket = child.stdio[3] as Duplex
   socket.on("error", () => undefined) // its end is told by the port
   const mac = randomMac()
   await untilReady(child, socket, mac, words)
@@ -63,6 +67,23 @@ export async function startPasst(
       port.close()
       child.kill("SIGKILL")
     },
+  }
+}
+
+/** The process, and our end of the stream of frames. */
+function spawnPasst(args: readonly string[]): { child: ChildProcess; socket: Socket } {
+  const [ours, theirs] = socketPair()
+  // From here on the socket's to close.
+  const socket = new Socket({ fd: ours, readable: true, writable: true })
+  try {
+    setSendBuffer(theirs, SEND_BUFFER_SIZE)
+    setNonBlocking(theirs, false)
+    return { child: spawn("passt", args, { stdio: ["ignore", "pipe", "pipe", theirs] }), socket }
+  } catch (error) {
+    socket.destroy()
+    throw error
+  } finally {
+    closeFd(theirs)
   }
 }
 
