@@ -1,12 +1,11 @@
 // Memory of a running guest on KVM: more of it and less of it (virtio-mem), and a target (balloon); test/e2e has the rest.
 import { createHash, randomBytes } from "node:crypto"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Sandbox } from "@ts-vmm/runtime"
 import { afterAll, expect, test } from "vitest"
 import { TEST_IMAGE_DIR } from "../e2e/cli.js"
-import { hostBytes } from "../e2e/host-memory.js"
 import { KVM_START_TIMEOUT, PATIENCE_MS } from "../e2e/under-test.js"
 import { busyboxImage } from "../fixtures/images.js"
 
@@ -68,7 +67,12 @@ test("a target takes memory from a guest", async () => {
   expect(memory.usableMiB).toBe(128)
 })
 
-/** MiB of the host that the region of guest RAM of this size takes. */
+/** MiB of the host that the region of guest RAM of this size takes: on KVM it is memory of this process. */
 function taken(sizeMiB: number): number {
-  return Math.round(hostBytes(process.pid, sizeMiB * MIB, sizeMiB * MIB) / MIB)
+  const mappings = readFileSync("/proc/self/smaps", "latin1").split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)
+  const kilobytes = (text: string, name: string) =>
+    Number(new RegExp(`^${name}: +(\\d+) kB`, "m").exec(text)?.[1])
+  const region = mappings.find(one => kilobytes(one, "Size") === sizeMiB * 1024)
+  if (!region) throw new Error(`there is no mapping of ${sizeMiB} MiB`)
+  return Math.round(kilobytes(region, "Rss") / 1024)
 }
