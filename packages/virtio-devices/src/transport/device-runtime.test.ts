@@ -1,50 +1,11 @@
 import { setImmediate } from "node:timers/promises"
 import { afterEach, describe, expect, test, vi } from "vitest"
-import type { DeviceContext, VirtioDevice } from "../device.js"
-import { VIRTIO_F_EVENT_IDX } from "../features.js"
+import type { DeviceContext } from "../device.js"
 import type { DescriptorChain } from "../queue/chain.js"
 import { QueueError } from "../queue/errors.js"
-import { type DirectPort, direct, MockDriver, type MockDriverOptions } from "../testing/index.js"
+import { attach, attachDriver, detachAll, fill, TestDevice } from "./runtime-under-test.js"
 
-/** A device whose behaviour a test fills in. */
-class TestDevice implements VirtioDevice {
-  readonly type = 0
-  readonly queueSizes = [64, 64]
-  readonly features = 0n
-  ctx: DeviceContext | undefined
-  readonly log: string[] = []
-  onNotify: (index: number, ctx: DeviceContext) => void = () => undefined
-
-  activate(ctx: DeviceContext): void {
-    this.log.push("activate")
-    this.ctx = ctx
-    ctx.signal.addEventListener("abort", () => this.log.push("abort"))
-  }
-  notify(index: number): void {
-    this.onNotify(index, this.ctx!)
-  }
-  reset(): void {
-    this.log.push("reset")
-  }
-}
-
-const drivers: MockDriver[] = []
-afterEach(async () => {
-  for (const driver of drivers.splice(0)) await driver[Symbol.asyncDispose]()
-})
-
-async function attach(options: MockDriverOptions = {}) {
-  const device = new TestDevice()
-  const driver = await MockDriver.attach(device, direct, options)
-  drivers.push(driver)
-  const port = driver.port as DirectPort
-  return { device, driver, port, runtime: port.runtime, ctx: device.ctx!, counters: port.runtime.counters }
-}
-
-/** Posts `count` writable buffers of 8 bytes without notifying. */
-function fill(driver: MockDriver, count: number, index = 0): number[] {
-  return Array.from({ length: count }, () => driver.queue(index).post([driver.writable(8)]))
-}
+afterEach(detachAll)
 
 describe.each([{ packed: false }, { packed: true }])("drain, packed: $packed", ({ packed }) => {
   test("hands out every chain and interrupts once at the end", async () => {
@@ -122,71 +83,6 @@ describe.each([{ packed: false }, { packed: true }])("drain, packed: $packed", (
   })
 })
 
-describe.each([
-  { packed: false, eventIdx: false },
-  { packed: false, eventIdx: true },
-  { packed: true, eventIdx: true },
-])("watched rings, packed: $packed, EVENT_IDX: $eventIdx", ({ packed, eventIdx }) => {
-  async function watched() {
-    const features = (offered: bigint) => (eventIdx ? offered : offered & ~VIRTIO_F_EVENT_IDX)
-    const attached = await attach({ packed, features })
-    const { device, driver, runtime } = attached
-    let served = 0
-    device.onNotify = (index, ctx) =>
-      ctx.drain(index, () => {
-        served++
-        return 0
-      })
-    runtime.watch()
-    fill(driver, 1)
-    driver.queue(0).needsKick()
-    driver.port.kick(0)
-    return { ...attached, served: () => served }
-  }
-
-  test("are served without a notification, which the driver is not asked for", async () => {
-    const { driver, runtime, served } = await watched()
-    expect(runtime.look()).toBe(false)
-    fill(driver, 2)
-    expect(driver.queue(0).needsKick()).toBe(false)
-    expect(runtime.look()).toBe(true)
-    expect(served()).toBe(3)
-  })
-
-  test("ask for notifications again in the end, and lose nothing that came until then", async () => {
-    const { driver, runtime, served } = await watched()
-    fill(driver, 2)
-    runtime.unwatch()
-    expect(served()).toBe(3)
-    expect(runtime.look()).toBe(false)
-    fill(driver, 1)
-    expect(driver.queue(0).needsKick()).toBe(true)
-  })
-
-  test("that were suspended, or whose device was reset, are not looked at", async () => {
-    const { driver, runtime, served } = await watched()
-    await runtime.suspend(0)
-    fill(driver, 1)
-    expect([runtime.look(), served()]).toEqual([false, 1])
-    runtime.resume(0)
-    expect(served()).toBe(2)
-    runtime.reset()
-    expect(runtime.look()).toBe(false)
-    runtime.unwatch()
-  })
-})
-
-test("a watched ring whose driver breaks it breaks the device, and nothing is thrown", async () => {
-  const { device, driver, runtime } = await attach()
-  device.onNotify = (index, ctx) => ctx.drain(index, () => 0)
-  runtime.watch()
-  driver.port.kick(0)
-  // More than the ring has: the index of the available ring lies after the flags.
-  driver.memory.storeU16(driver.splitQueue(0).config.driver + 2, 0x7fff)
-  expect(runtime.look()).toBe(false)
-  expect(runtime.broken).toBeInstanceOf(QueueError)
-})
-
 describe("complete", () => {
   test("outside a drain interrupts once for all of a turn", async () => {
     const { driver, ctx, counters } = await attach()
@@ -258,8 +154,7 @@ describe("reset", () => {
     device.activate = one => {
       ctx = one
     }
-    const driver = await MockDriver.attach(device, direct)
-    drivers.push(driver)
+    const driver = await attachDriver(device)
     await driver.port.reset()
     expect(ctx?.signal.aborted).toBe(true)
   })
@@ -319,8 +214,7 @@ describe("fault policy", () => {
 
   test("T4: a ring that cannot be made breaks the device without activating it", async () => {
     const device = new TestDevice()
-    const driver = await MockDriver.attach(device, direct, { holdBack: true, queueSizes: [0, 0] })
-    drivers.push(driver)
+    const driver = await attachDriver(device, { holdBack: true, queueSizes: [0, 0] })
     await driver.setUpQueue(0, { ...driver.placeQueue(16), desc: 0x3000_0000 }).catch(() => undefined)
     await driver.port.driverOk()
     expect(await driver.port.needsReset()).toBe(true)
