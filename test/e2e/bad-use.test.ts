@@ -90,7 +90,7 @@ describe("bad use ends in one clear line and leaves nothing", () => {
     [["--network", "passt", "-p", "70000:80"], /70000 is no port: give 1 to 65535/],
     [["--network", "bridge"], /unknown network "bridge": use none, passt or tap:NAME/],
     [["--network", "tap:no-such-tap"], /--network tap:no-such-tap/],
-    [["--disk", "/none:/d"], /the disk \/none does not exist/],
+    [["--disk", "/none:/d"], /the mount source \/none does not exist/],
     [["--disk", "/dev/null:/d:vmdk"], /invalid --disk/],
     [["--mount", "type=tmpfs,source=/,target=/d"], /unknown mount type "tmpfs"/],
     [["--memory-target", "1g", "-m", "256"], /memoryTargetMiB must be a whole number of MiB/],

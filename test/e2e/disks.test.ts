@@ -12,7 +12,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { type RuntimePaths, Sandbox, type SandboxDisk } from "@ts-vmm/runtime"
+import { type RuntimePaths, Sandbox, type SandboxMount } from "@ts-vmm/runtime"
 import { createQcow2 } from "@ts-vmm/virtio-devices/block"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
@@ -48,8 +48,10 @@ function qcow2Disk(name: string): string {
   return path
 }
 
-const start = (...disks: SandboxDisk[]) => Sandbox.create({ image, paths, disks, ...underTest })
-const refusal = (...disks: SandboxDisk[]) =>
+type Disk = Omit<SandboxMount, "type">
+const start = (...disks: Disk[]) =>
+  Sandbox.create({ image, paths, mounts: disks.map(disk => ({ ...disk, type: "disk" })), ...underTest })
+const refusal = (...disks: Disk[]) =>
   start(...disks).then(
     async sandbox => {
       await sandbox.destroy()
@@ -130,7 +132,7 @@ test.each([
       { source: "/etc/passwd", target: "/data" },
       { source: "/etc/group", target: "/data/" },
     ],
-    /has the target of another/,
+    /two mounts have the same target/,
   ],
 ] as const)("what cannot be is refused: %j", async (disks, why) => {
   expect(await refusal(...disks)).toMatch(why)

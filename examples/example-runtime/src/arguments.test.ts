@@ -7,9 +7,9 @@ describe("--mount", () => {
     expect(folder).toEqual([
       { type: "bind", source: "/a", target: "/b", readOnly: true, locks: true, acl: true },
     ])
-    expect(parseMount("type=disk,src=/d.img,dst=/d,fstype=erofs", folder)).toEqual([
+    expect(parseMount("type=disk,src=/d.img,dst=/d,fstype=erofs,format=raw,direct", folder)).toEqual([
       ...folder,
-      { type: "disk", source: "/d.img", target: "/d", fsType: "erofs" },
+      { type: "disk", source: "/d.img", target: "/d", fsType: "erofs", format: "raw", direct: true },
     ])
   })
 
@@ -30,13 +30,13 @@ describe("--mount", () => {
 describe("--disk", () => {
   test("is raw unless it says otherwise", () => {
     const first = parseDisk("/a.img:/a", [])
-    expect(first).toEqual([{ source: "/a.img", target: "/a" }])
+    expect(first).toEqual([{ type: "disk", source: "/a.img", target: "/a" }])
     expect(parseDisk("/b:/c:ro,qcow2", first)).toEqual([
       ...first,
-      { source: "/b", target: "/c", readOnly: true, format: "qcow2" },
+      { type: "disk", source: "/b", target: "/c", readOnly: true, format: "qcow2" },
     ])
     expect(parseDisk("/b:/c:raw,direct,rw", [])).toEqual([
-      { source: "/b", target: "/c", readOnly: false, format: "raw", direct: true },
+      { type: "disk", source: "/b", target: "/c", readOnly: false, format: "raw", direct: true },
     ])
   })
 

@@ -1,4 +1,4 @@
-import type { PublishedPort, SandboxDisk, SandboxMount, SandboxRootfs, SandboxStorage } from "@ts-vmm/runtime"
+import type { PublishedPort, SandboxMount, SandboxRootfs, SandboxStorage } from "@ts-vmm/runtime"
 import { CliError } from "./exit.js"
 
 const MIB_OF_SUFFIX: Readonly<Record<string, number>> = { "": 1, m: 1, g: 1024 }
@@ -86,6 +86,7 @@ const MOUNT_KEYS: ReadonlyMap<string, string> = new Map([
   ["target", "target"],
   ["dst", "target"],
   ["fstype", "fsType"],
+  ["format", "format"],
 ])
 
 /** What is on when it is named. */
@@ -94,9 +95,10 @@ const MOUNT_FLAGS: ReadonlyMap<string, string> = new Map([
   ["ro", "readOnly"],
   ["locks", "locks"],
   ["acl", "acl"],
+  ["direct", "direct"],
 ])
 
-/** Collects `--mount type=TYPE,source=PATH,target=PATH[,fstype=NAME][,readonly][,locks][,acl]`, as docker does. */
+/** Collects `--mount type=TYPE,source=PATH,target=PATH[,fstype=NAME][,format=NAME][,readonly][,locks][,acl][,direct]`, as docker does. */
 export function parseMount(text: string, before: readonly SandboxMount[]): SandboxMount[] {
   const fields: Record<string, string | boolean> = {}
   for (const part of text.split(",")) {
@@ -113,7 +115,7 @@ export function parseMount(text: string, before: readonly SandboxMount[]): Sandb
   return [...before, fields as unknown as SandboxMount]
 }
 
-const DISK_WORDS: ReadonlyMap<string, Partial<SandboxDisk>> = new Map([
+const DISK_WORDS: ReadonlyMap<string, Partial<SandboxMount>> = new Map([
   ["ro", { readOnly: true }],
   ["rw", { readOnly: false }],
   ["raw", { format: "raw" }],
@@ -122,14 +124,14 @@ const DISK_WORDS: ReadonlyMap<string, Partial<SandboxDisk>> = new Map([
 ])
 
 /** Collects `--disk SOURCE:TARGET[:WORD,…]`: the format is said, never guessed. */
-export function parseDisk(text: string, before: readonly SandboxDisk[]): SandboxDisk[] {
+export function parseDisk(text: string, before: readonly SandboxMount[]): SandboxMount[] {
   const [source, target, words, ...rest] = text.split(":")
   const options = words?.split(",").map(word => DISK_WORDS.get(word)) ?? []
   if (!source || !target || rest.length > 0 || options.includes(undefined))
     throw new CliError(
       `invalid --disk "${text}": give SOURCE:TARGET, and :${[...DISK_WORDS.keys()].join(",")}`,
     )
-  return [...before, Object.assign({ source, target }, ...options)]
+  return [...before, Object.assign({ type: "disk", source, target }, ...options)]
 }
 
 /**

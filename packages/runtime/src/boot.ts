@@ -3,9 +3,9 @@ import { guestArtifacts } from "@ts-vmm/guest/artifacts"
 import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
 import type { ConsoleLog } from "./console-log.js"
-import { diskStorages, fromDiskError, openDisks } from "./container/disks.js"
 import { sandboxStorages } from "./container/rootfs.js"
-import { volumeDevices, volumeStorages } from "./container/volumes.js"
+import { fromVolumeError, openVolumes } from "./container/volume-devices.js"
+import { volumeStorages } from "./container/volumes.js"
 import { deferred } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { fromGuestError } from "./guest-errors.js"
@@ -60,7 +60,6 @@ export interface BootRequest {
     | "initramfs"
     | "volumes"
     | "attached"
-    | "disks"
     | "storage"
     | "diskLimiter"
     | "network"
@@ -114,10 +113,11 @@ async function startMachine(
     for (const end of ends) end()
   }
   try {
-    const folders = volumeDevices(config.volumes)
-    ends.push(...folders.map(folder => () => folder.close()))
-    const disks = await openDisks(config.disks, onDeviceError, config.diskLimiter)
-    ends.push(...disks.map(disk => () => disk.close()))
+    const volumes = await openVolumes(config.volumes, {
+      limiter: config.diskLimiter,
+      onFailure: onDeviceError,
+    })
+    ends.push(...volumes.map(volume => () => volume.close()))
     const storage = await openStorage(request)
     if (storage) ends.push(() => storage.close())
     const network = await startNetwork(config.network, onDeviceError)
@@ -131,8 +131,7 @@ async function startMachine(
       devices: [
         root.device,
         ...always,
-        ...folders,
-        ...disks.map(({ device }) => device),
+        ...volumes.map(({ device }) => device),
         ...(network ? [network.device] : []),
         ...(storage ? [storage.device] : []),
       ],
@@ -186,13 +185,12 @@ async function prepareSandbox(
       storages: [
         ...sandboxStorages(request.root, request.config.storage),
         ...volumeStorages(request.config.volumes),
-        ...diskStorages(request.config.disks),
       ],
     })
     await Promise.all(network ? [created, ...configureNetwork(agent, network)] : [created])
   } catch (error) {
     const told = fromGuestError(error)
-    throw fromDiskError(request.config.disks, told) ?? fromMountError(request.root, told)
+    throw fromVolumeError(request.config.volumes, told) ?? fromMountError(request.root, told)
   }
 }
 

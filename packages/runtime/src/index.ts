@@ -16,7 +16,6 @@ export {
   type SpawnOptions,
 } from "./container/container.js"
 export type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
-export type { SandboxDisk } from "./container/disks.js"
 export { type ProcessEvent, type ProcessExit, SandboxProcess } from "./container/process.js"
 export type { ProcessOptions, TerminalSize } from "./container/spec.js"
 export type { MountType, SandboxMount } from "./container/volumes.js"

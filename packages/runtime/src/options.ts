@@ -1,8 +1,7 @@
 import { existsSync } from "node:fs"
 import type { LazyLayerReport, LoadProgress, StoredImage } from "@ts-vmm/oci-image"
 import { type RateLimit, RateLimiter } from "@ts-vmm/virtio-devices"
-import { checkDisks, type Disk, type SandboxDisk } from "./container/disks.js"
-import { checkMounts, type SandboxMount, type Volume } from "./container/volumes.js"
+import { checkMounts, isServedHere, type SandboxMount, type Volume } from "./container/volumes.js"
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
@@ -76,12 +75,10 @@ export interface SandboxOptions extends WaitOptions {
   readonly initramfs?: string
   /** Folders, files and disks of the host, and what other processes serve, that the containers see. Default: none. */
   readonly mounts?: readonly SandboxMount[]
-  /** Disks of the host whose file systems the containers see. Default: none. */
-  readonly disks?: readonly SandboxDisk[]
   /** Where what the containers write lies. Default: RAM of the guest. */
   readonly storage?: SandboxStorage
   /**
-   * How fast the sandbox's disks may be, all of them together: the image, a root that is a disk, `disks`, and the disk
+   * How fast the sandbox's disks may be, all of them together: the image, a root that is a disk, disks of `mounts`, and that
    * of `storage`; not folders of the host. Default: as fast as they are.
    */
   readonly diskLimit?: RateLimit
@@ -128,7 +125,6 @@ export interface SandboxConfig extends MemoryConfig {
   readonly volumes: readonly Volume[]
   /** Attached as soon as it has. */
   readonly attached: readonly Volume[]
-  readonly disks: readonly Disk[]
   readonly storage: StorageConfig
   readonly diskLimiter: RateLimiter | undefined
   readonly network: NetworkConfig
@@ -163,7 +159,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     root: checkRoot(options),
     memoryMiB,
     memoryTargetMiB: checkTarget("memoryTargetMiB", options.memoryTargetMiB ?? memoryMiB, memoryMiB),
-    sharedMemory: options.sharedMemory ?? volumes.some(({ type }) => type.startsWith("vhost-user")),
+    sharedMemory: options.sharedMemory ?? !volumes.every(isServedHere),
     memoryMaxMiB: checkMax(options.memoryMaxMiB ?? memoryMiB, memoryMiB, MAX_MEMORY_MIB),
     cpus: checkCount("cpus", options.cpus ?? 1, MAX_CPUS),
     hypervisor,
@@ -171,9 +167,8 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     hostname,
     kernel: checkFile("kernel", options.kernel),
     initramfs: checkFile("initramfs", options.initramfs),
-    volumes: volumes.filter(({ type }) => type === "bind"),
-    attached: volumes.filter(({ type }) => type !== "bind"),
-    disks: checkDisks(options.disks ?? [], volumes),
+    volumes: volumes.filter(isServedHere),
+    attached: volumes.filter(volume => !isServedHere(volume)),
     storage: checkStorage(options.storage),
     diskLimiter: options.diskLimit && checkDiskLimit(options.diskLimit),
     network: checkNetwork(options.network ?? "none", options.ports ?? [], options.guestNetwork),

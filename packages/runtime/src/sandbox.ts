@@ -70,7 +70,7 @@ export class Sandbox extends SandboxEmitter {
   readonly #ended = deferred<SandboxExitReason>()
   readonly #root: SandboxRoot
   readonly #arriving: ArrivingImage | undefined
-  readonly #attachments = new Attachments()
+  readonly #attachments = new Attachments(error => this.#report(error))
   #status: SandboxStatus = "creating"
   #guest: BootedGuest | undefined
   #machine: Machine | undefined
@@ -359,7 +359,7 @@ export class Sandbox extends SandboxEmitter {
     const id = `c${this.#containerIds.length + 1}`
     this.#containerIds.push(id)
     const host = {
-      ...{ agent, vsock, root: this.#root, places: this.#attachments.places },
+      ...{ agent, vsock, root: this.#root, places: this.#attachments.volumes },
       imageDir: (this.#options.paths ?? defaultPaths()).imageDir,
     }
     const hostname = options.hostname ?? this.#options.hostname ?? this.id

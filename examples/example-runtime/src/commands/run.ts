@@ -5,7 +5,6 @@ import {
   defaultPaths,
   type PublishedPort,
   Sandbox,
-  type SandboxDisk,
   type SandboxMount,
   type SandboxOptions,
   type SandboxProcess,
@@ -29,7 +28,7 @@ export interface RunOptions {
   readonly env: Record<string, string>
   readonly volume: SandboxMount[]
   readonly mount: SandboxMount[]
-  readonly disk: SandboxDisk[]
+  readonly disk: SandboxMount[]
   readonly network: string
   readonly publish: PublishedPort[]
   readonly ip: string[]
@@ -131,8 +130,7 @@ function sandboxOptions(
     command,
     paths: defaultPaths(),
     keepRecord: !options.rm,
-    mounts: [...options.volume, ...options.mount],
-    disks: options.disk,
+    mounts: [...options.volume, ...options.mount, ...options.disk],
     network: options.network as "none",
     ports: options.publish,
     guestNetwork: guestNetworkOf(options),

@@ -1,22 +1,15 @@
 import type { BootedGuest } from "../boot.js"
-import type { Disk } from "../container/disks.js"
-import {
-  checkMount,
-  type SandboxMount,
-  type SharedPlace,
-  type Volume,
-  volumeStorage,
-} from "../container/volumes.js"
+import { type OpenedVolume, openVolume, type VolumeHost } from "../container/volume-devices.js"
+import { checkMount, type SandboxMount, type Volume, volumeStorage } from "../container/volumes.js"
 import { SandboxError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
 import type { DeviceSlots } from "../hypervisor/hypervisor.js"
 import type { SandboxConfig } from "../options.js"
-import { type AttachedDevice, openDevice } from "./attached-device.js"
 
 /** gRPC's FAILED_PRECONDITION: a program of the container uses it. */
 const IN_USE = "is in use"
 
-interface Attachment extends AttachedDevice {
+interface Attachment extends OpenedVolume {
   readonly volume: Volume
   readonly address: number
 }
@@ -32,33 +25,39 @@ interface Attachment extends AttachedDevice {
  * One after the other, in the order of the calls.
  */
 export class Attachments {
+  #host: VolumeHost
   #guest: BootedGuest | undefined
   #containers: ReadonlyMap<string, unknown> = new Map()
-  #booted: readonly (Volume | Disk)[] = []
+  #booted: readonly Volume[] = []
   readonly #attached: Attachment[] = []
   #made = 0
   #turn: Promise<unknown> = Promise.resolve()
 
+  /** @param onFailure - as that of a {@link VolumeHost} */
+  constructor(onFailure: VolumeHost["onFailure"]) {
+    this.#host = { limiter: undefined, onFailure }
+  }
+
   /** What containers see. */
-  get places(): readonly SharedPlace[] {
+  get volumes(): readonly Volume[] {
     return [...this.#booted, ...this.#attached.map(({ volume }) => volume)]
   }
 
   /** A guest that ends has to write back to a disk first. */
   get areWritten(): boolean {
-    const disks = [...this.#booted, ...this.#attached.map(({ volume }) => volume)].filter(isDisk)
-    return disks.some(({ readOnly }) => !readOnly)
+    return this.volumes.some(volume => hasOwnFileSystem(volume) && !volume.readOnly)
   }
 
   /** The guest is up: attaches what it was to have from the start. @throws SandboxError as `attach` */
   async begin(
     guest: BootedGuest,
-    { volumes, attached, disks }: Pick<SandboxConfig, "volumes" | "attached" | "disks">,
+    { volumes, attached, diskLimiter }: Pick<SandboxConfig, "volumes" | "attached" | "diskLimiter">,
     containers: ReadonlyMap<string, unknown>,
   ): Promise<void> {
     this.#guest = guest
+    this.#host = { ...this.#host, limiter: diskLimiter }
     this.#containers = containers
-    this.#booted = [...volumes, ...disks]
+    this.#booted = volumes
     this.#made = volumes.length + attached.length
     guest.machine.exited.then(() => {
       this.#guest = undefined
@@ -71,7 +70,7 @@ export class Attachments {
   attach(mount: SandboxMount): Promise<void> {
     return this.#inTurn(async guest => {
       const volume = checkMount(mount, this.#made)
-      if (this.places.some(({ target }) => target === volume.target))
+      if (this.volumes.some(({ target }) => target === volume.target))
         throw new SandboxError("invalid-argument", `something is mounted at ${volume.target} already`)
       this.#made++
       await this.#attach(guest, volume)
@@ -97,7 +96,7 @@ export class Attachments {
   async #attach(guest: BootedGuest, volume: Volume): Promise<void> {
     const { agent } = guest
     const slots = slotsOf(guest)
-    const { device, close } = await openDevice(volume)
+    const { device, close } = await openVolume(volume, this.#host)
     const undo: (() => unknown)[] = [close]
     try {
       const address = slots.plug(device)
@@ -148,9 +147,9 @@ export class Attachments {
   }
 }
 
-/** What has a file system of its own in the guest, unlike a folder of the host. */
-function isDisk(one: Volume | Disk): boolean {
-  return !("type" in one) || one.type === "disk" || one.type === "vhost-user-blk"
+/** In the guest, unlike a folder of the host. */
+function hasOwnFileSystem({ type }: Volume): boolean {
+  return type === "disk" || type === "vhost-user-blk"
 }
 
 function view(containerId: string, { target }: Volume) {

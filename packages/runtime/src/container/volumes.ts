@@ -2,7 +2,6 @@ import { statSync } from "node:fs"
 import { basename, resolve } from "node:path"
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import type { SpecSchema, StorageSchema } from "@ts-vmm/guest"
-import { FsDevice } from "@ts-vmm/virtio-devices/fs"
 import { SandboxError } from "../errors.js"
 
 type Storage = MessageInitShape<typeof StorageSchema>
@@ -11,11 +10,12 @@ type Storage = MessageInitShape<typeof StorageSchema>
  * What a {@link SandboxMount} is of.
  *
  * - `bind`: a folder or regular file of the host.
- * - `disk`: a file or block device of the host that holds one file system, without partitions.
+ * - `disk`: an image or block device of the host that holds one file system, without partitions. It is locked: one
+ *   sandbox may write to it, or several read.
  * - `vhost-user-fs`, `vhost-user-blk`: a file system, or such a disk, that another process serves (virtiofsd,
  *   qemu-storage-daemon). That process has all of the guest's memory.
  *
- * All but `bind` need the `kvm` hypervisor.
+ * The last two need the `kvm` hypervisor.
  */
 export type MountType = "bind" | "disk" | "vhost-user-fs" | "vhost-user-blk"
 
@@ -36,8 +36,15 @@ export interface SandboxMount {
   readonly locks?: boolean
   /** Access lists (POSIX ACLs) of the host count and can be changed. Needs root on the host. Default false. */
   readonly acl?: boolean
-  /** File system of a disk. Default `ext4`. */
+  /** File system of a disk; `erofs` is only read. Default `ext4`. */
   readonly fsType?: "ext4" | "erofs"
+  /**
+   * Of a `disk`, and never guessed from what it holds, which a guest may have written: a raw disk is raw whatever it looks
+   * like. A qcow2 image that stands on another file is refused. Default `raw`.
+   */
+  readonly format?: "raw" | "qcow2"
+  /** A raw `disk` past the host's page cache (`O_DIRECT`). Default false. */
+  readonly direct?: boolean
 }
 
 /** What containers share of the guest. */
@@ -50,16 +57,16 @@ export interface SharedPlace {
 }
 
 /** A {@link SandboxMount} that was checked, with its place in the guest. */
-export interface Volume extends SandboxMount, SharedPlace {
-  readonly type: MountType
-  readonly readOnly: boolean
-  readonly locks: boolean
-  readonly acl: boolean
-  readonly fsType: "ext4" | "erofs"
-  /** What the guest mounts its device by, if that is a file system. */
+export interface Volume extends Required<SandboxMount>, SharedPlace {
+  /** What the guest finds its device by: tag of a file system, serial of a disk. */
   readonly tag: string
   /** Where the guest mounts it; the containers see that, or a file in it. */
   readonly mountPoint: string
+}
+
+/** False for what another process serves. */
+export function isServedHere({ type }: Volume): boolean {
+  return type === "bind" || type === "disk"
 }
 
 const VOLUMES_DIR = "/run/tsvmm/volumes"
@@ -71,21 +78,27 @@ const MAX_MOUNTS = 16
 export function checkMounts(mounts: readonly SandboxMount[]): Volume[] {
   if (mounts.length > MAX_MOUNTS)
     throw invalid(`${mounts.length} mounts are too many (at most ${MAX_MOUNTS})`)
-  const targets = new Set(mounts.map(({ target }) => target))
+  const volumes = mounts.map(checkMount)
+  const targets = new Set(volumes.map(({ target }) => target))
   if (targets.size < mounts.length) throw invalid("two mounts have the same target")
-  return mounts.map(checkMount)
+  return volumes
 }
 
 /** @param index of all mounts of the sandbox that there ever were @throws SandboxError `invalid-argument` */
 export function checkMount(mount: SandboxMount, index: number): Volume {
-  const { source, readOnly = false, locks = false, acl = false, type = "bind", fsType = "ext4" } = mount
+  const { source, locks = false, acl = false, type = "bind", fsType = "ext4" } = mount
+  const { format = "raw", direct = false } = mount
   const target = checkTarget(mount.target)
   if (!TYPES.includes(type)) throw invalid(`unknown mount type "${type}": use ${TYPES.join(", ")}`)
   if (fsType !== "ext4" && fsType !== "erofs") throw invalid(`unknown fsType "${fsType}": use ext4 or erofs`)
-  const isFile = checkSource(source, type)
+  if (format !== "raw" && format !== "qcow2")
+    throw invalid(`unknown format "${format}" of the disk ${source}: use raw or qcow2`)
+  if (direct && format !== "raw") throw invalid(`the disk ${source}: direct is for raw disks`)
+  const isFile = checkSource(source, type, format)
+  const readOnly = mount.readOnly === true || fsType === "erofs"
   const mountPoint = `${VOLUMES_DIR}/${index}`
   return {
-    ...{ type, source: resolve(source), target, readOnly, locks, acl, fsType },
+    ...{ type, source: resolve(source), target, readOnly, locks, acl, fsType, format, direct },
     tag: `volume${index}`,
     mountPoint,
     shared: isFile ? `${mountPoint}/${basename(source)}` : mountPoint,
@@ -93,20 +106,20 @@ export function checkMount(mount: SandboxMount, index: number): Volume {
 }
 
 /** @returns whether it is one file that is shared */
-function checkSource(source: string, type: MountType): boolean {
+function checkSource(source: string, type: MountType, format: "raw" | "qcow2"): boolean {
   const stat = statSync(source, { throwIfNoEntry: false })
   if (!stat) throw invalid(`the mount source ${source} does not exist`)
   if (type === "bind" && !stat.isDirectory() && !stat.isFile())
     throw invalid(`the mount source ${source} is neither a folder nor a regular file`)
-  if (type === "disk" && !stat.isFile() && !stat.isBlockDevice())
-    throw invalid(`the mount source ${source} is neither a regular file nor a block device`)
+  if (type === "disk" && !stat.isFile() && !(format === "raw" && stat.isBlockDevice()))
+    throw invalid(`the mount source ${source} is neither a disk image nor a block device`)
   if (type.startsWith("vhost-user") && !stat.isSocket())
     throw invalid(`the mount source ${source} is not the socket of a vhost-user back end`)
   return type === "bind" && stat.isFile()
 }
 
 /** @returns the target without what says nothing @throws SandboxError `invalid-argument` */
-export function checkTarget(target: string): string {
+function checkTarget(target: string): string {
   if (!target.startsWith("/") || target.includes("\0"))
     throw invalid(`the mount target "${target}" is not an absolute path`)
   const parts = target.split("/").filter(part => part !== "" && part !== ".")
@@ -114,31 +127,31 @@ export function checkTarget(target: string): string {
   return `/${parts.join("/")}`
 }
 
-/** The devices that serve them. @throws SandboxError `invalid-argument` when a source cannot be opened */
-export function volumeDevices(volumes: readonly Volume[]): FsDevice[] {
-  const devices: FsDevice[] = []
-  try {
-    for (const { source, tag, readOnly, locks, acl } of volumes)
-      devices.push(new FsDevice(source, { tag, readOnly, locks, acl }))
-    return devices
-  } catch (error) {
-    for (const device of devices) device.close()
-    throw new SandboxError("invalid-argument", `a mount cannot be shared: ${(error as Error).message}`)
-  }
-}
+/**
+ * - `discard`: the host's file shrinks as files are removed.
+ * - `errors=remount-ro`: a file system that the host could not write is not written on.
+ */
+const WRITTEN_EXT4 = ["noatime", "discard", "errors=remount-ro"]
 
 /** Mounted once a sandbox. */
 export function volumeStorages(volumes: readonly Volume[]): Storage[] {
   return volumes.map(volume => volumeStorage(volume))
 }
 
-/** @param slot guest address of the device that holds a disk */
+/** @param slot guest address of the device, which a disk that another process serves is found by */
 export function volumeStorage(volume: Volume, slot = 0): Storage {
   const { type, tag, mountPoint, readOnly, fsType } = volume
-  const options = readOnly ? ["ro"] : []
-  if (type === "disk" || type === "vhost-user-blk")
-    return { driver: "blk", source: `slot:${slot.toString(16)}`, fstype: fsType, options, mountPoint }
-  return { driver: "virtio-fs", source: tag, fstype: "virtiofs", options, mountPoint }
+  if (type === "bind" || type === "vhost-user-fs")
+    return {
+      driver: "virtio-fs",
+      source: tag,
+      fstype: "virtiofs",
+      options: readOnly ? ["ro"] : [],
+      mountPoint,
+    }
+  const source = type === "disk" ? `serial:${tag}` : `slot:${slot.toString(16)}`
+  const options = ["nosuid", "nodev", ...(readOnly ? ["ro"] : WRITTEN_EXT4)]
+  return { driver: "blk", source, fstype: fsType, options, mountPoint }
 }
 
 /** Bound into each container. */
