@@ -92,12 +92,7 @@ export class VhostUserDevice implements ExternalDevice {
    * @throws VhostUserError `protocol`, `timeout`, `disconnected`, `refused`, `unsuitable`; SysError when nobody listens
    */
   static async connect(options: VhostUserDeviceOptions): Promise<VhostUserDevice> {
-    const events = new SessionEvents()
-    const session = await BackendSession.open({
-      ...options,
-      onConfig: config => events.onConfig(config),
-      onEnded: error => events.onEnded(error),
-    })
+    const { session, events } = await openSession(options)
     try {
       const device = new VhostUserDevice(
         options,
@@ -269,12 +264,7 @@ export class VhostUserDevice implements ExternalDevice {
 
   /** @returns false when the device was closed meanwhile. @throws VhostUserError, SysError */
   async #openAgain(): Promise<boolean> {
-    const events = new SessionEvents()
-    const session = await BackendSession.open({
-      ...this.#options,
-      onConfig: config => events.onConfig(config),
-      onEnded: error => events.onEnded(error),
-    })
+    const { session, events } = await openSession(this.#options)
     try {
       this.#checkSame(session)
     } catch (error) {
@@ -334,6 +324,17 @@ class SessionEvents implements EventHandlers {
     this.#ended = { error }
     this.#handlers?.onEnded(error)
   }
+}
+
+/** @throws VhostUserError, SysError */
+async function openSession(options: VhostUserDeviceOptions) {
+  const events = new SessionEvents()
+  const session = await BackendSession.open({
+    ...options,
+    onConfig: config => events.onConfig(config),
+    onEnded: error => events.onEnded(error),
+  })
+  return { session, events }
 }
 
 /** Where the rings were when the back end died, as far as a front end can see. */
