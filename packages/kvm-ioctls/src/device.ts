@@ -1,6 +1,6 @@
 import { toU32 } from "./arguments.js"
 import { isErrno, KvmFd } from "./fd.js"
-import { KVM_GET_DEVICE_ATTR, KVM_HAS_DEVICE_ATTR, KVM_SET_DEVICE_ATTR } from "./ioctls/common.js"
+import { KVM_GET_DEVICE_ATTR, KVM_HAS_DEVICE_ATTR, KVM_SET_DEVICE_ATTR } from "./ioctls/any-arch.js"
 
 /** One attribute of a device, a VM or a vCPU: what `group` and `attr` mean is the owner's. */
 export interface DeviceAttr {

@@ -9,7 +9,7 @@ import {
   KVM_CREATE_VM,
   KVM_GET_API_VERSION,
   KVM_GET_VCPU_MMAP_SIZE,
-} from "./ioctls/common.js"
+} from "./ioctls/any-arch.js"
 import {
   KVM_GET_EMULATED_CPUID,
   KVM_GET_MSR_FEATURE_INDEX_LIST,

@@ -4,7 +4,7 @@ import { KVM_DIRTY_LOG_PAGE_OFFSET, KVM_EXIT_MEMORY_FAULT } from "./bindings/com
 import { invalidArgument, ioctlError, KvmError } from "./errors.js"
 import { decodeExit, INTR_EXIT, type VcpuExit } from "./exit.js"
 import { isSysErrno } from "./fd.js"
-import { KVM_ENABLE_CAP, KVM_GET_STATS_FD, KVM_PRE_FAULT_MEMORY, KVM_RUN } from "./ioctls/common.js"
+import { KVM_ENABLE_CAP, KVM_GET_STATS_FD, KVM_PRE_FAULT_MEMORY, KVM_RUN } from "./ioctls/any-arch.js"
 import { KVM_RUN_OFFSETS } from "./structs/kvm-run.js"
 import type { KvmSyncRegs } from "./structs/x86-64.js"
 import { Arm64Vcpu } from "./vcpu/arm64.js"

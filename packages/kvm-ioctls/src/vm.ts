@@ -4,7 +4,6 @@ import { KVM_CREATE_DEVICE_TEST } from "./bindings/common.js"
 import { DeviceFd } from "./device.js"
 import { invalidArgument } from "./errors.js"
 import { isErrno } from "./fd.js"
-import { KVM_ARM_PREFERRED_TARGET } from "./ioctls/arm64.js"
 import {
   KVM_CHECK_EXTENSION,
   KVM_CREATE_DEVICE,
@@ -17,7 +16,8 @@ import {
   KVM_MEMORY_ENCRYPT_UNREG_REGION,
   KVM_SET_BOOT_CPU_ID,
   KVM_SET_CLOCK,
-} from "./ioctls/common.js"
+} from "./ioctls/any-arch.js"
+import { KVM_ARM_PREFERRED_TARGET } from "./ioctls/arm64.js"
 import {
   KVM_GET_TSC_KHZ,
   KVM_HYPERV_EVENTFD,
@@ -28,8 +28,8 @@ import {
   KVM_X86_SET_MSR_FILTER,
   KVM_XEN_HVM_CONFIG,
 } from "./ioctls/x86-64.js"
+import type { KvmClockData } from "./structs/any-arch.js"
 import type { KvmVcpuInit } from "./structs/arm64.js"
-import type { KvmClockData } from "./structs/common.js"
 import { type KvmXenHvmConfig, kvmSevCmd } from "./structs/x86-64.js"
 import { VcpuFd } from "./vcpu.js"
 import { VmInterrupts } from "./vm/interrupts.js"

@@ -1,4 +1,6 @@
 // Requests of arm64 only, or with a structure of another size elsewhere. @see linux/kvm.h
+
+import { kvmInt } from "../structs/any-arch.js"
 import {
   kvmArmCopyMteTags,
   kvmArmCounterOffset,
@@ -7,7 +9,6 @@ import {
   kvmVcpuEventsArm64,
   kvmVcpuInit,
 } from "../structs/arm64.js"
-import { kvmInt } from "../structs/common.js"
 import { ior, iow } from "./request.js"
 
 // A VM's fd.

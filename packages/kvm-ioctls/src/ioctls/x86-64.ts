@@ -1,5 +1,5 @@
 // Requests of x86 only, or with a structure of another size elsewhere. @see linux/kvm.h
-import { kvmTprAccessCtl, kvmU64, kvmVapicAddr } from "../structs/common.js"
+import { kvmTprAccessCtl, kvmU64, kvmVapicAddr } from "../structs/any-arch.js"
 import {
   kvmCpuid2,
   kvmDebugregs,

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest"
 import { KvmError } from "../errors.js"
-import { kvmRegList } from "./common.js"
+import { kvmRegList } from "./any-arch.js"
 import { kvmCpuid2, kvmMsrList, kvmMsrs, kvmRegs, kvmSegment, kvmSregs, kvmVcpuEvents } from "./x86-64.js"
 
 const cpuidEntry = { function: 1, index: 0, flags: 0, eax: 1, ebx: 2, ecx: 0xffff_ffff, edx: 4 }

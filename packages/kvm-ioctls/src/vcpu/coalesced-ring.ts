@@ -1,6 +1,6 @@
 import { KVM_COALESCED_MMIO_PAGE_OFFSET as ARM64_PAGE } from "../bindings/arm64.js"
 import { KVM_COALESCED_MMIO_PAGE_OFFSET as X86_PAGE } from "../bindings/x86-64.js"
-import { kvmCoalescedMmio } from "../structs/common.js"
+import { kvmCoalescedMmio } from "../structs/any-arch.js"
 
 const PAGE_SIZE = 4096
 /** struct kvm_coalesced_mmio_ring: two u32, then the entries up to the end of the page. */

@@ -1,6 +1,6 @@
 import type { Mapping } from "@ts-vmm/native"
 import { KVM_DIRTY_GFN_F_DIRTY, KVM_DIRTY_GFN_F_RESET } from "../bindings/common.js"
-import { kvmDirtyGfn } from "../structs/common.js"
+import { kvmDirtyGfn } from "../structs/any-arch.js"
 
 /** Of struct kvm_dirty_gfn. */
 const FLAGS_OFFSET = 0

@@ -1,6 +1,6 @@
 import { AttributeFd } from "../device.js"
 import { invalidArgument } from "../errors.js"
-import { KVM_GET_ONE_REG, KVM_GET_REG_LIST, KVM_SET_ONE_REG } from "../ioctls/common.js"
+import { KVM_GET_ONE_REG, KVM_GET_REG_LIST, KVM_SET_ONE_REG } from "../ioctls/any-arch.js"
 import {
   KVM_GET_DEBUGREGS,
   KVM_GET_FPU,

@@ -1,7 +1,7 @@
 import { Mapping } from "@ts-vmm/native"
 import { describe, expect, test } from "vitest"
 import { KVM_DIRTY_GFN_F_DIRTY, KVM_DIRTY_GFN_F_RESET } from "../bindings/common.js"
-import { kvmCoalescedMmio, kvmDirtyGfn } from "../structs/common.js"
+import { kvmCoalescedMmio, kvmDirtyGfn } from "../structs/any-arch.js"
 import { KVM_RUN_OFFSETS } from "../structs/kvm-run.js"
 import { kvmSyncRegs } from "../structs/x86-64.js"
 import { CoalescedRing } from "./coalesced-ring.js"

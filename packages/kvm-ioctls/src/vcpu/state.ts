@@ -6,7 +6,7 @@ import {
   KVM_SET_MP_STATE,
   KVM_SET_SIGNAL_MASK,
   KVM_TRANSLATE,
-} from "../ioctls/common.js"
+} from "../ioctls/any-arch.js"
 import {
   KVM_GET_CPUID2,
   KVM_GET_LAPIC,
@@ -28,7 +28,7 @@ import {
   KVM_X86_SET_MCE,
   KVM_X86_SETUP_MCE,
 } from "../ioctls/x86-64.js"
-import type { KvmMpState, KvmTranslation } from "../structs/common.js"
+import type { KvmMpState, KvmTranslation } from "../structs/any-arch.js"
 import {
   KVM_NESTED_STATE_MAX_SIZE,
   type KvmCpuidEntry2,

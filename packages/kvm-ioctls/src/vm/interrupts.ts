@@ -17,9 +17,9 @@ import {
   KVM_SET_GSI_ROUTING,
   KVM_SET_IRQCHIP,
   KVM_SIGNAL_MSI,
-} from "../ioctls/common.js"
+} from "../ioctls/any-arch.js"
 import { KVM_CREATE_PIT2, KVM_GET_PIT2, KVM_REINJECT_CONTROL, KVM_SET_PIT2 } from "../ioctls/x86-64.js"
-import type { KvmMsi } from "../structs/common.js"
+import type { KvmMsi } from "../structs/any-arch.js"
 import {
   type KvmIoapicState,
   type KvmPicState,

@@ -11,7 +11,7 @@ import {
   kvmIrqRoutingIrqchip,
   kvmIrqRoutingMsi,
   kvmIrqRoutingXenEvtchn,
-} from "../structs/common.js"
+} from "../structs/any-arch.js"
 import type { KvmStruct, Value } from "../structs/struct.js"
 
 /** A message-signalled interrupt as a route's target. */

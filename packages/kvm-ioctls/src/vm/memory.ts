@@ -12,7 +12,7 @@ import {
   KVM_SET_USER_MEMORY_REGION,
   KVM_SET_USER_MEMORY_REGION2,
   KVM_UNREGISTER_COALESCED_MMIO,
-} from "../ioctls/common.js"
+} from "../ioctls/any-arch.js"
 
 /** A memory slot: guest-physical addresses backed by memory of this process. */
 export interface UserMemoryRegion {

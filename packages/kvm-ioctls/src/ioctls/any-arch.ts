@@ -26,7 +26,7 @@ import {
   kvmU64,
   kvmUserspaceMemoryRegion,
   kvmUserspaceMemoryRegion2,
-} from "../structs/common.js"
+} from "../structs/any-arch.js"
 import { io, ior, iow, iowArray, iowr, iowrArray } from "./request.js"
 
 // The system fd.
