@@ -11,7 +11,7 @@ import {
 import { ImageStore } from "@ts-vmm/oci-image"
 import type { Machine } from "@ts-vmm/runtime"
 import { BlockDevice, concatBackend } from "@ts-vmm/virtio-devices/block"
-import { VMADDR_PORT_ANY, VsockDevice, type VsockStream } from "@ts-vmm/vsock"
+import { type Connection, VMADDR_PORT_ANY, VsockDevice, VsockStream } from "@ts-vmm/vsock"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { TEST_IMAGE_DIR } from "./cli.js"
@@ -19,7 +19,10 @@ import { hypervisorUnderTest, POWERED_OFF, underTest } from "./under-test.js"
 
 /** The agent in a real guest, spoken to from the packages alone, without the runtime's containers. */
 const directory = mkdtempSync(join(tmpdir(), "tsv-agent-"))
-const vsock = new VsockDevice({ guestCid: 3 })
+const GUEST_CID = 3
+/** Longer than Linux waits for an answer unless it is told to: 2 s. */
+const LATE_MS = 3000
+const vsock = new VsockDevice({ guestCid: GUEST_CID })
 let machine: Machine
 let agent: AgentClient
 let count = 0
@@ -27,7 +30,7 @@ let count = 0
 beforeAll(async () => {
   const image = await (await ImageStore.open(TEST_IMAGE_DIR)).load(`oci:${busyboxImage()}`)
   const disk = concatBackend(image.disk().parts.map(({ path, size }) => ({ source: path, size })))
-  const connected = new Promise<VsockStream>(resolve => vsock.listen(1024, resolve))
+  const connected = lateConnection()
   machine = await hypervisorUnderTest().start({
     directory,
     initramfs: underTest.initramfs ?? guestArtifacts().initramfs,
@@ -50,21 +53,55 @@ afterAll(async () => {
   rmSync(directory, { recursive: true })
 })
 
+/** The next connection to a port that nobody listens on, answered late; whoever gave up and tries again is refused. */
+function lateConnection(): Promise<VsockStream> {
+  return new Promise(resolve => {
+    const accept = (connection: Connection) => {
+      const stream = new VsockStream(connection, GUEST_CID)
+      connection.accept()
+      resolve(stream)
+    }
+    vsock.setFallback({
+      incoming(connection) {
+        vsock.setFallback(undefined)
+        setTimeout(accept, LATE_MS, connection)
+      },
+    })
+  })
+}
+
 interface Started {
   readonly id: string
   readonly exit: Promise<number>
   readonly stdout: Promise<string>
 }
 
-async function start(args: string[], resources?: ContainerSpecOptions["resources"]): Promise<Started> {
+/** Where a container's output is awaited. */
+interface Output {
+  readonly port: number
+  readonly stream: Promise<VsockStream>
+}
+
+function promptOutput(): Output {
+  const listener = vsock.listen(VMADDR_PORT_ANY)
+  const stream = listener[Symbol.asyncIterator]()
+    .next()
+    .then(({ value }) => value as VsockStream)
+  return { port: listener.port, stream }
+}
+
+async function start(
+  args: string[],
+  resources?: ContainerSpecOptions["resources"],
+  output: Output = promptOutput(),
+): Promise<Started> {
   const id = `c${++count}`
   const top = `/run/tsvmm/containers/${id}/top`
   const rootPath = `/run/tsvmm/containers/${id}/rootfs`
-  const listener = vsock.listen(VMADDR_PORT_ANY)
   const created = agent.createContainer({
     containerId: id,
     execId: id,
-    stdoutPort: listener.port,
+    stdoutPort: output.port,
     storages: [
       { driver: "tmpfs", source: "tmpfs", fstype: "tmpfs", mountPoint: top },
       {
@@ -77,15 +114,15 @@ async function start(args: string[], resources?: ContainerSpecOptions["resources
     ],
     OCI: containerSpec({ rootPath, args, ...(resources ? { resources } : {}) }),
   })
-  const stdout = readAll(listener[Symbol.asyncIterator]().next())
+  const stdout = readAll(output.stream)
   await created
   await agent.startContainer({ containerId: id })
   const exit = agent.waitProcess({ containerId: id, execId: id }).then(end => end.exitCode)
   return { id, exit, stdout }
 }
 
-async function readAll(next: Promise<IteratorResult<VsockStream>>): Promise<string> {
-  const { value: stream } = await next
+async function readAll(connected: Promise<VsockStream>): Promise<string> {
+  const stream = await connected
   let text = ""
   stream.on("error", () => undefined)
   for await (const chunk of stream) text += chunk
@@ -101,6 +138,13 @@ async function output(args: string[], resources?: ContainerSpecOptions["resource
 test("says what it is, and that it serves", async () => {
   expect(await agent.check()).toBe(true)
   expect(await agent.getGuestDetails()).toMatchObject({ initDaemon: true })
+})
+
+test("output is whole when its connection is answered late", async () => {
+  const late = { port: 77, stream: lateConnection() }
+  const { exit, stdout } = await start(["echo", "late, and whole"], undefined, late)
+  expect(await exit).toBe(0)
+  expect(await stdout).toBe("late, and whole\n")
 })
 
 test("SetGuestDateTime sets the guest's clock", async () => {

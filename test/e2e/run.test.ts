@@ -234,8 +234,8 @@ describe("several", () => {
       place.run(["run", "--rm", "--memory", "128", busybox, "sh", "-c", `sleep 1; echo ${i}; exit ${i}`]),
     )
     const results = await Promise.all(runs)
-    expect(results.map(one => [one.exitCode, one.stdout.toString()])).toEqual(
-      results.map((_, i) => [i, `${i}\n`]),
+    expect(results.map(one => [one.exitCode, one.stdout.toString(), one.stderr])).toEqual(
+      results.map((_, i) => [i, `${i}\n`, ""]),
     )
   })
 })

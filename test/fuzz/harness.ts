@@ -77,6 +77,7 @@ async function withCampaign<C>(
   action: (campaign: Campaign<C>) => Promise<void>,
 ): Promise<void> {
   const campaign = new Campaign(target)
+  await campaign.ready()
   await target.setUp?.()
   try {
     await action(campaign)
@@ -103,6 +104,10 @@ class Campaign<C> {
     this.#note = { path, fd: openSync(path, "w") }
     process.on("uncaughtException", this.#onStray)
     process.on("unhandledRejection", this.#onStray)
+  }
+
+  async ready(): Promise<void> {
+    await this.#watchdog.ready()
   }
 
   async close(): Promise<void> {

@@ -1,10 +1,11 @@
+import { once } from "node:events"
 import { Worker } from "node:worker_threads"
 
 /** A case that blocks the thread this long is killed with the process: nothing else can end it. */
 const STALL_MS = 60_000
 
 const SOURCE = `
-const { workerData } = require("node:worker_threads")
+const { parentPort, workerData } = require("node:worker_threads")
 const { writeSync } = require("node:fs")
 const beat = new Int32Array(workerData.shared)
 let last = -1
@@ -20,6 +21,7 @@ setInterval(() => {
     process.kill(process.pid, "SIGKILL")
   }
 }, 500)
+parentPort.postMessage("watching")
 `
 
 /** Ends the process, with a note, when a case never gives the thread back. */
@@ -30,6 +32,11 @@ export class Watchdog {
   constructor(name: string, seed: number) {
     const workerData = { shared: this.#beat.buffer, name, seed, stallMs: STALL_MS }
     this.#worker = new Worker(SOURCE, { eval: true, workerData })
+  }
+
+  /** Resolves once it watches: until then its thread opens files, which a case that counts them must not see. */
+  async ready(): Promise<void> {
+    await once(this.#worker, "message")
     this.#worker.unref()
   }
 

@@ -24,6 +24,8 @@ namespace {
 constexpr unsigned kDefaultPort = 1024;
 constexpr int kConnectTries = 2000;
 constexpr int kConnectPauseUs = 5000;
+// A host that is busy answers late, and the kernel gives up after 2 s. How long a start may take is for the host to say.
+constexpr timeval kConnectTimeout{600, 0};
 constexpr int kConsoleWaitMs = 500;
 
 struct BootMount {
@@ -136,6 +138,7 @@ Fd vsock_connect(unsigned port, bool wait) {
   address.svm_family = AF_VSOCK;
   address.svm_cid = VMADDR_CID_HOST;
   address.svm_port = port;
+  if (fd) setsockopt(fd.get(), AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &kConnectTimeout, sizeof kConnectTimeout);
   if (fd && connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 && errno != EINPROGRESS) fd.reset();
   return fd;
 }
