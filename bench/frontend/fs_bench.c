@@ -2,7 +2,7 @@
 //
 //   fs_bench make FILE BYTES                                     writes a file with the pattern that reads are checked against
 //   fs_bench read SOCKET NAME rand|seq SIZE DEPTH SECONDS SEED   reads NAME, which lies in the shared folder
-//   fs_bench names SOCKET COUNT                                  makes COUNT files, looks all up, lists and removes them
+//   fs_bench names SOCKET COUNT                                  makes COUNT files, looks all up, lists, removes and forgets them
 #define _GNU_SOURCE
 #include "pattern.h"
 #include "vring.h"
@@ -62,6 +62,17 @@ static uint32_t call(struct session *session, uint32_t opcode, uint64_t node, ui
   errno = -out->error;
   if (out->error != 0) die("a request failed");
   return out->len - sizeof *out;
+}
+
+// Takes back what lookups and lists told of a node, as Linux does when it has no more use for it: there is no answer.
+static void forget(struct session *session, uint64_t node, uint64_t lookups) {
+  struct vring_used_element element;
+  struct slot *slot = &session->slots[0];
+  *(struct fuse_forget_in *)arguments(slot) = (struct fuse_forget_in){.nlookup = lookups};
+  offer(session, 0, FUSE_FORGET, node, sizeof(struct fuse_forget_in), 0, 0);
+  session->ring.descriptors[0].flags = 0;
+  vring_publish(&session->ring);
+  while (!vring_take(&session->ring, &element)) vring_wait(&session->ring);
 }
 
 static uint32_t put_name(struct slot *slot, uint32_t at, const char *name) {
@@ -229,11 +240,13 @@ static void list_names(struct session *session, uint32_t count) {
   if (seen != count) die("a list is not whole");
 }
 
-static void remove_names(struct session *session, uint32_t count) {
+// Each was told three times: when it was made, looked up and listed.
+static void remove_names(struct session *session, uint32_t count, const uint64_t *nodes) {
   for (uint32_t i = 0; i < count; i++) {
     char name[32];
     name_of(i, name);
     call(session, FUSE_UNLINK, FUSE_ROOT_ID, put_name(&session->slots[0], 0, name), 0, 0);
+    forget(session, nodes[i], 3);
   }
 }
 
@@ -249,7 +262,7 @@ static int run_names(char **args) {
   times[2] = now();
   list_names(&session, count);
   times[3] = now();
-  remove_names(&session, count);
+  remove_names(&session, count, nodes);
   times[4] = now();
   vhost_user_stop_ring(&session.vu, REQUEST_QUEUE);
   const char *names[] = {"create", "lookup", "list", "unlink"};

@@ -26,8 +26,9 @@ export interface FsDeviceOptions extends SharedFolderOptions {
   /** Request queues, 1 to 16. Default 1. */
   readonly queues?: number
   /**
-   * Most files that the guest may know, and most that it may have open, at a time: each is an fd of this process, which
-   * keeps a quarter of the fds that it may have to itself whatever this says. Default 65,536.
+   * Most files that the guest may know, and most that it may have open, at a time. What it knows takes memory of this
+   * process, what it has open is an fd each; a quarter of the fds that the process may have it keeps to itself whatever
+   * this says. Default 262,144.
    */
   readonly maxFiles?: number
   /**
@@ -50,7 +51,7 @@ export interface FsDeviceOptions extends SharedFolderOptions {
 const TAG_SIZE = 36
 const QUEUE_SIZE = 1024
 const MAX_QUEUES = 16
-const DEFAULT_MAX_FILES = 65_536
+const DEFAULT_MAX_FILES = 262_144
 const DEFAULT_LOCK_WAIT_MS = 30_000
 /** An hour. */
 const MAX_LOCK_WAIT_MS = 3_600_000

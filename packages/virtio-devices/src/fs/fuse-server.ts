@@ -44,7 +44,8 @@ const OPERATIONS: ReadonlyMap<number, Operation> = new Map<number, Operation>([
  * A FUSE server over a {@link SharedFolder}: takes a request, does it, and puts the answer together.
  *
  * Every request's arguments are checked here or by the host's kernel; a request that makes no sense gets `EINVAL`, one
- * that names a file or handle that there is not gets `ENOENT` or `EBADF`, one before INIT `EIO`.
+ * that names a file or handle that there is not gets `ENOENT` or `EBADF`, one that names a file which the host has moved
+ * or removed `ESTALE`, one before INIT `EIO`.
  */
 export class FuseServer {
   readonly #session: FuseSession
@@ -68,6 +69,7 @@ export class FuseServer {
     if (ofLocks && !agreed?.locks) return -ENOSYS
     if (request.length < ARGS + operation.least) return -EINVAL
     if (operation.writes && this.#session.folder.readOnly) return -EROFS
+    this.#session.trim()
     return operation.run(this.#session, request)
   }
 

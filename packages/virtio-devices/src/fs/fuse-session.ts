@@ -2,7 +2,14 @@ import { constants } from "node:os"
 import { DirectoryReader } from "./directory-reader.js"
 import { HandleTable } from "./handle-table.js"
 import { S_IFDIR } from "./host-abi.js"
-import { type Inode, InodeTable, type NewInode } from "./inode-table.js"
+import {
+  type FoundFile,
+  type Identity,
+  type Inode,
+  InodeTable,
+  type KnownFile,
+  type NameIn,
+} from "./inode-table.js"
 import { LockTable } from "./lock-table.js"
 import { LockWaiters } from "./lock-waiters.js"
 import type { Creator } from "./new-file.js"
@@ -57,6 +64,10 @@ export interface Operation {
 export const reads = (least: number, run: Run): Operation => ({ least, run, writes: false })
 export const writes = (least: number, run: Run): Operation => ({ least, run, writes: true })
 
+/** Files that are held although nobody works on them: what a guest comes back to soon, for a small part of the fds that a process has. */
+const MAX_HELD = 4096
+const MAX_HELD_WHEN_SHORT = 64
+
 /** For requests without an answer. */
 export const NO_REPLY = Number.NEGATIVE_INFINITY
 
@@ -81,7 +92,12 @@ export class FuseSession {
     this.options = options
     this.locks = new LockTable(folder)
     this.lockWaiters = new LockWaiters(options.lockWaitMs)
-    this.inodes = new InodeTable(folder.root, options.maxFiles, node => this.locks.forget(node))
+    this.inodes = new InodeTable(
+      folder.root,
+      options.maxFiles,
+      (parent, name) => folder.lookup(parent, name),
+      node => this.locks.forget(node),
+    )
     this.handles = new HandleTable(options.maxFiles)
     this.directories = new DirectoryReader(folder, reply)
   }
@@ -108,19 +124,27 @@ export class FuseSession {
   }
 
   /** The file of a name, one lookup more, and `folder.statx` its own; or a negative errno. */
-  lookUp(parent: Inode, name: Uint8Array): Inode | number {
-    const key = this.folder.keyOf(parent, name)
-    if (typeof key === "number") return key
-    return this.inodes.recall(key) ?? this.remember(this.folder.lookup(parent, name))
+  lookUp(parent: Inode, name: Uint8Array): KnownFile | number {
+    return this.note(this.folder.identify(parent, name), parent, name)
   }
 
-  /** Takes a file that was found into the table; an errno goes through. */
-  remember(found: NewInode | number): Inode | number {
-    return typeof found === "number" ? found : (this.inodes.remember(found) ?? -EMFILE)
+  /** Takes a file that was seen under a name into the table; an errno goes through. */
+  note(seen: Identity | number, parent: Inode, name: Uint8Array): KnownFile | number {
+    return typeof seen === "number" ? seen : (this.inodes.note(seen, parent, name) ?? -EMFILE)
+  }
+
+  /** Takes a file that was found into the table, held; an errno goes through. */
+  remember(found: FoundFile | number, name?: NameIn): Inode | number {
+    return typeof found === "number" ? found : (this.inodes.remember(found, name) ?? -EMFILE)
+  }
+
+  /** Between requests: fds of files that were not used lately are given back. */
+  trim(): void {
+    this.inodes.trim(this.folder.isShortOfFds ? MAX_HELD_WHEN_SHORT : MAX_HELD)
   }
 
   /** struct fuse_entry_out at `offset`, of the file that `folder.statx` is of. @returns its size */
-  writeEntry(parent: Inode, inode: Inode, offset: number): number {
+  writeEntry(parent: Inode, inode: KnownFile, offset: number): number {
     const valid = VALID_SECONDS[this.options.cache]
     const isMount = this.agreed?.submounts && inode.type === S_IFDIR && inode.device !== parent.device
     this.reply.bytes.fill(0, offset, offset + 40)

@@ -69,6 +69,8 @@ export const LOCK_UN = 8
 
 /** STATX_BASIC_STATS. */
 export const STATX_BASIC_STATS = 0x7ff
+/** Where the file system has it; the field is 0 elsewhere. */
+export const STATX_BTIME = 0x800
 /** Since Linux 5.8; the field is 0 before. */
 export const STATX_MNT_ID = 0x1000
 export const STATX_SIZE = 256
@@ -83,6 +85,7 @@ export const STATX = {
   size: 40,
   blocks: 48,
   accessed: 64,
+  born: 80,
   changed: 96,
   modified: 112,
   rdevMajor: 128,

@@ -2,7 +2,7 @@ import { closeSync, openSync, readFileSync } from "node:fs"
 import { constants } from "node:os"
 import { closeFd, type FileCalls } from "@ts-vmm/native"
 import * as abi from "./host-abi.js"
-import type { NewInode } from "./inode-table.js"
+import type { FoundFile, Identity } from "./inode-table.js"
 
 const { STATX } = abi
 const { EMFILE } = constants.errno
@@ -11,6 +11,7 @@ const { EMFILE } = constants.errno
 export const NO_NAME = new Uint8Array(0)
 const DEFAULT_ACL = Buffer.from("system.posix_acl_default")
 const NO_VALUE = new Uint8Array(0)
+const STATX_MASK = abi.STATX_BASIC_STATS | abi.STATX_BTIME | abi.STATX_MNT_ID
 /** Of the fds that the process may have, a guest's files leave it one in so many. */
 const FREE_PART = 4
 
@@ -34,6 +35,8 @@ export class HostFiles {
   /** The kernel gives the lowest number that is free, so one from here on says that few are left. */
   readonly #fdLimit = Math.floor((openFilesLimit() * (FREE_PART - 1)) / FREE_PART)
 
+  #lastFd = 0
+
   /** @throws the error of open(2) where there is no /proc */
   constructor(calls: FileCalls) {
     this.calls = calls
@@ -53,12 +56,18 @@ export class HostFiles {
     return this.statx.getUint32(STATX.gid, true)
   }
 
+  /** Whether half of the fds that a guest's files may take are taken, by whomever. */
+  get isShort(): boolean {
+    return this.#lastFd >= this.#fdLimit / 2
+  }
+
   /** @returns fd, close-on-exec; `-EMFILE` also when the process would have few left for its own ends */
   open(directory: number, name: Uint8Array, flags: number, mode = 0, resolve = 0n): number {
     this.#how.setBigUint64(0, BigInt(flags | abi.O_CLOEXEC), true)
     this.#how.setBigUint64(8, BigInt(mode), true)
     this.#how.setBigUint64(16, resolve, true)
     const fd = this.calls.openat2(directory, name, this.#howBytes)
+    this.#lastFd = fd
     if (fd < this.#fdLimit) return fd
     closeFd(fd)
     return -EMFILE
@@ -71,14 +80,12 @@ export class HostFiles {
 
   /** Fills {@link statx}. */
   stat(fd: number): number {
-    const mask = abi.STATX_BASIC_STATS | abi.STATX_MNT_ID
-    return this.calls.statx(fd, NO_NAME, abi.AT_EMPTY_PATH, mask, this.#statxBytes)
+    return this.calls.statx(fd, NO_NAME, abi.AT_EMPTY_PATH, STATX_MASK, this.#statxBytes)
   }
 
   /** The same for a name in a directory, a symbolic link itself. */
   statName(directory: number, name: Uint8Array): number {
-    const mask = abi.STATX_BASIC_STATS | abi.STATX_MNT_ID
-    return this.calls.statx(directory, name, abi.AT_SYMLINK_NOFOLLOW, mask, this.#statxBytes)
+    return this.calls.statx(directory, name, abi.AT_SYMLINK_NOFOLLOW, STATX_MASK, this.#statxBytes)
   }
 
   changeMode({ procName }: Held, mode: number): number {
@@ -105,26 +112,23 @@ export class HostFiles {
   }
 
   /** What an fd is of; {@link statx} tells more. The fd is closed when that cannot be found out. */
-  identify(fd: number): NewInode | number {
+  identify(fd: number): FoundFile | number {
     const result = this.stat(fd)
     if (result < 0) {
       closeFd(fd)
       return result
     }
-    return { fd, device: this.device, key: this.key, type: this.mode & abi.S_IFMT }
+    return { fd, ...this.identity }
   }
 
-  /** What tells the file system of the last {@link stat} from others. */
-  get device(): string {
+  /** What tells the file of the last {@link stat} from others. */
+  get identity(): Identity {
     const { statx } = this
-    const mount = statx.getUint32(STATX.mount, true)
-    return `${statx.getUint32(STATX.devMajor, true)}:${statx.getUint32(STATX.devMinor, true)}:${mount}`
-  }
-
-  /** What tells its file from others. */
-  get key(): string {
-    const { statx } = this
-    return `${this.device}:${statx.getUint32(STATX.inode + 4, true)}:${statx.getUint32(STATX.inode, true)}`
+    const device = `${statx.getUint32(STATX.devMajor, true)}:${statx.getUint32(STATX.devMinor, true)}:${statx.getUint32(STATX.mount, true)}`
+    const key = `${device}:${statx.getUint32(STATX.inode + 4, true)}:${statx.getUint32(STATX.inode, true)}`
+    const seconds = statx.getUint32(STATX.born, true)
+    const born = seconds * 1e9 + statx.getUint32(STATX.born + abi.STATX_NSEC, true)
+    return { device, key, born, type: this.mode & abi.S_IFMT }
   }
 
   close(): void {

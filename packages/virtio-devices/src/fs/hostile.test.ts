@@ -276,7 +276,7 @@ describe("nodes and handles", () => {
     const node = await fs.node("dir")
     const handle = await fs.open(node, 0, FUSE.OPENDIR)
     await fs.forget(node, 1)
-    expect((await fs.readdir(node, handle, { plus: true })).error).toBe(-EBADF)
+    expect((await fs.readdir(node, handle, { plus: true })).error).toBe(-ENOENT)
   })
 
   test("F8: requests on nodes that are not there", async () => {

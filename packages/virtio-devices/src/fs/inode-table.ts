@@ -1,48 +1,88 @@
+import { constants } from "node:os"
 import { closeFd } from "@ts-vmm/native"
 import { procName } from "./host-files.js"
 import { FUSE_ROOT_ID } from "./protocol.js"
 
-/** A file that the guest knows by a node id. */
-export interface Inode {
-  readonly id: number
-  /** O_PATH: it holds the file, whatever becomes of its name, and gives no access. */
-  readonly fd: number
-  /** Name in /proc/self/fd, by which the file can be opened and changed. */
-  readonly procName: Uint8Array
-  /** {@link device} and inode number of the host: no other file has it as long as the fd is open. */
+const { EMFILE, ENOENT, ESTALE } = constants.errno
+/** Directories in each other that were let go of, most: more than a path can name. */
+const MAX_DEPTH = 4096
+
+/** What tells a file of the host from others. */
+export interface Identity {
+  /** {@link device} and inode number of the host: no other file has it as long as an fd holds the file. */
   readonly key: string
   /** Device and mount of the host. */
   readonly device: string
   /** S_IFMT bits: they never change. */
   readonly type: number
-  /** How often the guest was told of it and has not forgotten it. */
-  lookups: number
+  /** Time of birth, where the file system has one: tells a file from an earlier one with its inode number. */
+  readonly born: number
 }
 
-/** What is known of a file that was just looked up. */
-export type NewInode = Pick<Inode, "fd" | "key" | "device" | "type">
+/** A file that was just found, and an O_PATH fd that holds it. */
+export interface FoundFile extends Identity {
+  readonly fd: number
+}
+
+/** A file that the guest knows by a node id. */
+export interface KnownFile extends Identity {
+  readonly id: number
+  /** How often the guest was told of it and has not forgotten it. */
+  lookups: number
+  /** O_PATH: it holds the file, whatever becomes of its name, and gives no access. Undefined: see {@link place}. */
+  fd: number | undefined
+  /** Name in /proc/self/fd, by which the file can be opened and changed. */
+  procName: Uint8Array
+  /** Where it was seen last, and is looked for when no fd holds it. Undefined: only its fd leads to it. */
+  place: Place | undefined
+}
+
+/** A name in a directory, as a request has it: until its end. */
+export type NameIn = readonly [parent: Inode, name: Uint8Array]
+
+/** The same, to keep. */
+interface Place {
+  readonly parent: KnownFile
+  /** Its bytes, each a character: a quarter of the memory that they take as an array. */
+  readonly name: string
+}
+
+/** One that is held: what is done to files is done to these. */
+export interface Inode extends KnownFile {
+  readonly fd: number
+}
+
+/** Looks a name up in a directory. @returns the file, whose fd is the caller's, or a negative errno */
+export type Find = (parent: Inode, name: Uint8Array) => FoundFile | number
 
 /**
  * Files that the guest knows. Node ids are never used again, so an id of a forgotten file names nothing.
  *
- * Each entry costs one fd of the process, which is why there is a limit: a guest can ask for any number of files.
+ * A guest knows as many files as it has ever listed, and a process may have far fewer fds. So a file is held only from
+ * when something is done to it until others have been used more lately ({@link trim}); before and afterwards it is
+ * known by its name in a directory, and held again when that name still leads to it. One whose name went away while the
+ * guest knew it stays held.
  */
 export class InodeTable {
-  readonly #byId = new Map<number, Inode>()
-  readonly #byKey = new Map<string, Inode>()
+  readonly #byId = new Map<number, KnownFile>()
+  readonly #byKey = new Map<string, KnownFile>()
+  /** Those that are held and have a place, the ones used last at the end. */
+  readonly #trimmable = new Set<KnownFile>()
   readonly #limit: number
+  readonly #find: Find
   readonly #onForget: (id: number) => void
   #lastId = FUSE_ROOT_ID
 
   /**
-   * @param root - never forgotten
+   * @param root - never forgotten, always held
    * @param limit - most files at a time
    * @param onForget - told of every file that is forgotten
    */
-  constructor(root: NewInode, limit: number, onForget: (id: number) => void) {
+  constructor(root: FoundFile, limit: number, find: Find, onForget: (id: number) => void) {
     this.#limit = limit
+    this.#find = find
     this.#onForget = onForget
-    this.#add({ ...root, id: FUSE_ROOT_ID, lookups: 1, procName: procName(root.fd) })
+    this.#add(FUSE_ROOT_ID, root, root.fd)
   }
 
   get size(): number {
@@ -54,42 +94,103 @@ export class InodeTable {
     return this.#byId.size >= this.#limit
   }
 
-  get(id: number): Inode | undefined {
-    return this.#byId.get(id)
+  /** @returns the file, held; `-ENOENT` for none, `-ESTALE` when it is not where it was, or another negative errno */
+  get(id: number): Inode | number {
+    const known = this.#byId.get(id)
+    return known ? this.#held(known) : -ENOENT
   }
 
   /**
-   * The entry of a file, one lookup more; the fd is the table's from now on, closed when it has the file already.
+   * The entry of a file that was seen under a name, one lookup more.
    *
-   * @returns undefined when the file is one too many, and its fd closed
+   * @returns undefined when it is one too many
    */
-  remember(found: NewInode): Inode | undefined {
-    const known = this.#byKey.get(found.key)
+  note(seen: Identity, parent: Inode, name: Uint8Array): KnownFile | undefined {
+    const known = this.known(seen)
+    if (!known && this.isFull) return undefined
+    const file = known ?? this.#add(++this.#lastId, seen)
     if (known) known.lookups++
-    if (known || this.isFull) {
+    // A file of several names keeps the one that it has while it is held: all lead to it.
+    if (!isHeld(file) || !file.place) this.#put(file, parent, name)
+    return file
+  }
+
+  /**
+   * The entry of a file that is held, one lookup more; the fd is the table's from now on, and closed when it is not
+   * needed.
+   *
+   * @param name - undefined for a file without one
+   * @returns undefined when it is one too many
+   */
+  remember(found: FoundFile, name?: NameIn): Inode | undefined {
+    const known = this.known(found)
+    if (known && isHeld(known)) {
+      known.lookups++
       closeFd(found.fd)
       return known
     }
-    this.#lastId++
-    return this.#add({ ...found, id: this.#lastId, lookups: 1, procName: procName(found.fd) })
+    if (!known && this.isFull) {
+      closeFd(found.fd)
+      return undefined
+    }
+    const file = known ?? this.#add(++this.#lastId, found)
+    if (known) known.lookups++
+    if (name) this.#put(file, ...name)
+    return this.#hold(file, found.fd)
   }
 
-  /** The file that this key is of, if the guest knows it already; one lookup more then. */
-  recall(key: string): Inode | undefined {
-    const known = this.#byKey.get(key)
-    if (known) known.lookups++
-    return known
+  /** Who this is of those that the guest knows. */
+  known(seen: Identity): KnownFile | undefined {
+    const known = this.#byKey.get(seen.key)
+    return known && (isHeld(known) || isSame(known, seen)) ? known : undefined
+  }
+
+  /**
+   * A file that was just seen under a name which is about to go: the guest may go on using it, so it is held.
+   *
+   * @returns 0 or a negative errno
+   */
+  holdNamed(file: KnownFile, parent: Inode, name: Uint8Array): number {
+    if (isHeld(file)) return 0
+    this.#put(file, parent, name)
+    const held = this.#held(file)
+    return typeof held === "number" ? held : 0
+  }
+
+  /** Its name is another from now on. */
+  moved(file: KnownFile, parent: Inode, name: Uint8Array): void {
+    this.#put(file, parent, name)
+  }
+
+  /** A name is gone: whose place it was can only be reached by its fd. */
+  nameless(file: KnownFile, parent: Inode, name: Uint8Array): void {
+    const { place } = file
+    if (place?.parent !== parent || place.name !== textOf(name)) return
+    file.place = undefined
+    this.#trimmable.delete(file)
+  }
+
+  /**
+   * Lets go of files, from the one that was not used for longest, until `most` are held that need not be. Not while a
+   * request is carried out: what it works on stays held.
+   */
+  trim(most: number): void {
+    for (const file of this.#trimmable) {
+      if (this.#trimmable.size <= most) return
+      this.#letGo(file)
+    }
   }
 
   /** The guest takes back `count` lookups; more than there were are taken for all. */
   forget(id: number, count: number): void {
-    const inode = this.#byId.get(id)
-    if (!inode || id === FUSE_ROOT_ID) return
-    inode.lookups -= count
-    if (inode.lookups > 0) return
+    const file = this.#byId.get(id)
+    if (!file || id === FUSE_ROOT_ID) return
+    file.lookups -= count
+    if (file.lookups > 0) return
     this.#byId.delete(id)
-    this.#byKey.delete(inode.key)
-    closeFd(inode.fd)
+    if (this.#byKey.get(file.key) === file) this.#byKey.delete(file.key)
+    this.#letGo(file)
+    file.place = undefined
     this.#onForget(id)
   }
 
@@ -98,9 +199,72 @@ export class InodeTable {
     for (const id of [...this.#byId.keys()]) this.forget(id, Number.POSITIVE_INFINITY)
   }
 
-  #add(inode: Inode): Inode {
-    this.#byId.set(inode.id, inode)
-    this.#byKey.set(inode.key, inode)
-    return inode
+  #add(id: number, { key, device, type, born }: Identity, fd?: number): KnownFile {
+    const named = fd === undefined ? NO_NAME : procName(fd)
+    const file = { id, key, device, type, born, lookups: 1, fd, procName: named, place: undefined }
+    this.#byId.set(id, file)
+    this.#byKey.set(key, file)
+    return file
   }
+
+  #put(file: KnownFile, parent: KnownFile, name: Uint8Array): void {
+    if (file.id === FUSE_ROOT_ID) return
+    file.place = { parent, name: textOf(name) }
+    if (isHeld(file)) this.#trimmable.add(file)
+  }
+
+  #hold(file: KnownFile, fd: number): Inode {
+    file.fd = fd
+    file.procName = procName(fd)
+    if (file.place) this.#trimmable.add(file)
+    return file as Inode
+  }
+
+  #letGo(file: KnownFile): void {
+    this.#trimmable.delete(file)
+    if (file.fd !== undefined) closeFd(file.fd)
+    file.fd = undefined
+    file.procName = NO_NAME
+  }
+
+  #held(file: KnownFile): Inode | number {
+    if (!isHeld(file)) return this.#holdAgain(file)
+    if (this.#trimmable.delete(file)) this.#trimmable.add(file)
+    return file
+  }
+
+  /** From the nearest directory that is held, down. */
+  #holdAgain(file: KnownFile): Inode | number {
+    const way: KnownFile[] = []
+    let at = file
+    while (!isHeld(at)) {
+      if (!at.place || way.push(at) > MAX_DEPTH) return -ESTALE
+      at = at.place.parent
+    }
+    let held: Inode = at
+    for (const next of way.reverse()) {
+      const found = this.#find(held, bytesOf((next.place as Place).name))
+      if (typeof found === "number") return found === -EMFILE ? found : -ESTALE
+      if (!isSame(next, found)) {
+        closeFd(found.fd)
+        return -ESTALE
+      }
+      held = this.#hold(next, found.fd)
+    }
+    return held
+  }
+}
+
+const NO_NAME = new Uint8Array(0)
+const textOf = ({ buffer, byteOffset, byteLength }: Uint8Array) =>
+  Buffer.from(buffer, byteOffset, byteLength).toString("latin1")
+const bytesOf = (text: string) => Buffer.from(text, "latin1")
+
+function isHeld(file: KnownFile): file is Inode {
+  return file.fd !== undefined
+}
+
+/** An inode number is used again when its file is gone. */
+function isSame(known: Identity, seen: Identity): boolean {
+  return known.key === seen.key && known.type === seen.type && known.born === seen.born
 }

@@ -30,20 +30,21 @@ export function settle(
   mode: number | undefined,
   creator: Creator,
 ): number {
-  const parentStat = host.stat(parent.fd)
-  if (parentStat < 0) return parentStat
-  // A file in such a folder has the folder's group, and a folder in it hands that on.
-  const sharesGroup = (host.mode & S_ISGID) !== 0
   const stat = host.stat(fd)
   if (stat < 0) return stat
+  const made = { uid: host.uid, gid: host.gid, mode: host.mode }
+  const isDirectory = (made.mode & abi.S_IFMT) === abi.S_IFDIR
   const [wantedUid, wantedGid] = [owners.users.toHost(creator.uid), owners.groups.toHost(creator.gid)]
-  const uid = wantedUid ?? host.uid
-  const gid = sharesGroup ? host.gid : (wantedGid ?? host.gid)
-  const isOthers = uid !== host.uid || gid !== host.gid
+  // A file in a folder with that bit has the folder's group, and a folder in it has the bit too.
+  const sharesGroup = isDirectory ? made.mode & S_ISGID : made.gid === wantedGid ? 0 : groupBit(host, parent)
+  if (sharesGroup < 0) return sharesGroup
+  const uid = wantedUid ?? made.uid
+  const gid = sharesGroup ? made.gid : (wantedGid ?? made.gid)
+  const isOthers = uid !== made.uid || gid !== made.gid
   const result = isOthers ? host.changeOwner(fd, uid, gid) : 0
   if (result < 0 || mode === undefined) return result
-  let wanted = permissions(host, parent, mode, creator.umask)
-  if ((host.mode & abi.S_IFMT) === abi.S_IFDIR) {
+  let wanted = permissions(host, parent, made.mode, mode, creator.umask)
+  if (isDirectory) {
     if (sharesGroup) wanted |= S_ISGID
   } else {
     // It must not run with the rights of somebody who did not make it.
@@ -52,13 +53,25 @@ export function settle(
       wanted &= ~S_ISGID
   }
   // This process's mask took bits away, or the change of owner did.
-  const isRight = (host.mode & 0o7777) === wanted && !(isOthers && (wanted & SET_ID_BITS) !== 0)
+  const isRight = (made.mode & 0o7777) === wanted && !(isOthers && (wanted & SET_ID_BITS) !== 0)
   return isRight ? 0 : host.changeMode({ procName: procName(fd) }, wanted)
 }
 
+/** Whether files in a folder get its group: S_ISGID, 0, or a negative errno. */
+function groupBit(host: HostFiles, folder: Inode): number {
+  const result = host.stat(folder.fd)
+  return result < 0 ? result : host.mode & S_ISGID
+}
+
 /** With a default access list in its folder the kernel has worked out what is allowed, and no mask counts. */
-function permissions(host: HostFiles, parent: Inode, mode: number, umask: number | undefined): number {
+function permissions(
+  host: HostFiles,
+  parent: Inode,
+  made: number,
+  mode: number,
+  umask: number | undefined,
+): number {
   if (umask === undefined) return mode & 0o7777
-  if (host.hasDefaultAcl(parent)) return (mode & 0o7000) | (host.mode & 0o777)
+  if (host.hasDefaultAcl(parent)) return (mode & 0o7000) | (made & 0o777)
   return mode & ~umask & 0o7777
 }

@@ -3,7 +3,7 @@ import { constants } from "node:os"
 import { closeFd, type FileCalls, files } from "@ts-vmm/native"
 import * as abi from "./host-abi.js"
 import { HostFiles, NO_NAME, procName, procPath } from "./host-files.js"
-import type { Inode, NewInode } from "./inode-table.js"
+import type { FoundFile, Identity, Inode } from "./inode-table.js"
 import { type Creator, settle } from "./new-file.js"
 import { isOwner, keepOwners, type Owners, squashOwners } from "./owners.js"
 import { openShared, type SingleFile } from "./single-file.js"
@@ -39,7 +39,7 @@ export interface SharedFolderOptions {
  * is named by an fd that holds it. Devices can neither be made nor opened.
  */
 export class SharedFolder {
-  readonly root: NewInode
+  readonly root: FoundFile
   readonly readOnly: boolean
   readonly owners: Owners
   readonly #single: SingleFile | undefined
@@ -76,19 +76,20 @@ export class SharedFolder {
     return this.#single !== undefined && directory.fd === this.root.fd
   }
 
-  /**
-   * One call where {@link lookup} takes three, for files that the guest knows.
-   *
-   * @returns what tells the file of that name from others, or a negative errno; {@link statx} is the file's
-   */
-  keyOf(parent: Inode, name: Uint8Array): string | number {
+  /** Whether the process is getting short of fds. */
+  get isShortOfFds(): boolean {
+    return this.#host.isShort
+  }
+
+  /** @returns who the file of that name is, or a negative errno; {@link statx} is the file's */
+  identify(parent: Inode, name: Uint8Array): Identity | number {
     const own = this.#nameIn(parent, name)
     const result = own === undefined ? -ENOENT : this.#host.statName(parent.fd, own)
-    return result < 0 ? result : this.#host.key
+    return result < 0 ? result : this.#host.identity
   }
 
   /** @returns the file, whose fd is the caller's, or a negative errno; {@link statx} is the file's */
-  lookup(parent: Inode, name: Uint8Array): NewInode | number {
+  lookup(parent: Inode, name: Uint8Array): FoundFile | number {
     const own = this.#nameIn(parent, name)
     if (own === undefined) return -ENOENT
     const fd = this.#host.open(parent.fd, own, abi.O_PATH | abi.O_NOFOLLOW, 0, WITHIN)
@@ -147,8 +148,14 @@ export class SharedFolder {
     return this.#handOver(this.#host.reopen(directory, how, mode & 0o7777), directory, mode, creator)
   }
 
+  /** @returns who the file is that an fd is open on, or a negative errno; {@link statx} is the file's */
+  identifyOpen(fd: number): Identity | number {
+    const result = this.#host.stat(fd)
+    return result < 0 ? result : this.#host.identity
+  }
+
   /** The file that an fd is open on, as {@link lookup} has it. */
-  identifyOpen(fd: number): NewInode | number {
+  holdOpen(fd: number): FoundFile | number {
     const held = this.#host.reopen({ procName: procName(fd) }, abi.O_PATH)
     return held < 0 ? held : this.#host.identify(held)
   }

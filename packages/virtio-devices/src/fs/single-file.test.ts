@@ -15,7 +15,7 @@ import { FATTR, FUSE } from "./protocol.js"
 import { type Attached, ShareUnderTest } from "./share-under-test.js"
 import { entryOf, type FuseDriver, mustBe, u32, u64 } from "./testing.js"
 
-const { EBADF, EEXIST, ENODATA, ENOENT, ENOTDIR, EPERM } = constants.errno
+const { EBADF, EEXIST, ENODATA, ENOENT, EPERM, ESTALE } = constants.errno
 
 let share: ShareUnderTest
 let fs: FuseDriver
@@ -118,7 +118,7 @@ test("what takes its place on the host is what the guest finds", async () => {
   renameSync(share.path("replacement"), share.path("one"))
   expect(mustBe(await fs.lookup("one"))).toMatchObject({ attr: { size: 6 } })
   expect(await fs.node("one")).not.toBe(node)
-  expect(await fs.lookup("x", node)).toBe(-ENOTDIR)
+  expect(await fs.lookup("x", node)).toBe(-ESTALE)
   expect(lstatSync(share.path("secret")).nlink).toBe(2)
   expect(device.counts.inodes).toBe(3)
 })

@@ -6,7 +6,7 @@ import type { Inode } from "../inode-table.js"
 import { FATTR, FUSE, STATFS_OUT_SIZE } from "../protocol.js"
 import type { FuseRequest } from "../request.js"
 
-const { EBADF, EINVAL, ENOENT } = constants.errno
+const { EBADF, EINVAL } = constants.errno
 
 /** Any of the bits that change times. */
 const TIMES = FATTR.ATIME | FATTR.MTIME | FATTR.ATIME_NOW | FATTR.MTIME_NOW
@@ -19,12 +19,12 @@ export const attributeOperations: readonly (readonly [number, Operation])[] = [
 
 function getAttributes(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.nodeId)
-  return inode ? session.writeAttributes(inode) : -ENOENT
+  return typeof inode === "number" ? inode : session.writeAttributes(inode)
 }
 
 function setAttributes(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.nodeId)
-  if (!inode) return -ENOENT
+  if (typeof inode === "number") return inode
   const valid = request.u32(ARGS)
   const steps = [
     // The owner first: its change takes set-user-ID bits away.
@@ -84,7 +84,7 @@ function writeTime(
 
 function statFileSystem(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.nodeId)
-  if (!inode) return -ENOENT
+  if (typeof inode === "number") return inode
   const statfs = new DataView(new ArrayBuffer(abi.STATFS_SIZE))
   const result = session.folder.statFileSystem(inode, new Uint8Array(statfs.buffer))
   if (result < 0) return result

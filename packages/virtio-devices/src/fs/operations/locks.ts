@@ -7,7 +7,7 @@ import { isRangeLock, type RangeLock } from "../lock-table.js"
 import { FILE_LOCK_SIZE, FUSE, FUSE_LK_FLOCK, LK_IN_SIZE } from "../protocol.js"
 import type { FuseRequest } from "../request.js"
 
-const { EBADF, EINVAL, ENOENT } = constants.errno
+const { EBADF, EINVAL } = constants.errno
 /** By lock type. */
 const FLOCK_OPERATIONS = [abi.LOCK_SH, abi.LOCK_EX, abi.LOCK_UN] as const
 
@@ -30,7 +30,8 @@ export function lockRequest(session: FuseSession, request: FuseRequest): () => n
   return () => {
     const file = session.handles.file(handle, node)
     const inode = session.inodes.get(node)
-    if (!file || !inode) return -EBADF
+    if (!file) return -EBADF
+    if (typeof inode === "number") return inode
     const result = isFlock
       ? session.folder.lockWhole(file.fd, FLOCK_OPERATIONS[lock.type] ?? abi.LOCK_UN)
       : session.locks.set(inode, handle, owner, lock)
@@ -55,7 +56,7 @@ function rangeOf(request: FuseRequest): RangeLock {
 
 function getLock(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.nodeId)
-  if (!inode) return -ENOENT
+  if (typeof inode === "number") return inode
   const lock = rangeOf(request)
   if (!isRangeLock(lock) || lock.type === abi.F_UNLCK) return -EINVAL
   const found = session.locks.test(inode, request.bigint(ARGS + 8), lock)

@@ -1,11 +1,12 @@
 // What is done to names: LOOKUP, FORGET, and all that makes, links, renames and removes.
 import { constants } from "node:os"
 import { ARGS, type FuseSession, NO_REPLY, type Operation, reads, writes } from "../fuse-session.js"
-import type { Inode } from "../inode-table.js"
+import { RENAME_EXCHANGE } from "../host-abi.js"
+import type { Inode, KnownFile, NameIn } from "../inode-table.js"
 import { FORGET_ONE_SIZE, FUSE } from "../protocol.js"
 import type { FuseRequest } from "../request.js"
 
-const { EINVAL, EMFILE, ENOENT } = constants.errno
+const { EINVAL, EMFILE } = constants.errno
 /** Longest target of a symbolic link, PATH_MAX. */
 const MAX_TARGET_SIZE = 4096
 
@@ -35,7 +36,7 @@ function withName(
   act: (parent: Inode, name: Uint8Array) => number,
 ): number {
   const parent = session.inodes.get(request.nodeId)
-  if (!parent) return -ENOENT
+  if (typeof parent === "number") return parent
   const name = request.name(nameAt)
   return name ? act(parent, name) : request.nameError(nameAt)
 }
@@ -61,7 +62,7 @@ function batchForget(session: FuseSession, request: FuseRequest): number {
 
 function readLink(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.nodeId)
-  if (!inode) return -ENOENT
+  if (typeof inode === "number") return inode
   return session.folder.readLink(inode, session.reply.bytes.subarray(0, MAX_TARGET_SIZE))
 }
 
@@ -87,7 +88,7 @@ function makeLink(session: FuseSession, request: FuseRequest): number {
 
 function link(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.u64(ARGS))
-  if (!inode) return -ENOENT
+  if (typeof inode === "number") return inode
   return make(session, request, ARGS + 8, (parent, name) => session.folder.link(inode, parent, name))
 }
 
@@ -106,19 +107,57 @@ function make(
 }
 
 function unlink(session: FuseSession, request: FuseRequest): number {
-  return withName(session, request, ARGS, (parent, name) => session.folder.unlink(parent, name))
+  return remove(session, request, (parent, name) => session.folder.unlink(parent, name))
 }
 
 function removeDirectory(session: FuseSession, request: FuseRequest): number {
-  return withName(session, request, ARGS, (parent, name) => session.folder.removeDirectory(parent, name))
+  return remove(session, request, (parent, name) => session.folder.removeDirectory(parent, name))
+}
+
+/** The guest may still work on what it has no name for any more. */
+function remove(
+  session: FuseSession,
+  request: FuseRequest,
+  act: (parent: Inode, name: Uint8Array) => number,
+): number {
+  return withName(session, request, ARGS, (parent, name) => {
+    const file = holdNamed(session, parent, name)
+    if (typeof file === "number") return file
+    const result = act(parent, name)
+    if (result >= 0 && file) session.inodes.nameless(file, parent, name)
+    return result
+  })
+}
+
+/** What the guest knows by a name that is about to go. @returns undefined when it knows nothing by it */
+function holdNamed(session: FuseSession, parent: Inode, name: Uint8Array): KnownFile | number | undefined {
+  const seen = session.folder.identify(parent, name)
+  const file = typeof seen === "number" ? undefined : session.inodes.known(seen)
+  if (!file) return undefined
+  const result = session.inodes.holdNamed(file, parent, name)
+  return result < 0 ? result : file
 }
 
 function rename(session: FuseSession, request: FuseRequest, nameAt: number, flags: number): number {
   const to = session.inodes.get(request.u64(ARGS))
-  if (!to) return -ENOENT
+  if (typeof to === "number") return to
   return withName(session, request, nameAt, (from, name) => {
     const newNameAt = nameAt + name.length + 1
     const newName = request.name(newNameAt)
-    return newName ? session.folder.rename(from, name, to, newName, flags) : request.nameError(newNameAt)
+    return newName ? move(session, [from, name], [to, newName], flags) : request.nameError(newNameAt)
   })
+}
+
+function move(session: FuseSession, from: NameIn, to: NameIn, flags: number): number {
+  const { folder, inodes } = session
+  const [file, other] = [holdNamed(session, ...from), holdNamed(session, ...to)]
+  if (typeof file === "number") return file
+  if (typeof other === "number") return other
+  const result = folder.rename(...from, ...to, flags)
+  // Two names of one file both stay.
+  if (result < 0 || file === other) return result
+  if (file) inodes.moved(file, ...to)
+  if (other && (flags & RENAME_EXCHANGE) !== 0) inodes.moved(other, ...from)
+  else if (other) inodes.nameless(other, ...to)
+  return result
 }

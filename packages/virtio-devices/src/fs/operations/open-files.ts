@@ -6,7 +6,7 @@ import type { DirectoryEntry } from "../directory-reader.js"
 import { ARGS, type FuseSession, type Operation, reads, writes } from "../fuse-session.js"
 import type { Handle } from "../handle-table.js"
 import * as abi from "../host-abi.js"
-import type { Inode } from "../inode-table.js"
+import type { Inode, KnownFile } from "../inode-table.js"
 import * as fuse from "../protocol.js"
 import { FUSE } from "../protocol.js"
 import type { FuseRequest } from "../request.js"
@@ -32,7 +32,7 @@ export const openFileOperations: readonly (readonly [number, Operation])[] = [
 
 function open(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.nodeId)
-  if (!inode) return -ENOENT
+  if (typeof inode === "number") return inode
   if (session.handles.isFull) return -EMFILE
   const flags = openFlags(session, request)
   const fd = session.folder.openFile(inode, flags)
@@ -49,7 +49,7 @@ function openFlags(session: FuseSession, request: FuseRequest): number {
 
 function create(session: FuseSession, request: FuseRequest): number {
   const parent = session.inodes.get(request.nodeId)
-  if (!parent) return -ENOENT
+  if (typeof parent === "number") return parent
   const name = request.name(ARGS + 16)
   if (!name) return request.nameError(ARGS + 16)
   if (session.handles.isFull || session.inodes.isFull) return -EMFILE
@@ -57,7 +57,10 @@ function create(session: FuseSession, request: FuseRequest): number {
   const { folder } = session
   const creator = session.creator(request, ARGS + 8)
   const fd = folder.readOnly ? -EROFS : folder.create(parent, name, flags, request.u32(ARGS + 4), creator)
-  if (fd >= 0) return openedEntry(session, parent, fd, flags)
+  if (fd >= 0) {
+    const file = session.note(folder.identifyOpen(fd), parent, name)
+    return openedEntry(session, parent, fd, flags, file)
+  }
   const mayExist = (fd === -EEXIST || fd === -EROFS) && (request.u32(ARGS) & abi.O_EXCL) === 0
   return mayExist ? openExisting(session, parent, name, flags, fd) : fd
 }
@@ -70,7 +73,7 @@ function openExisting(
   flags: number,
   otherwise: number,
 ): number {
-  const inode = session.lookUp(parent, name)
+  const inode = session.remember(session.folder.lookup(parent, name), [parent, name])
   if (typeof inode === "number") return inode === -ENOENT ? otherwise : inode
   const fd = session.folder.openFile(inode, flags)
   // Opening may have emptied it.
@@ -83,44 +86,51 @@ function openExisting(
 
 function createUnnamed(session: FuseSession, request: FuseRequest): number {
   const directory = session.inodes.get(request.nodeId)
-  if (!directory) return -ENOENT
+  if (typeof directory === "number") return directory
   if (session.handles.isFull || session.inodes.isFull) return -EMFILE
   const { folder } = session
   const flags = openFlags(session, request)
   const creator = session.creator(request, ARGS + 8)
   const fd = folder.createUnnamed(directory, flags, request.u32(ARGS + 4), creator)
-  return fd < 0 ? fd : openedEntry(session, directory, fd, flags)
+  // Only an fd leads to it.
+  return fd < 0 ? fd : openedEntry(session, directory, fd, flags, session.remember(folder.holdOpen(fd)))
 }
 
-function openedEntry(session: FuseSession, parent: Inode, fd: number, flags: number): number {
-  const inode = session.remember(session.folder.identifyOpen(fd))
-  if (typeof inode !== "number") return writeOpenedEntry(session, parent, inode, fd, flags)
+/** The answer for a file that was just made, open already. */
+function openedEntry(
+  session: FuseSession,
+  parent: Inode,
+  fd: number,
+  flags: number,
+  file: KnownFile | number,
+): number {
+  if (typeof file !== "number") return writeOpenedEntry(session, parent, file, fd, flags)
   closeFd(fd)
-  return inode
+  return file
 }
 
 /** struct fuse_entry_out, then struct fuse_open_out. */
 function writeOpenedEntry(
   session: FuseSession,
   parent: Inode,
-  inode: Inode,
+  file: KnownFile,
   fd: number,
   flags: number,
 ): number {
-  const size = session.writeEntry(parent, inode, 0)
-  return size + writeOpened(session, size, fileHandle(fd, inode, flags))
+  const size = session.writeEntry(parent, file, 0)
+  return size + writeOpened(session, size, fileHandle(fd, file, flags))
 }
 
 function openDirectory(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.nodeId)
-  if (!inode) return -ENOENT
+  if (typeof inode === "number") return inode
   if (session.handles.isFull) return -EMFILE
   const fd = session.folder.openDirectory(inode)
   return fd < 0 ? fd : writeOpened(session, 0, { fd, node: inode.id, isDirectory: true, position: 0n })
 }
 
-function fileHandle(fd: number, inode: Inode, flags: number): Handle {
-  return { fd, node: inode.id, isDirectory: false, isSynchronous: (flags & abi.O_SYNC) !== 0 }
+function fileHandle(fd: number, { id }: KnownFile, flags: number): Handle {
+  return { fd, node: id, isDirectory: false, isSynchronous: (flags & abi.O_SYNC) !== 0 }
 }
 
 /** struct fuse_open_out at `offset`. */
@@ -151,7 +161,8 @@ function release(session: FuseSession, request: FuseRequest): number {
 function readDirectory(session: FuseSession, request: FuseRequest, plus: boolean): number {
   const parent = session.inodes.get(request.nodeId)
   const handle = session.handles.directory(request.u64(ARGS), request.nodeId)
-  if (!parent || !handle) return -EBADF
+  if (!handle) return -EBADF
+  if (typeof parent === "number") return parent
   const lookUp = (entry: DirectoryEntry, at: number) => tryEntry(session, parent, entry, at)
   const [position, size] = [request.bigint(ARGS + 8), request.u32(ARGS + 16)]
   return session.directories.read(parent, handle, position, size, plus ? lookUp : undefined)

@@ -6,7 +6,7 @@ import { FUSE, FUSE_SETXATTR_ACL_KILL_SGID } from "../protocol.js"
 import type { FuseRequest } from "../request.js"
 import { guestAttributes, hostAttribute, isAccessList } from "../xattr-names.js"
 
-const { EINVAL, ENODATA, ENOENT, EOPNOTSUPP, ERANGE } = constants.errno
+const { EINVAL, ENODATA, EOPNOTSUPP, ERANGE } = constants.errno
 /** XATTR_SIZE_MAX and XATTR_LIST_MAX. */
 const MAX_SIZE = 64 * 1024
 
@@ -25,7 +25,7 @@ function withAttribute(
   act: (inode: Inode, name: Uint8Array, nameSize: number) => number,
 ): number {
   const inode = session.inodes.get(request.nodeId)
-  if (!inode) return -ENOENT
+  if (typeof inode === "number") return inode
   const name = request.text(nameAt)
   if (!name || name.length === 0) return -EINVAL
   const own = hostAttribute(Buffer.from(name).toString("latin1"), session.agreed?.acl)
@@ -44,7 +44,7 @@ function getAttribute(session: FuseSession, request: FuseRequest): number {
 
 function listAttributes(session: FuseSession, request: FuseRequest): number {
   const inode = session.inodes.get(request.nodeId)
-  if (!inode) return -ENOENT
+  if (typeof inode === "number") return inode
   const list = Buffer.alloc(MAX_SIZE)
   const length = session.folder.listAttributes(inode, list)
   if (length < 0) return length
