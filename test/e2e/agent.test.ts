@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { constants, tmpdir } from "node:os"
 import { join } from "node:path"
+import { setTimeout as delay } from "node:timers/promises"
 import {
   AgentClient,
   type ContainerSpecOptions,
@@ -15,10 +16,12 @@ import { type Connection, VMADDR_PORT_ANY, VsockDevice, VsockStream } from "@ts-
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { TEST_IMAGE_DIR } from "./cli.js"
-import { hypervisorUnderTest, POWERED_OFF, underTest } from "./under-test.js"
+import { hypervisorUnderTest, PATIENCE_MS, POWERED_OFF, underTest } from "./under-test.js"
 
 /** The agent in a real guest, spoken to from the packages alone, without the runtime's containers. */
 const directory = mkdtempSync(join(tmpdir(), "tsv-agent-"))
+const { SIGKILL } = constants.signals
+const SOON = { timeout: PATIENCE_MS }
 const GUEST_CID = 3
 /** Longer than Linux waits for an answer unless it is told to: 2 s. */
 const LATE_MS = 3000
@@ -74,6 +77,8 @@ interface Started {
   readonly id: string
   readonly exit: Promise<number>
   readonly stdout: Promise<string>
+  /** What of it has come. */
+  readonly received: { bytes: number }
 }
 
 /** Where a container's output is awaited. */
@@ -114,18 +119,22 @@ async function start(
     ],
     OCI: containerSpec({ rootPath, args, ...(resources ? { resources } : {}) }),
   })
-  const stdout = readAll(output.stream)
+  const received = { bytes: 0 }
+  const stdout = readAll(output.stream, received)
   await created
   await agent.startContainer({ containerId: id })
   const exit = agent.waitProcess({ containerId: id, execId: id }).then(end => end.exitCode)
-  return { id, exit, stdout }
+  return { id, exit, stdout, received }
 }
 
-async function readAll(connected: Promise<VsockStream>): Promise<string> {
+async function readAll(connected: Promise<VsockStream>, received: Started["received"]): Promise<string> {
   const stream = await connected
   let text = ""
   stream.on("error", () => undefined)
-  for await (const chunk of stream) text += chunk
+  for await (const chunk of stream) {
+    received.bytes += chunk.length
+    text += chunk
+  }
   return text
 }
 
@@ -178,13 +187,22 @@ test("X4: a limit on processes holds", async () => {
 })
 
 test("StatsContainer counts memory and processes; Pause stops and Resume goes on", async () => {
-  const { id, exit } = await start(["sh", "-c", "sleep 0.2; exit 6"])
+  const { id, exit, received } = await start(["sh", "-c", "while :; do echo; sleep 0.05; done"])
   const stats = await agent.statsContainer({ containerId: id })
   expect(stats.memory.usage).toBeGreaterThan(0)
   expect(stats.pids.current).toBeGreaterThan(0)
+  await expect.poll(() => received.bytes, SOON).toBeGreaterThan(0)
   await agent.pauseContainer({ containerId: id })
-  const early = await Promise.race([exit, new Promise(resolve => setTimeout(resolve, 600, "paused"))])
-  expect(early).toBe("paused")
+  const inOneSecond = async () => {
+    const before = received.bytes
+    await delay(1000)
+    return received.bytes - before
+  }
+  // What was on its way still comes.
+  await expect.poll(inOneSecond, SOON).toBe(0)
+  const { bytes } = received
   await agent.resumeContainer({ containerId: id })
-  expect(await exit).toBe(6)
+  await expect.poll(() => received.bytes, SOON).toBeGreaterThan(bytes)
+  await agent.signalProcess({ containerId: id, execId: id, signal: SIGKILL })
+  expect(await exit).toBe(128 + SIGKILL)
 })

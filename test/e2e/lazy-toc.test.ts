@@ -150,4 +150,5 @@ test("the command line says how an image was begun with, or why not", async () =
   expect(whole.stdout.toString()).toBe("up\n")
   expect(whole.stderr).toContain("pulled whole, not --lazy: a layer has no table of contents")
   expect(place.leftFiles()).toEqual([])
+  place.remove()
 })
