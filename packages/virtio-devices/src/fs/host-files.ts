@@ -36,6 +36,7 @@ export class HostFiles {
   readonly #fdLimit = Math.floor((openFilesLimit() * (FREE_PART - 1)) / FREE_PART)
 
   #lastFd = 0
+  #lastDevice = { major: -1, minor: -1, mount: -1, text: "" }
 
   /** @throws the error of open(2) where there is no /proc */
   constructor(calls: FileCalls) {
@@ -124,11 +125,21 @@ export class HostFiles {
   /** What tells the file of the last {@link stat} from others. */
   get identity(): Identity {
     const { statx } = this
-    const device = `${statx.getUint32(STATX.devMajor, true)}:${statx.getUint32(STATX.devMinor, true)}:${statx.getUint32(STATX.mount, true)}`
-    const key = `${device}:${statx.getUint32(STATX.inode + 4, true)}:${statx.getUint32(STATX.inode, true)}`
-    const seconds = statx.getUint32(STATX.born, true)
-    const born = seconds * 1e9 + statx.getUint32(STATX.born + abi.STATX_NSEC, true)
-    return { device, key, born, type: this.mode & abi.S_IFMT }
+    const [high, low] = [statx.getUint32(STATX.inode + 4, true), statx.getUint32(STATX.inode, true)]
+    const inode = high < 2 ** 21 ? high * 2 ** 32 + low : `${high}:${low}`
+    const born = statx.getUint32(STATX.born, true) * 1e9 + statx.getUint32(STATX.born + abi.STATX_NSEC, true)
+    return { device: this.#device(), inode, born, type: this.mode & abi.S_IFMT }
+  }
+
+  /** The text is made anew only where a folder goes over to another file system. */
+  #device(): string {
+    const { statx } = this
+    const last = this.#lastDevice
+    const [major, minor] = [statx.getUint32(STATX.devMajor, true), statx.getUint32(STATX.devMinor, true)]
+    const mount = statx.getUint32(STATX.mount, true)
+    if (last.major !== major || last.minor !== minor || last.mount !== mount)
+      this.#lastDevice = { major, minor, mount, text: `${major}:${minor}:${mount}` }
+    return this.#lastDevice.text
   }
 
   close(): void {

@@ -9,10 +9,10 @@ const MAX_DEPTH = 4096
 
 /** What tells a file of the host from others. */
 export interface Identity {
-  /** {@link device} and inode number of the host: no other file has it as long as an fd holds the file. */
-  readonly key: string
   /** Device and mount of the host. */
   readonly device: string
+  /** Inode number: no other file of that device has it as long as an fd holds the file. Text beyond 2^53. */
+  readonly inode: number | string
   /** S_IFMT bits: they never change. */
   readonly type: number
   /** Time of birth, where the file system has one: tells a file from an earlier one with its inode number. */
@@ -65,7 +65,7 @@ export type Find = (parent: Inode, name: Uint8Array) => FoundFile | number
  */
 export class InodeTable {
   readonly #byId = new Map<number, KnownFile>()
-  readonly #byKey = new Map<string, KnownFile>()
+  readonly #byInode = new Map<string, Map<number | string, KnownFile>>()
   /** Those that are held and have a place, the ones used last at the end. */
   readonly #trimmable = new Set<KnownFile>()
   readonly #limit: number
@@ -111,7 +111,7 @@ export class InodeTable {
     const file = known ?? this.#add(++this.#lastId, seen)
     if (known) known.lookups++
     // A file of several names keeps the one that it has while it is held: all lead to it.
-    if (!isHeld(file) || !file.place) this.#put(file, parent, name)
+    if (!file.place || (!isHeld(file) && !isAt(file.place, parent, name))) this.#put(file, parent, name)
     return file
   }
 
@@ -141,7 +141,7 @@ export class InodeTable {
 
   /** Who this is of those that the guest knows. */
   known(seen: Identity): KnownFile | undefined {
-    const known = this.#byKey.get(seen.key)
+    const known = this.#byInode.get(seen.device)?.get(seen.inode)
     return known && (isHeld(known) || isSame(known, seen)) ? known : undefined
   }
 
@@ -164,8 +164,7 @@ export class InodeTable {
 
   /** A name is gone: whose place it was can only be reached by its fd. */
   nameless(file: KnownFile, parent: Inode, name: Uint8Array): void {
-    const { place } = file
-    if (place?.parent !== parent || place.name !== textOf(name)) return
+    if (!file.place || !isAt(file.place, parent, name)) return
     file.place = undefined
     this.#trimmable.delete(file)
   }
@@ -188,7 +187,8 @@ export class InodeTable {
     file.lookups -= count
     if (file.lookups > 0) return
     this.#byId.delete(id)
-    if (this.#byKey.get(file.key) === file) this.#byKey.delete(file.key)
+    const others = this.#byInode.get(file.device)
+    if (others?.get(file.inode) === file) others.delete(file.inode)
     this.#letGo(file)
     file.place = undefined
     this.#onForget(id)
@@ -199,11 +199,13 @@ export class InodeTable {
     for (const id of [...this.#byId.keys()]) this.forget(id, Number.POSITIVE_INFINITY)
   }
 
-  #add(id: number, { key, device, type, born }: Identity, fd?: number): KnownFile {
+  #add(id: number, { device, inode, type, born }: Identity, fd?: number): KnownFile {
     const named = fd === undefined ? NO_NAME : procName(fd)
-    const file = { id, key, device, type, born, lookups: 1, fd, procName: named, place: undefined }
+    const file = { id, device, inode, type, born, lookups: 1, fd, procName: named, place: undefined }
     this.#byId.set(id, file)
-    this.#byKey.set(key, file)
+    const others = this.#byInode.get(device)
+    if (others) others.set(inode, file)
+    else this.#byInode.set(device, new Map([[inode, file]]))
     return file
   }
 
@@ -264,7 +266,14 @@ function isHeld(file: KnownFile): file is Inode {
   return file.fd !== undefined
 }
 
+function isAt(place: Place, parent: KnownFile, name: Uint8Array): boolean {
+  if (place.parent !== parent || place.name.length !== name.length) return false
+  for (let i = 0; i < name.length; i++) if (place.name.charCodeAt(i) !== name[i]) return false
+  return true
+}
+
 /** An inode number is used again when its file is gone. */
 function isSame(known: Identity, seen: Identity): boolean {
-  return known.key === seen.key && known.type === seen.type && known.born === seen.born
+  const { device, inode, type, born } = seen
+  return known.inode === inode && known.born === born && known.type === type && known.device === device
 }

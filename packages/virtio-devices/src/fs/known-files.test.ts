@@ -147,7 +147,7 @@ describe("names that the host changes", () => {
 })
 
 describe("the table", () => {
-  const identity = (key: string, born = 1): Identity => ({ key, device: "d", type: S_IFDIR, born })
+  const identity = (inode: string, born = 1): Identity => ({ inode, device: "d", type: S_IFDIR, born })
   let found: FoundFile | number
   let looked: string[]
   let table: InodeTable
