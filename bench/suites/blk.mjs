@@ -13,6 +13,7 @@ const PEER = "qemu-storage-daemon"
 const MIB = 1024 * 1024
 const FILE_MIB = 256
 const ROUND_SECONDS = "0.7"
+const WARM_UP_SECONDS = "2"
 const [DEEP, SHALLOW, SEQUENTIAL] = READS
 
 /** What a disk is, as ours calls it, and as the peer does. */
@@ -35,14 +36,16 @@ const CASES = [
   { kind: "qcow2", read: DEEP, what: "qcow2", goal: goals.ratioAtLeast(1) },
 ]
 
-/** Starts servers once each, by what they serve and where. */
+/** Starts servers once each, by what they serve and where. Each has run what it is measured at before that counts. */
 class Servers {
   #folder
+  #frontEnd
   #onEnd
   #started = new Map()
 
-  constructor(folder, onEnd) {
+  constructor(folder, frontEnd, onEnd) {
     this.#folder = folder
+    this.#frontEnd = frontEnd
     this.#onEnd = onEnd
   }
 
@@ -65,7 +68,11 @@ class Servers {
   #start(cpu, name, command) {
     const key = [cpu, ...name].join(" ")
     const socket = `${this.#folder}/s${this.#started.size}`
-    const begin = () => startServer(pinned(cpu, ...command(socket)), socket, this.#onEnd).then(() => socket)
+    const begin = async () => {
+      await startServer(pinned(cpu, ...command(socket)), socket, this.#onEnd)
+      await output([this.#frontEnd, "run", socket, ...DEEP.args.map(String), WARM_UP_SECONDS, "1"])
+      return socket
+    }
     if (!this.#started.has(key)) this.#started.set(key, begin())
     return this.#started.get(key)
   }
@@ -87,7 +94,7 @@ export default {
   async prepare({ folder, onEnd }) {
     const frontEnd = await compileFrontEnd("blk_bench")
     const files = await makeFiles(frontEnd, folder)
-    const servers = new Servers(folder, onEnd)
+    const servers = new Servers(folder, frontEnd, onEnd)
     const run = async (cpu, socket, { args, figure, scale = 1 }) => {
       const seed = String(Math.floor(Math.random() * 2 ** 31))
       const words = ["run", await socket, ...args.map(String), ROUND_SECONDS, seed]

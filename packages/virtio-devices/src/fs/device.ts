@@ -57,10 +57,8 @@ const DEFAULT_LOCK_WAIT_MS = 30_000
 const MAX_LOCK_WAIT_MS = 3_600_000
 /** Where data starts in a write. */
 const WRITE_DATA = IN_HEADER_SIZE + READ_IN_SIZE
-/** Bytes that are moved before the driver hears of them. */
-const PAUSE_BYTES = 512 * 1024
-/** How often that happens in one turn of the event loop. */
-const MAX_PAUSES = 16
+/** Bytes that are moved in one turn of the event loop: other devices want theirs as well. */
+const TURN_BYTES = 8 * 1024 * 1024
 const { EINVAL, EIO } = constants.errno
 
 /**
@@ -133,22 +131,16 @@ export class FsDevice implements VirtioDevice {
     const io = new FsIo<FsTask>(ctx.memory, this.#gauge, (task, result) =>
       ctx.complete(task.queue, task.chain, this.#endTransfer(task, result)),
     )
-    this.#session = { ctx, io, isPaused: false }
+    this.#session = { ctx, io, moved: 0 }
   }
 
   notify(index: number): void {
     const session = this.#session
-    for (let pauses = 0; session && session === this.#session; pauses++) {
-      session.isPaused = false
-      session.ctx.drain(index, chain => this.#serve(session, index, chain))
-      session.io.submit()
-      if (!session.isPaused) return
-      // Other devices have their turn as well.
-      if (pauses === MAX_PAUSES) {
-        setImmediate(() => session === this.#session && this.notify(index))
-        return
-      }
-    }
+    if (!session) return
+    session.moved = 0
+    session.ctx.drain(index, chain => this.#serve(session, index, chain))
+    session.io.submit()
+    if (session.moved >= TURN_BYTES) setImmediate(() => session === this.#session && this.notify(index))
   }
 
   reset(): void {
@@ -169,7 +161,10 @@ export class FsDevice implements VirtioDevice {
 
   /** @returns bytes written when the request has ended, undefined while it is under way */
   #serve(session: Session, queue: number, chain: DescriptorChain): number | undefined {
-    if (session.io.pendingBytes >= PAUSE_BYTES) return this.#pause(session, queue, chain)
+    if (session.moved >= TURN_BYTES) {
+      session.ctx.unpop(queue, chain)
+      return undefined
+    }
     const request = this.#request
     if (!request.read(chain)) return 0 // nobody could be answered
     if (!request.isWellFormed) return this.#answer(chain, -EINVAL)
@@ -180,13 +175,6 @@ export class FsDevice implements VirtioDevice {
     if (opcode === FUSE.SETLKW) return this.#waitForLock(session, queue, chain)
     if (opcode === FUSE.FSYNC || opcode === FUSE.FSYNCDIR) return this.#sync(session, queue, chain)
     return this.#answer(chain, this.#server.serve(request))
-  }
-
-  /** So much has been read that the driver should hear of it now, and use it while the rest is read. */
-  #pause(session: Session, queue: number, chain: DescriptorChain): undefined {
-    session.io.submit()
-    session.isPaused = true
-    session.ctx.unpop(queue, chain)
   }
 
   #transfer(session: Session, queue: number, chain: DescriptorChain): number | undefined {
@@ -204,6 +192,7 @@ export class FsDevice implements VirtioDevice {
     const skip = isRead ? OUT_HEADER_SIZE : WRITE_DATA
     const task: FsTask = { queue, chain, opcode, skip, offset, length: size, uniqueLow, uniqueHigh }
     session.io.add(task, file, task)
+    session.moved += size
     return undefined
   }
 
@@ -261,7 +250,8 @@ interface Session {
   readonly ctx: DeviceContext
   readonly io: FsIo<FsTask>
   /** The last drain ended before its queue was empty. */
-  isPaused: boolean
+  /** Bytes in this turn of the event loop. */
+  moved: number
 }
 
 /** A read or write on its way. */

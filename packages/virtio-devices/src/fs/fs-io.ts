@@ -71,7 +71,6 @@ export class FsIo<Task> {
   readonly #files: IoFile[] = []
   readonly #missed: number[] = []
   #segments = 0
-  #bytes = 0
   /** The rows are of files in memory, which never wait and need not know RWF_NOWAIT. */
   #inMemory = false
 
@@ -84,11 +83,6 @@ export class FsIo<Task> {
     this.#done = done
     this.#buffers = memory.regions.map(region => region.bytes.buffer as ArrayBuffer)
     this.#bases = memory.regions.map(region => region.bytes.byteOffset)
-  }
-
-  /** Bytes of the transfers that wait for {@link submit}. */
-  get pendingBytes(): number {
-    return this.#bytes
   }
 
   /** Adds a transfer. The fd must stay what it is until {@link submit}. */
@@ -104,7 +98,6 @@ export class FsIo<Task> {
     }
     this.#tasks.push(task)
     this.#files.push(file)
-    this.#bytes += transfer.length
     if (!alone) return
     this.#missed.push(0)
     this.#endBatch()
@@ -182,7 +175,6 @@ export class FsIo<Task> {
     this.#files.length = 0
     this.#missed.length = 0
     this.#segments = 0
-    this.#bytes = 0
   }
 
   #later(): void {
