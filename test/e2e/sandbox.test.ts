@@ -116,8 +116,10 @@ describe("spawn", () => {
   test("iterates over output and the end", async () => {
     await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     const events: string[] = []
-    for await (const event of await sandbox.spawn("sh", ["-c", "echo a; sleep 0.2; echo b >&2; exit 7"])) {
+    const program = await sandbox.spawn("sh", ["-c", "echo a; read line; echo b >&2; exit 7"])
+    for await (const event of program) {
       events.push(event.kind === "exit" ? `exit ${event.exitCode}` : `${event.kind} ${event.data}`)
+      if (event.kind === "stdout") program.stdin.write("go on\n")
     }
     expect(events).toEqual(["stdout a\n", "stderr b\n", "exit 7"])
   })
