@@ -44,6 +44,16 @@ function holds(pid: number, target: string): boolean {
 }
 const bytesOnHost = () => nameless().reduce((sum, path) => sum + statSync(path).blocks * 512, 0)
 
+test.each([{ kind: "disk", sizeMiB: 64 }, { kind: "memory" }] as const)(
+  "files of the image and new ones are on one device, with numbers that last: $kind",
+  async storage => {
+    await using sandbox = await create({ storage })
+    // Without such numbers the overlay gives each file of the image a device of its own.
+    const script = "mkdir /new; touch /new/file; stat -c %d / /bin/busybox /new /new/file | sort -u | wc -l"
+    expect((await sandbox.shell(script)).stdout).toBe("1\n")
+  },
+)
+
 describe("a disk", () => {
   test("takes more than the guest has RAM, and gives it back when files are removed", async () => {
     await using sandbox = await create({ memoryMiB: 64, storage: { kind: "disk", sizeMiB: 512 } })

@@ -85,6 +85,8 @@ export function containerStorages(root: SandboxRoot, id: string): Storage[] {
     `workdir=${top}/work`,
     "redirect_dir=nofollow",
     "metacopy=off",
+    // Inode numbers that last: else a folder has another one once the guest's kernel needed its memory for something else.
+    "xino=on",
   ]
   return [{ driver: "overlayfs", source: "overlay", fstype: "overlay", options, mountPoint }]
 }
