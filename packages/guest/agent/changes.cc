@@ -110,8 +110,8 @@ class Walk {
       if (errno == EMFILE || errno == ENFILE) fail("too many open files");
       return;
     }
-    // Below a directory that hides the image's, all are new ones.
-    const bool opaque = !hidden && is_opaque(dir.get());
+    // Below a directory that hides the image's, all are new ones. The kernel may say it of one that has nothing to hide.
+    const bool opaque = !hidden && image && is_opaque(dir.get());
     const size_t before = silent_.size();
     silent_.push_back({kind, path, dir.get(), st});
     if (!is_known(path, st) || opaque) tell_silent(opaque);
