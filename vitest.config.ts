@@ -47,7 +47,7 @@ export default defineConfig({
         ...shared,
         test: { name: "uml", include: ["test/e2e/**/*.test.ts"], testTimeout: 120_000, hookTimeout: 300_000 },
       },
-      { test: { ...built, name: "kvm", include: KVM_TESTS, testTimeout: 300_000, hookTimeout: 300_000 } },
+      { test: { ...built, name: "kvm", include: KVM_TESTS, testTimeout: 600_000, hookTimeout: 600_000 } },
       {
         // An example without a build of its own.
         resolve: { alias: { "@ts-vmm/run-code": RUN_CODE } },
@@ -73,8 +73,8 @@ export default defineConfig({
             ...(CLIENTS_ON_KVM ? [] : ["clients"]),
           ].map(name => `test/e2e/${name}.test.ts`),
           env: { TS_VMM_TEST_HYPERVISOR: "kvm" },
-          testTimeout: 300_000,
-          hookTimeout: 300_000,
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
         },
       },
       {
