@@ -60,6 +60,13 @@ describe("exec", () => {
     expect((await sandbox.shell("ps -o args | grep -c '[s]leep 1000'")).stdout).toBe("0\n")
   })
 
+  test("kills a program whose start took longer than timeoutMs", async () => {
+    const late = sandbox.exec("sleep", ["2000"], { timeoutMs: 1 })
+    await expect(late).rejects.toMatchObject({ code: "timeout" })
+    const count = async () => (await sandbox.shell("ps -o args | grep -c '[s]leep 2000'")).stdout
+    await expect.poll(count, { timeout: PATIENCE_MS }).toBe("0\n")
+  })
+
   test("A6: more output than asked for ends the program with an error", async () => {
     await expect(sandbox.exec("yes", [], { maxOutputBytes: 100_000 })).rejects.toThrow(
       "wrote more than 100000 bytes",

@@ -11,11 +11,14 @@ import { checkHasChanges, fromMountError, rootDefaults, type SandboxRoot } from 
 import { streamFromAgent } from "./agent-stream.js"
 import { type ContainerCommitOptions, commitContainer } from "./commit.js"
 import type { CopyInOptions, CopyOutOptions } from "./copy.js"
-import { type ProcessExit, SandboxProcess } from "./process.js"
+import { type ProcessExit, SandboxProcess, signalNumber } from "./process.js"
 import { containerRoot, containerStorages } from "./rootfs.js"
 import { containerFor, type ProcessOptions, processFor, resolveCommand } from "./spec.js"
 import { StdioListeners } from "./stdio.js"
 import { type SharedPlace, volumeMounts } from "./volumes.js"
+
+/** For the end of a program that nobody waits for: the error that it is about has been late enough. */
+const KILL_TIMEOUT_MS = 1_000
 
 /** What a container needs of the sandbox that holds it. */
 export interface ContainerHost {
@@ -156,6 +159,9 @@ export class Container {
       return new SandboxProcess(agent, address, stdio.connected(), agent.waitProcess(address))
     } catch (error) {
       stdio.destroy()
+      // The agent may have begun it all the same, after the time that it was given: nobody would wait for it.
+      const kill = { ...address, signal: signalNumber("SIGKILL") }
+      await agent.signalProcess(kill, { timeoutMs: KILL_TIMEOUT_MS }).catch(() => undefined)
       throw fromGuestError(error)
     }
   }
@@ -180,7 +186,7 @@ export class Container {
       return result
     } catch (error) {
       // Out of time, aborted, or too much output: a program nobody waits for must not run on.
-      await process.kill("SIGKILL", { timeoutMs: 1_000 }).catch(() => undefined)
+      await process.kill("SIGKILL", { timeoutMs: KILL_TIMEOUT_MS }).catch(() => undefined)
       throw error
     }
   }
