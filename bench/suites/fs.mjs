@@ -25,7 +25,11 @@ function openFilesLimit() {
 
 const OPERATIONS = ["create", "lookup", "list", "unlink"]
 
-const goalOf = better => (better === "higher" ? goals.ratioAtLeast(1) : goals.ratioAtMost(1))
+/** The peer's side of a line, or why there is none. */
+const beside = ({ name, missing }, better, measure) =>
+  missing
+    ? { missing }
+    : { peer: { name, measure }, goal: better === "higher" ? goals.ratioAtLeast(1) : goals.ratioAtMost(1) }
 
 /** QEMU's virtiofsd serves one connection and ends, so each measurement starts its server; the clock starts later. */
 async function measure(server, folder, placement, frontEndLine) {
@@ -53,9 +57,7 @@ function readCases(ours, peer, { disk }, placement, frontEnd) {
     unit: workload.unit,
     better: workload.better,
     ours: () => run(ours, workload),
-    ...(peer.missing
-      ? { missing: peer.missing }
-      : { peer: { name: peer.name, measure: () => run(peer, workload) }, goal: goalOf(workload.better) }),
+    ...beside(peer, workload.better, () => run(peer, workload)),
   }))
 }
 
@@ -73,9 +75,7 @@ function nameCases(ours, peer, { memory }, placement, frontEnd) {
       unit: "µs",
       better: "lower",
       ours: figure(mine),
-      ...(peer.missing
-        ? { missing: peer.missing }
-        : { peer: { name: peer.name, measure: figure(other) }, goal: goalOf("lower") }),
+      ...beside(peer, "lower", figure(other)),
     }
   })
 }

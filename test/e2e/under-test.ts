@@ -24,9 +24,7 @@ export const PATIENCE_MS = HYPERVISOR === "kvm" ? 120_000 : 20_000
 /** Options for `Sandbox.create`; they stand last, so that they win over the test's own. */
 export const underTest: Partial<SandboxOptions> = {
   hypervisor: HYPERVISOR,
-  ...(HYPERVISOR === "kvm"
-    ? { timeoutMs: KVM_START_TIMEOUT * 1000, agentTimeoutMs: KVM_START_TIMEOUT * 1000 }
-    : {}),
+  ...(HYPERVISOR === "kvm" ? { timeoutMs: KVM_START_TIMEOUT * 1000 } : {}),
   ...(environment.cpus ? { cpus: Number(environment.cpus) } : {}),
   ...(environment.memoryMiB ? { memoryMiB: Number(environment.memoryMiB) } : {}),
   ...(environment.kernel ? { kernel: environment.kernel } : {}),

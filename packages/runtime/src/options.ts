@@ -90,7 +90,8 @@ export interface SandboxOptions extends WaitOptions {
   readonly ports?: readonly PublishedPort[]
   /**
    * How long an answer of the guest's agent may take, in milliseconds; a machine that is much overcommitted wants
-   * more. Waiting for programs to end has no limit of its own. Default 30,000.
+   * more. Waiting for programs to end has no limit of its own. Default: 30,000, or `timeoutMs` of the start where that is
+   * more.
    */
   readonly agentTimeoutMs?: number
   /**
@@ -174,7 +175,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     network: checkNetwork(options.network ?? "none", options.ports ?? [], options.guestNetwork),
     agentTimeoutMs: checkCount(
       "agentTimeoutMs",
-      options.agentTimeoutMs ?? DEFAULT_AGENT_TIMEOUT_MS,
+      options.agentTimeoutMs ?? Math.max(DEFAULT_AGENT_TIMEOUT_MS, Math.ceil(options.timeoutMs ?? 0)),
       MAX_TIMEOUT_MS,
     ),
     watchdogMs:

@@ -60,9 +60,6 @@ export interface RunOptions {
   readonly debug?: boolean
 }
 
-/** What the runtime gives the agent's answers by itself. */
-const AGENT_TIMEOUT_MS = 30_000
-
 /** Signals that the sandbox's program gets instead of us. */
 const FORWARDED: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
 
@@ -154,16 +151,9 @@ function sandboxOptions(
       kernel: options.kernel,
       initramfs: options.initramfs,
       watchdogMs: options.watchdog === undefined ? undefined : Math.ceil(options.watchdog * 1000),
+      timeoutMs: options.startTimeout === undefined ? undefined : options.startTimeout * 1000,
     }),
-    ...waitsOf(options.startTimeout),
   }
-}
-
-/** A guest that may take long to start may also take long to answer. */
-function waitsOf(startSeconds: number | undefined): Pick<SandboxOptions, "timeoutMs" | "agentTimeoutMs"> {
-  if (startSeconds === undefined) return {}
-  const timeoutMs = startSeconds * 1000
-  return { timeoutMs, agentTimeoutMs: Math.max(timeoutMs, AGENT_TIMEOUT_MS) }
 }
 
 function guestNetworkOf(options: RunOptions): NonNullable<SandboxOptions["guestNetwork"]> {

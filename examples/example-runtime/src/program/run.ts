@@ -113,7 +113,7 @@ export function addRun(program: Command): void {
     .option("--initramfs <file>", "another initramfs, with the agent as its /init")
     .option(
       "--start-timeout <seconds>",
-      "how long the guest may take to start, and its agent to answer if that is longer (default: 30)",
+      "how long the guest may take to start (default: 30)",
       secondsParser("--start-timeout"),
     )
     .option(

@@ -5,7 +5,7 @@ import type { VsockDevice } from "@ts-vmm/vsock"
 import type { PreparedCopy } from "../copy/source.js"
 import type { CopySummary } from "../copy/unpack.js"
 import type { WaitOptions } from "../deadline.js"
-import { ExecError } from "../errors.js"
+import { ExecError, SandboxError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
 import { checkHasChanges, fromMountError, rootDefaults, type SandboxRoot } from "../root/root.js"
 import { streamFromAgent } from "./agent-stream.js"
@@ -159,10 +159,13 @@ export class Container {
       return new SandboxProcess(agent, address, stdio.connected(), agent.waitProcess(address))
     } catch (error) {
       stdio.destroy()
-      // The agent may have begun it all the same, after the time that it was given: nobody would wait for it.
-      const kill = { ...address, signal: signalNumber("SIGKILL") }
-      await agent.signalProcess(kill, { timeoutMs: KILL_TIMEOUT_MS }).catch(() => undefined)
-      throw fromGuestError(error)
+      const told = fromGuestError(error)
+      // Nobody waits for it any more, and the agent may begin it all the same.
+      if (told instanceof SandboxError && (told.code === "timeout" || told.code === "aborted")) {
+        const kill = { ...address, signal: signalNumber("SIGKILL") }
+        await agent.signalProcess(kill, { timeoutMs: KILL_TIMEOUT_MS }).catch(() => undefined)
+      }
+      throw told
     }
   }
 

@@ -10,8 +10,8 @@ type Storage = MessageInitShape<typeof StorageSchema>
  * What a {@link SandboxMount} is of.
  *
  * - `bind`: a folder or regular file of the host.
- * - `disk`: an image or block device of the host that holds one file system, without partitions. It is locked: one
- *   sandbox may write to it, or several read.
+ * - `disk`: an image or block device of the host that holds one file system, without partitions; a symbolic link to
+ *   one is followed, as of a logical volume. It is locked: one sandbox may write to it, or several read.
  * - `vhost-user-fs`, `vhost-user-blk`: a file system, or such a disk, that another process serves (virtiofsd,
  *   qemu-storage-daemon). That process has all of the guest's memory.
  *

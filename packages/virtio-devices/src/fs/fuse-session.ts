@@ -95,11 +95,16 @@ export class FuseSession {
     this.inodes = new InodeTable(
       folder.root,
       options.maxFiles,
-      (parent, name) => folder.lookup(parent, name),
+      { find: (parent, name) => folder.lookup(parent, name), findOpen: node => this.#findOpen(node) },
       node => this.locks.forget(node),
     )
     this.handles = new HandleTable(options.maxFiles)
     this.directories = new DirectoryReader(folder, reply)
+  }
+
+  #findOpen(node: number): FoundFile | number | undefined {
+    const handle = this.handles.ofNode(node)
+    return handle && this.folder.holdOpen(handle.fd)
   }
 
   /** Nothing of what the guest knew or had open is kept. */

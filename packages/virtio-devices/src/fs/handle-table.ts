@@ -17,6 +17,8 @@ export interface Handle {
 /** Open files of the guest, by the number that it has for them. Numbers are never used again. */
 export class HandleTable {
   readonly #handles = new Map<number, Handle>()
+  /** By node id. */
+  readonly #ofNode = new Map<number, Set<Handle>>()
   readonly #limit: number
   #last = 0
 
@@ -36,7 +38,15 @@ export class HandleTable {
   add(handle: Handle): number {
     this.#last++
     this.#handles.set(this.#last, handle)
+    const others = this.#ofNode.get(handle.node)
+    if (others) others.add(handle)
+    else this.#ofNode.set(handle.node, new Set([handle]))
     return this.#last
+  }
+
+  /** One of those that a file is open by. */
+  ofNode(node: number): Handle | undefined {
+    return this.#ofNode.get(node)?.values().next().value
   }
 
   /** An open file. @param node - whose it has to be */
@@ -56,6 +66,9 @@ export class HandleTable {
     const handle = this.#handles.get(number)
     if (!handle) return false
     this.#handles.delete(number)
+    const others = this.#ofNode.get(handle.node)
+    others?.delete(handle)
+    if (others?.size === 0) this.#ofNode.delete(handle.node)
     closeFd(handle.fd)
     return true
   }

@@ -52,16 +52,21 @@ export interface Inode extends KnownFile {
   readonly fd: number
 }
 
-/** Looks a name up in a directory. @returns the file, whose fd is the caller's, or a negative errno */
-export type Find = (parent: Inode, name: Uint8Array) => FoundFile | number
+/** The ways to a file that no fd holds. Its new fd is the caller's; or a negative errno. */
+export interface Ways {
+  /** Looks a name up in a directory. */
+  find(parent: Inode, name: Uint8Array): FoundFile | number
+  /** Of one that the guest has open, undefined for others. */
+  findOpen(id: number): FoundFile | number | undefined
+}
 
 /**
  * Files that the guest knows. Node ids are never used again, so an id of a forgotten file names nothing.
  *
  * A guest knows as many files as it has ever listed, and a process may have far fewer fds. So a file is held only from
- * when something is done to it until others have been used more lately ({@link trim}); before and afterwards it is
- * known by its name in a directory, and held again when that name still leads to it. One whose name went away while the
- * guest knew it stays held.
+ * when something is done to it until others have been used more lately ({@link trim}); before and afterwards what the
+ * guest has open leads to it, or its name in a directory as long as it is the name of that file. One whose name the guest
+ * took away stays held.
  */
 export class InodeTable {
   readonly #byId = new Map<number, KnownFile>()
@@ -69,7 +74,7 @@ export class InodeTable {
   /** Those that are held and have a place, the ones used last at the end. */
   readonly #trimmable = new Set<KnownFile>()
   readonly #limit: number
-  readonly #find: Find
+  readonly #ways: Ways
   readonly #onForget: (id: number) => void
   #lastId = FUSE_ROOT_ID
 
@@ -78,9 +83,9 @@ export class InodeTable {
    * @param limit - most files at a time
    * @param onForget - told of every file that is forgotten
    */
-  constructor(root: FoundFile, limit: number, find: Find, onForget: (id: number) => void) {
+  constructor(root: FoundFile, limit: number, ways: Ways, onForget: (id: number) => void) {
     this.#limit = limit
-    this.#find = find
+    this.#ways = ways
     this.#onForget = onForget
     this.#add(FUSE_ROOT_ID, root, root.fd)
   }
@@ -111,7 +116,7 @@ export class InodeTable {
     const file = known ?? this.#add(++this.#lastId, seen)
     if (known) known.lookups++
     // A file of several names keeps the one that it has while it is held: all lead to it.
-    if (!file.place || (!isHeld(file) && !isAt(file.place, parent, name))) this.#put(file, parent, name)
+    if (!file.place || (!isHeld(file) && !isAt(file.place, parent, name))) this.place(file, parent, name)
     return file
   }
 
@@ -135,7 +140,7 @@ export class InodeTable {
     }
     const file = known ?? this.#add(++this.#lastId, found)
     if (known) known.lookups++
-    if (name) this.#put(file, ...name)
+    if (name) this.place(file, ...name)
     return this.#hold(file, found.fd)
   }
 
@@ -152,14 +157,16 @@ export class InodeTable {
    */
   holdNamed(file: KnownFile, parent: Inode, name: Uint8Array): number {
     if (isHeld(file)) return 0
-    this.#put(file, parent, name)
+    this.place(file, parent, name)
     const held = this.#held(file)
     return typeof held === "number" ? held : 0
   }
 
-  /** Its name is another from now on. */
-  moved(file: KnownFile, parent: Inode, name: Uint8Array): void {
-    this.#put(file, parent, name)
+  /** A name that leads to a file from now on. */
+  place(file: KnownFile, parent: Inode, name: Uint8Array): void {
+    if (file.id === FUSE_ROOT_ID) return
+    file.place = { parent, name: textOf(name) }
+    if (isHeld(file)) this.#trimmable.add(file)
   }
 
   /** A name is gone: whose place it was can only be reached by its fd. */
@@ -209,12 +216,6 @@ export class InodeTable {
     return file
   }
 
-  #put(file: KnownFile, parent: KnownFile, name: Uint8Array): void {
-    if (file.id === FUSE_ROOT_ID) return
-    file.place = { parent, name: textOf(name) }
-    if (isHeld(file)) this.#trimmable.add(file)
-  }
-
   #hold(file: KnownFile, fd: number): Inode {
     file.fd = fd
     file.procName = procName(fd)
@@ -235,25 +236,36 @@ export class InodeTable {
     return file
   }
 
-  /** From the nearest directory that is held, down. */
+  /** From the nearest directory that is held or open, down. */
   #holdAgain(file: KnownFile): Inode | number {
     const way: KnownFile[] = []
     let at = file
-    while (!isHeld(at)) {
+    let held = this.#reach(at)
+    while (held === undefined) {
       if (!at.place || way.push(at) > MAX_DEPTH) return -ESTALE
       at = at.place.parent
+      held = this.#reach(at)
     }
-    let held: Inode = at
     for (const next of way.reverse()) {
-      const found = this.#find(held, bytesOf((next.place as Place).name))
-      if (typeof found === "number") return found === -EMFILE ? found : -ESTALE
-      if (!isSame(next, found)) {
-        closeFd(found.fd)
-        return -ESTALE
-      }
-      held = this.#hold(next, found.fd)
+      if (typeof held === "number") return held
+      held = this.#holdFound(next, this.#ways.find(held, bytesOf((next.place as Place).name)))
     }
     return held
+  }
+
+  /** Without its name; undefined when only that leads to it, or nothing does. */
+  #reach(file: KnownFile): Inode | number | undefined {
+    if (isHeld(file)) return file
+    // A child may know its directory for longer than the guest does.
+    const found = this.#byId.has(file.id) ? this.#ways.findOpen(file.id) : undefined
+    return found === undefined ? undefined : this.#holdFound(file, found)
+  }
+
+  #holdFound(file: KnownFile, found: FoundFile | number): Inode | number {
+    if (typeof found === "number") return found === -EMFILE ? found : -ESTALE
+    if (isSame(file, found)) return this.#hold(file, found.fd)
+    closeFd(found.fd)
+    return -ESTALE
   }
 }
 

@@ -13,7 +13,7 @@ import { constants } from "node:os"
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
 import { RENAME_EXCHANGE, S_IFDIR } from "./host-abi.js"
 import { type FoundFile, type Identity, type Inode, InodeTable, type KnownFile } from "./inode-table.js"
-import { FUSE } from "./protocol.js"
+import { FATTR, FUSE } from "./protocol.js"
 import { ShareUnderTest } from "./share-under-test.js"
 import { type FuseDriver, mustBe, u32, u64 } from "./testing.js"
 
@@ -123,6 +123,21 @@ describe("names that the host changes", () => {
     expect(await content(b + 1000)).toBe(-ENOENT)
   })
 
+  test("a file or folder that is open stays what it is, whatever becomes of its name", async () => {
+    const { node, handle } = mustBe(await fs.create("log"))
+    await fs.write(node, handle, 0, Buffer.from("before"))
+    const dir = await fs.node("dir")
+    await fs.open(dir, 0, FUSE.OPENDIR)
+    share.put({ newer: "another" })
+    renameSync(share.path("newer"), share.path("log"))
+    renameSync(share.path("dir"), share.path("elsewhere"))
+    expect(await fs.getattr(node)).toMatchObject({ size: 6, links: 0 })
+    expect((await fs.setattr(node, FATTR.MODE, { 68: u32(0o600) })).error).toBe(0)
+    expect(await content(node)).toBe("before")
+    expect(readFileSync(share.path("log"), "utf8")).toBe("another")
+    expect(await content(await fs.node("inner", dir))).toBe("inside")
+  })
+
   test("F4: a link in place of a file, or of the folder around it, leads nowhere", async () => {
     mkdirSync(share.path("unused"))
     const [a, dir, unused] = [await fs.node("a"), await fs.node("dir"), await fs.node("unused")]
@@ -150,6 +165,7 @@ describe("the table", () => {
   const identity = (inode: string, born = 1): Identity => ({ inode, device: "d", type: S_IFDIR, born })
   let found: FoundFile | number
   let looked: string[]
+  let opened: (id: number) => FoundFile | undefined
   let table: InodeTable
   const root = () => table.get(1) as Inode
   const name = (text: string) => Buffer.from(text)
@@ -158,12 +174,16 @@ describe("the table", () => {
 
   beforeEach(() => {
     looked = []
+    opened = () => undefined
     table = new InodeTable(
       { ...identity("root"), fd: open() },
       10_000,
-      (parent, bytes) => {
-        looked.push(`${parent.id}/${Buffer.from(bytes)}`)
-        return found
+      {
+        find: (parent, bytes) => {
+          looked.push(`${parent.id}/${Buffer.from(bytes)}`)
+          return found
+        },
+        findOpen: id => opened(id),
       },
       () => undefined,
     )
@@ -226,6 +246,8 @@ describe("the table", () => {
     expect(table.get(chain[4095]!.id)).toBe(-EMFILE)
     expect(looked).toEqual(["1/n0"])
     table.forget(chain[0]!.id, 1)
+    // Also when the guest has the folder open still that it has forgotten.
+    opened = id => (id === chain[0]!.id ? { ...identity("n0"), fd: -1 } : undefined)
     expect(table.get(chain[1]!.id)).toBe(-ESTALE)
     expect(looked).toHaveLength(1)
   })

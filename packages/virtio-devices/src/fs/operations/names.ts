@@ -156,8 +156,8 @@ function move(session: FuseSession, from: NameIn, to: NameIn, flags: number): nu
   const result = folder.rename(...from, ...to, flags)
   // Two names of one file both stay.
   if (result < 0 || file === other) return result
-  if (file) inodes.moved(file, ...to)
-  if (other && (flags & RENAME_EXCHANGE) !== 0) inodes.moved(other, ...from)
+  if (file) inodes.place(file, ...to)
+  if (other && (flags & RENAME_EXCHANGE) !== 0) inodes.place(other, ...from)
   else if (other) inodes.nameless(other, ...to)
   return result
 }
