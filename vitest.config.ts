@@ -35,6 +35,7 @@ export default defineConfig({
             "packages/*/test/**/*.test.ts",
             "examples/*/src/**/*.test.ts",
             "test/*.test.ts",
+            "test/kvm-host/*.test.ts",
           ],
           exclude: KVM_TESTS,
           // Where the machine has much else to do, what takes a second takes many.

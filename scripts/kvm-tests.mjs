@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from "node:fs"
 import { dirname } from "node:path"
 import { startKvmHost } from "../test/kvm-host/host.mjs"
+import { runWatched } from "../test/kvm-host/watch.mjs"
 import { ROOT } from "./setup/paths.mjs"
 import { note } from "./setup/report.mjs"
 import { runAttached } from "./setup/run.mjs"
@@ -10,10 +11,13 @@ import { HOST_PROJECTS } from "./test-results.mjs"
 const HOST_RESULTS = "/tmp/kvm-results.json"
 /** A host has one processor, and the machines that this is for have two. */
 const HOSTS = 2
+/** Of tests that hang, each takes ten minutes: after so many it is known that something is wrong. */
+const BAIL = 3
 
 function vitest(results, ...more) {
   const projects = Object.keys(HOST_PROJECTS).flatMap(name => ["--project", name])
-  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${results}`]
+  // Each test is told as it ends: a test that hangs is the one after the last that was told.
+  const reporters = ["--reporter=verbose", "--reporter=json", `--outputFile.json=${results}`]
   return [
     process.execPath,
     `${ROOT}/node_modules/vitest/vitest.mjs`,
@@ -44,8 +48,8 @@ function lineWriter() {
 async function runShare(kernel, share) {
   const host = await startKvmHost(kernel)
   try {
-    const argv = vitest(HOST_RESULTS, "--maxWorkers=1", `--shard=${share}/${HOSTS}`)
-    const { code } = await host.run(argv, { cwd: ROOT, env: { CI: "true" }, onOutput: lineWriter() }).exited
+    const argv = vitest(HOST_RESULTS, "--maxWorkers=1", `--bail=${BAIL}`, `--shard=${share}/${HOSTS}`)
+    const { code } = await runWatched(host, argv, { cwd: ROOT, env: { CI: "true" }, onOutput: lineWriter() })
     const report = []
     await host.run(["cat", HOST_RESULTS], { onOutput: (_, bytes) => report.push(bytes) }).exited
     return { code: code ?? 1, report: JSON.parse(Buffer.concat(report).toString()) }

@@ -62,11 +62,10 @@ const ended = child =>
     ? Promise.resolve()
     : new Promise(resolve => child.once("close", resolve))
 
-/** QEMU's exit, its own words, and the last lines of the machine's console: a panic of the host ends QEMU with 0. */
-function howItEnded(qemu, consoleLog) {
+/** QEMU's exit, its own words, and the machine's console: a panic of the host ends QEMU with 0. */
+function howItEnded(qemu, consoleLines) {
   const how = qemu.signalCode ? `by ${qemu.signalCode}` : `exit code ${qemu.exitCode}`
-  const lines = existsSync(consoleLog) ? readFileSync(consoleLog, "latin1").trim().split("\n") : []
-  return [how, qemu.said.trim(), ...lines.slice(-CONSOLE_LINES)].filter(line => line !== "").join("\n  ")
+  return [how, qemu.said.trim(), ...consoleLines].filter(line => line !== "").join("\n  ")
 }
 
 /** A started host. */
@@ -102,7 +101,7 @@ class KvmHost {
     const ready = new Promise((resolve, reject) => {
       this.#ready = resolve
       ended(qemu).then(() => {
-        const error = new Error(`the KVM test host ended: ${howItEnded(qemu, `${folder}/console.log`)}`)
+        const error = new Error(`the KVM test host ended: ${howItEnded(qemu, this.console())}`)
         for (const run of this.#runs.values()) run.reject(error)
         reject(error)
       })
@@ -131,6 +130,12 @@ class KvmHost {
       end: () => send(this.#socket, { id, type: "end" }),
       kill: () => send(this.#socket, { id, type: "kill" }),
     }
+  }
+
+  /** The last lines of the host's console. */
+  console() {
+    const log = `${this.#folder}/console.log`
+    return existsSync(log) ? readFileSync(log, "latin1").trim().split("\n").slice(-CONSOLE_LINES) : []
   }
 
   /** Ends the host and what it was made of. */
