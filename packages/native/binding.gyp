@@ -9,8 +9,10 @@
         "src/cc/fds.cc",
         "src/cc/files.cc",
         "src/cc/io.cc",
+        "src/cc/io_async.cc",
         "src/cc/mapping.cc",
         "src/cc/poller.cc",
+        "src/cc/ring.cc",
         "src/cc/socket.cc",
         "src/cc/vcpu.cc"
       ],

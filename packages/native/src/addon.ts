@@ -104,7 +104,9 @@ export interface NativeAddon {
     regions: readonly ArrayBuffer[],
     indexes: readonly number[],
     callback: (index: number, result: number) => void,
+    waits: boolean,
   ): void
+  useRing(wanted: boolean): boolean
 }
 
 function load(): NativeAddon {

@@ -47,7 +47,9 @@ export {
   IO_WRITE,
   IO_ZERO_RANGE,
   IoBatch,
+  type RunAsyncOptions,
   type RunSyncOptions,
+  useIoRing,
 } from "./io.js"
 export { launcherPath } from "./launcher.js"
 export {

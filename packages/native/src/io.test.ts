@@ -40,14 +40,19 @@ afterEach(() => {
 const ram = (): Uint8Array => new Uint8Array(memory.buffer)
 
 /** Runs all of `indexes` asynchronously and gives their results by row. */
-function runAsync(regions: readonly ArrayBuffer[], indexes: readonly number[]): Promise<Map<number, number>> {
+function runAsync(
+  regions: readonly ArrayBuffer[],
+  indexes: readonly number[],
+  options?: native.RunAsyncOptions,
+): Promise<Map<number, number>> {
   return new Promise(resolve => {
     const results = new Map<number, number>()
-    batch.runAsync(regions, indexes, (index, result) => {
+    const note = (index: number, result: number): void => {
       expect(results.has(index)).toBe(false)
       results.set(index, result)
       if (results.size === indexes.length) resolve(results)
-    })
+    }
+    batch.runAsync(regions, indexes, note, options)
   })
 }
 
@@ -246,8 +251,14 @@ describe("synchronous", () => {
   })
 })
 
-describe("asynchronous", () => {
-  test("reads and writes on the pool, with the rows free at once", async () => {
+/** What waits for a device goes through an io_uring; where there is none, all of this runs on the thread pool twice. */
+const hasRing = native.useIoRing(true)
+
+describe.each([
+  { engine: "thread pool", waits: false },
+  { engine: hasRing ? "io_uring" : "thread pool, for want of an io_uring", waits: true },
+])("asynchronous, $engine", ({ waits }) => {
+  test("reads and writes, with the rows free at once", async () => {
     const count = 16
     for (let i = 0; i < count; i++) {
       ram().fill(i + 1, i * PAGE, (i + 1) * PAGE)
@@ -255,7 +266,7 @@ describe("asynchronous", () => {
       batch.setOp(i, native.IO_WRITE, fd, i * PAGE, i, 1)
     }
     const rows = Array.from({ length: count }, (_, i) => i)
-    const writing = runAsync([memory.buffer], rows)
+    const writing = runAsync([memory.buffer], rows, { waits })
     batch.ops.fill(-1)
     batch.segments.fill(Number.NaN)
     expect([...(await writing).values()]).toEqual(Array(count).fill(PAGE))
@@ -265,7 +276,7 @@ describe("asynchronous", () => {
       batch.setSegment(i, 0, (count - 1 - i) * PAGE, PAGE)
       batch.setOp(i, native.IO_READ, fd, i * PAGE, i, 1)
     }
-    await runAsync([memory.buffer], rows)
+    await runAsync([memory.buffer], rows, { waits })
 
     for (const i of rows) expect(ram()[i * PAGE]).toBe(count - i)
     expect(batch.results.every(result => result === 0)).toBe(true)
@@ -279,7 +290,7 @@ describe("asynchronous", () => {
     batch.setOp(0, native.IO_READ, fd, 0, 0, 2)
     let called = false
 
-    const running = runAsync([memory.buffer, plain], [0]).finally(() => {
+    const running = runAsync([memory.buffer, plain], [0], { waits }).finally(() => {
       called = true
     })
     expect(called).toBe(false)
@@ -297,7 +308,7 @@ describe("asynchronous", () => {
     batch.setOp(1, native.IO_FDATASYNC, fd, 0, 0, 0)
     batch.setOp(2, native.IO_READ, 1_000_000, 0, 1, 1)
 
-    const results = await runAsync([memory.buffer], [0, 1, 2])
+    const results = await runAsync([memory.buffer], [0, 1, 2], { waits })
 
     expect([results.get(0), results.get(1), results.get(2)]).toEqual([PAGE, 0, -EBADF])
   })
@@ -321,7 +332,7 @@ describe("asynchronous", () => {
     batch.setOp(0, native.IO_READ, own, 0, 0, 1)
     batch.setOp(1, native.IO_WRITE, own, PAGE, 0, 1)
 
-    const running = runAsync([busy.buffer], [0, 1])
+    const running = runAsync([busy.buffer], [0, 1], { waits })
     expect(busy.inFlight).toBe(1)
     busy.close()
     native.closeFd(own)
@@ -337,19 +348,63 @@ describe("asynchronous", () => {
   })
 
   test("a callback that throws is an uncaught exception and breaks nothing", async () => {
-    batch.setOp(0, native.IO_FDATASYNC, fd, 0, 0, 0)
+    batch.setSegment(0, 0, 0, 1)
+    batch.setOp(0, native.IO_READ, fd, 0, 0, 1)
     const listeners = process.listeners("uncaughtException")
     process.removeAllListeners("uncaughtException")
     const caught = new Promise(resolve => process.once("uncaughtException", resolve))
 
-    batch.runAsync([], [0], () => {
+    const fails = () => {
       throw new Error("from the callback")
-    })
+    }
+    batch.runAsync([memory.buffer], [0], fails, { waits })
     const error = await caught
     for (const listener of listeners) process.on("uncaughtException", listener)
 
     expect(error).toMatchObject({ message: "from the callback" })
-    expect((await runAsync([], [0])).get(0)).toBe(0)
+    expect((await runAsync([memory.buffer], [0], { waits })).get(0)).toBe(0)
+  })
+
+  test("a read ends where its file does, and goes on where the kernel stopped", async () => {
+    writeSync(fd, Buffer.alloc(3 * PAGE + 10, 9))
+    batch.setSegment(0, 0, 0, 2 * PAGE)
+    batch.setSegment(1, 0, 4 * PAGE, 8 * PAGE)
+    batch.setOp(0, native.IO_READ, fd, PAGE, 0, 2)
+    batch.setOp(1, native.IO_READ, fd, 2 ** 40, 0, 1)
+    batch.setOp(2, native.IO_READ, fd, 0, 0, 0)
+    expect([...(await runAsync([memory.buffer], [0, 1, 2], { waits })).entries()].sort()).toEqual([
+      [0, 2 * PAGE + 10],
+      [1, 0],
+      [2, 0],
+    ])
+    expect(ram().lastIndexOf(9)).toBe(4 * PAGE + 9)
+  })
+
+  test("more at once than a ring has room for, again from a callback", async () => {
+    const before = countFds()
+    writeSync(fd, Buffer.alloc(16 * PAGE, 3))
+    const rows = Array.from({ length: 16 }, (_, i) => i)
+    for (const i of rows) {
+      batch.setSegment(i, 0, i * PAGE, PAGE)
+      batch.setOp(i, native.IO_READ, fd, i * PAGE, i, 1)
+    }
+    let ended = 0
+    await new Promise<void>(resolve => {
+      let started = 0
+      const start = (): void => {
+        started += 16
+        batch.runAsync([memory.buffer], rows, note, { waits })
+      }
+      const note = (_: number, result: number): void => {
+        expect(result).toBe(PAGE)
+        if (++ended === 800) resolve()
+        else if (started < 800) start()
+      }
+      for (let i = 0; i < 25; i++) start()
+    })
+    expect(ended).toBe(800)
+    expect(memory.inFlight).toBe(0)
+    expect(countFds()).toBe(before)
   })
 
   test("wrong arguments start nothing and leak nothing", () => {

@@ -39,6 +39,39 @@ export interface RunSyncOptions {
   readonly stopAtFailure?: boolean
 }
 
+/** See {@link IoBatch.runAsync}. */
+export interface RunAsyncOptions {
+  /**
+   * The operations wait for a device: reads that the page cache did not have, or an fd with `O_DIRECT`. Such reads and
+   * writes go through an io_uring where there is one ({@link useIoRing}), at a third of what a thread costs. What the
+   * page cache does have is copied in this thread then, so leave this away for what is only long. Default false.
+   */
+  readonly waits?: boolean
+}
+
+/**
+ * Lets this thread use an io_uring, as it does unless told otherwise, or use libuv's thread pool for everything.
+ * What is under way goes on as it began.
+ *
+ * An io_uring is a large part of a kernel for an attacker who is already in this process: where that weighs more than
+ * disks, refuse it, here and better in the process's seccomp filter as well, which this then takes note of.
+ *
+ * @returns whether there is one: kernel 5.5 or newer, `kernel.io_uring_disabled` 0, and no filter that forbids it
+ * @throws TypeError
+ *
+ * @example
+ * ```ts
+ * import { useIoRing } from "@ts-vmm/native"
+ *
+ * console.log(useIoRing(true) ? "io_uring" : "threads")
+ * ```
+ *
+ * @see io_uring_setup(2)
+ */
+export function useIoRing(wanted: boolean): boolean {
+  return addon.useRing(wanted)
+}
+
 /**
  * File I/O straight on guest memory, many operations per native call.
  *
@@ -64,7 +97,7 @@ export interface RunSyncOptions {
  * batch.setSegment(0, 0, 4096, 512)        // region 0, offset 4096, 512 bytes
  * batch.setOp(0, IO_READ, fd, 8 * 512, 0, 1)
  * batch.runSync([memory.buffer], 1, { nowait: true })
- * if (batch.results[0] === -constants.errno.EAGAIN) batch.runAsync([memory.buffer], [0], (index, result) => done(index, result))
+ * if (batch.results[0] === -constants.errno.EAGAIN) batch.runAsync([memory.buffer], [0], (index, result) => done(index, result), { waits: true })
  * ```
  */
 export class IoBatch {
@@ -133,7 +166,7 @@ export class IoBatch {
   }
 
   /**
-   * Carries out the rows in `indexes` on libuv's thread pool, in any order and side by side, and calls
+   * Carries out the rows in `indexes` on libuv's thread pool or in an io_uring, in any order and side by side, and calls
    * `callback` once for each with its row number and result ({@link results} stays as it is). The rows may be
    * reused as soon as this returns.
    *
@@ -148,8 +181,9 @@ export class IoBatch {
     regions: readonly ArrayBuffer[],
     indexes: readonly number[],
     callback: (index: number, result: number) => void,
+    { waits = false }: RunAsyncOptions = {},
   ): void {
-    addon.runAsync(this.#rows, this.capacity, this.segmentCapacity, regions, indexes, callback)
+    addon.runAsync(this.#rows, this.capacity, this.segmentCapacity, regions, indexes, callback, waits)
   }
 }
 

@@ -77,10 +77,12 @@ test("a Worker that ends with everything open leaves nothing behind", async () =
   expect(countMaps("left")).toBe(0)
 })
 
-test("a Worker that is terminated while I/O runs unmaps only afterwards", async () => {
-  for (let round = 0; round < 5; round++) {
-    const worker = startWorker(
-      `const fs = require("node:fs")
+test.each([false, true])(
+  "a Worker that is terminated while I/O runs unmaps only afterwards, through io_uring: %s",
+  async waits => {
+    for (let round = 0; round < 5; round++) {
+      const worker = startWorker(
+        `const fs = require("node:fs")
        const size = 8 << 20
        const file = fs.openSync(process.execPath, "r")
        const mapping = native.createMapping("flight", size, true)
@@ -89,18 +91,19 @@ test("a Worker that is terminated while I/O runs unmaps only afterwards", async 
          new Int32Array(rows, i * 16, 4).set([0, file, i, 1])
          new Float64Array(rows, 16 * 32 + i * 24, 3).set([0, 0, size])
        }
-       const again = () => native.runAsync(rows, 16, 16, [mapping.buffer], [0,1,2,3,4,5,6,7], again)
+       const again = () => native.runAsync(rows, 16, 16, [mapping.buffer], [0,1,2,3,4,5,6,7], again, data.waits)
        again()
        parentPort.postMessage("running")
        setInterval(() => undefined, 1000)`,
-      null,
-    )
-    await once(worker, "message")
-    await worker.terminate()
-  }
+        { waits },
+      )
+      await once(worker, "message")
+      await worker.terminate()
+    }
 
-  await vi.waitFor(() => expect(countMaps("flight")).toBe(0))
-})
+    await vi.waitFor(() => expect(countMaps("flight")).toBe(0))
+  },
+)
 
 test("H3: a fault in one thread marks that thread's mapping only", async () => {
   // A memfd without seals, by way of a mapping's fd, cannot be had; /proc gives a fresh file in memory.

@@ -15,10 +15,17 @@
 
 namespace tsvmm {
 
+class Ring;
+
 /** Per isolate; there are no other variables that outlive a call, except the SIGBUS table in mapping.cc. */
 struct Instance {
   Napi::FunctionReference error_class;
   Napi::FunctionReference mapping_class;
+  /** See ring.h; nullptr before it is first wanted, and where there is none. */
+  Ring* ring = nullptr;
+  bool ring_tried = false;
+  /** The user wants none. */
+  bool ring_refused = false;
 };
 
 /** An fd that is closed unless released. */

@@ -1,63 +1,19 @@
 // Batched file I/O straight on guest memory. See src/io.ts for the rows and what is promised.
-#include "check.h"
-#include "mapping.h"
+#include "io.h"
 
-#include <climits>
 #include <cmath>
-#include <memory>
-#include <vector>
 
 #include <fcntl.h>
-#include <sys/uio.h>
 
 namespace tsvmm {
 namespace {
 
-enum Opcode {
-  kRead = 0,
-  kWrite = 1,
-  kFdatasync = 2,
-  kPunchHole = 3,
-  kZeroRange = 4,
-  kReceive = 5,
-  kSend = 6,
-  kOpcodes = 7
-};
-constexpr uint32_t kNowaitReads = 1;
-constexpr uint32_t kNowaitOthers = 2;
 constexpr uint32_t kStopAtFailure = 4;
-constexpr uint32_t kMaxRegions = 1024;
-constexpr size_t kMaxSegments = IOV_MAX;
 constexpr double kMaxCapacity = 65536;
 constexpr double kMaxSegmentCapacity = 1048576;
 constexpr double kMaxOffset = 9007199254740991.0;
 
-/** The arrays of an IoBatch, all in one ArrayBuffer; twin of the constructor in src/io.ts. */
-struct Rows {
-  uint32_t capacity;
-  uint32_t segment_capacity;
-  // SAFETY: each points into the batch's ArrayBuffer, whose length CheckRows compared with the capacities.
-  const int32_t* ops;
-  const double* offsets;
-  double* results;
-  const double* segments;
-};
-
-/** The buffers that segments index into. Addresses hold until JavaScript runs again. */
-struct Regions {
-  uint32_t count;
-  Bytes memory[kMaxRegions];
-};
-
-/** One operation, checked. */
-struct Op {
-  int opcode;
-  int fd;
-  off_t offset;
-  /** For punch and zero. */
-  off_t length;
-  int segment_count;
-};
+}  // namespace
 
 Rows CheckRows(const Napi::CallbackInfo& info) {
   Rows rows;
@@ -88,6 +44,8 @@ void CheckRegions(Napi::Value value, Regions* regions) {
   }
 }
 
+namespace {
+
 /** True if `value` is an integer in [0, most]; then stored in `*out`. */
 template <typename Integer>
 bool ToIndex(double value, double most, Integer* out) {
@@ -111,7 +69,8 @@ int ResolveSegment(const double* row, const Regions& regions, iovec* out) {
   return 0;
 }
 
-/** Copies and checks row `index`; `iov` has room for kMaxSegments. 0 or a negative errno. */
+}  // namespace
+
 int ResolveOp(const Rows& rows, uint32_t index, const Regions& regions, Op* op, iovec* iov) {
   const int32_t* row = rows.ops + size_t{index} * 4;
   *op = {row[0], row[1], 0, 0, 0};
@@ -134,7 +93,6 @@ int ResolveOp(const Rows& rows, uint32_t index, const Regions& regions, Op* op, 
   return 0;
 }
 
-/** Drops the first `bytes` of a list of segments, and empty ones after it. */
 void Advance(iovec** iov, int* count, size_t bytes) {
   while (*count > 0 && bytes >= (*iov)->iov_len) {
     bytes -= (*iov)->iov_len;
@@ -146,6 +104,8 @@ void Advance(iovec** iov, int* count, size_t bytes) {
   (*iov)->iov_base = static_cast<uint8_t*>((*iov)->iov_base) + bytes;
   (*iov)->iov_len -= bytes;
 }
+
+namespace {
 
 /** Reads or writes all segments; bytes moved (less only at the end of the file) or a negative errno. */
 double Transfer(const Op& op, iovec* iov, int flags) {
@@ -172,7 +132,8 @@ double TransferMessage(const Op& op, const iovec* iov) {
   return moved < 0 ? -errno : static_cast<double>(moved);
 }
 
-/** Carries out a checked operation; bytes or a negative errno. */
+}  // namespace
+
 double Execute(const Op& op, iovec* iov, uint32_t nowait) {
   if (op.opcode == kReceive || op.opcode == kSend) return TransferMessage(op, iov);
   bool wait = (nowait & (op.opcode == kRead ? kNowaitReads : kNowaitOthers)) == 0;
@@ -184,6 +145,8 @@ double Execute(const Op& op, iovec* iov, uint32_t nowait) {
   });
   return result < 0 ? -errno : static_cast<double>(op.length);
 }
+
+namespace {
 
 void RunSync(const Napi::CallbackInfo& info) {
   Regions regions;
@@ -201,109 +164,11 @@ void RunSync(const Napi::CallbackInfo& info) {
   }
 }
 
-/** What the operations of one runAsync share; dies with the last of them. */
-struct Call {
-  Call(Napi::Function function, const Regions& regions) : callback(Napi::Persistent(function)) {
-    for (uint32_t i = 0; i < regions.count; i++) mapped.push_back(Region::Find(regions.memory[i].data));
-    for (const RegionRef& region : mapped) {
-      if (region != nullptr) region->in_flight++;
-    }
-  }
-  ~Call() {
-    for (const RegionRef& region : mapped) {
-      if (region != nullptr) region->in_flight--;
-    }
-  }
-  Napi::FunctionReference callback;
-  /** By region index; nullptr for an ArrayBuffer that is not a mapping's. */
-  std::vector<RegionRef> mapped;
-};
-
-class AsyncOp : public Napi::AsyncWorker {
- public:
-  AsyncOp(Napi::Env env, std::shared_ptr<Call> call, uint32_t index)
-      : AsyncWorker(env, "tsvmm:IoBatch"), call_(std::move(call)), index_(index) {}
-
-  /** Checks the row, and takes what a thread needs to carry it out. */
-  void Prepare(const Rows& rows, const Regions& regions) {
-    iovec iov[kMaxSegments];
-    result_ = ResolveOp(rows, index_, regions, &op_, iov);
-    if (result_ != 0) return;
-    if (!IsMapped(rows.segments + static_cast<size_t>(rows.ops[size_t{index_} * 4 + 2]) * 3)) {
-      // JavaScript could transfer or shrink this memory while a thread works on it, so it is done here and now.
-      result_ = tsvmm::Execute(op_, iov, 0);
-      return;
-    }
-    iov_.assign(iov, iov + op_.segment_count);
-    fd_.Reset(fcntl(op_.fd, F_DUPFD_CLOEXEC, 3));
-    op_.fd = fd_.Get();
-    if (op_.fd < 0) result_ = -errno;
-  }
-
- protected:
-  void Execute() override {
-    if (fd_.Get() >= 0) result_ = tsvmm::Execute(op_, iov_.data(), 0);
-  }
-
-  void OnOK() override {
-    napi_value arguments[2] = {Napi::Number::New(Env(), index_), Napi::Number::New(Env(), result_)};
-    napi_value callback = call_->callback.Value();
-    // The fd and, after the last operation, the mappings are let go before JavaScript hears of it.
-    fd_.Reset();
-    call_.reset();
-    // Node turns what the callback throws into an uncaughtException.
-    napi_call_function(Env(), Env().Undefined(), callback, 2, arguments, nullptr);
-  }
-
- private:
-  /** True if every segment of the operation lies in a mapping. */
-  bool IsMapped(const double* segments) const {
-    for (int i = 0; i < op_.segment_count; i++) {
-      if (call_->mapped[static_cast<size_t>(segments[i * 3])] == nullptr) return false;
-    }
-    return true;
-  }
-
-  std::shared_ptr<Call> call_;
-  uint32_t index_;
-  Op op_ = {};
-  /** Open only if a thread is to carry the operation out. */
-  UniqueFd fd_;
-  // SAFETY: addresses inside mappings that call_ keeps mapped.
-  std::vector<iovec> iov_;
-  double result_ = 0;
-};
-
-void RunAsync(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  // Everything that could run JavaScript (a getter on an array) comes before addresses are looked up.
-  uint32_t capacity = CheckRows(info).capacity;
-  Napi::Array list = CheckArray(info[4], "indexes", capacity);
-  std::vector<uint32_t> indexes;
-  for (uint32_t i = 0, count = list.Length(); i < count; i++) {
-    indexes.push_back(static_cast<uint32_t>(CheckInteger(list.Get(i), "indexes", 0, capacity - 1)));
-  }
-  Napi::Function callback = CheckFunction(info[5], "callback");
-  Regions regions;
-  CheckRegions(info[3], &regions);
-  auto call = std::make_shared<Call>(callback, regions);
-  Rows rows = CheckRows(info);
-  std::vector<std::unique_ptr<AsyncOp>> ops;
-  for (uint32_t index : indexes) {
-    ops.push_back(std::make_unique<AsyncOp>(env, call, index));
-    ops.back()->Prepare(rows, regions);
-  }
-  for (auto& op : ops) {
-    op->Queue();
-    op.release();
-  }
-}
-
 }  // namespace
 
 void RegisterIo(Napi::Env env, Napi::Object exports) {
   Export<RunSync>(env, exports, "runSync");
-  Export<RunAsync>(env, exports, "runAsync");
+  RegisterIoAsync(env, exports);
 }
 
 }  // namespace tsvmm

@@ -36,8 +36,8 @@ export interface IoTask {
 
 /**
  * Moves data between a disk and guest memory. Reads that the page cache has, and writes while it takes them, are
- * done at once in this thread, one native call for as many as there are; all that waits for a disk goes to the
- * thread pool.
+ * done at once in this thread, one native call for as many as there are; all that waits for a disk goes to an io_uring,
+ * or to the thread pool where there is none.
  */
 export class BlockIo<Task extends IoTask> {
   readonly #backend: BlockBackend
@@ -60,7 +60,7 @@ export class BlockIo<Task extends IoTask> {
   #throttledUntil = 0
 
   /**
-   * @param gauge told of what the thread pool does
+   * @param gauge told of what goes on elsewhere
    * @param done called once per task, when its `pending` has come down to 0
    */
   constructor(backend: BlockBackend, memory: GuestMemory, gauge: IoGauge, done: (task: Task) => void) {
@@ -249,12 +249,15 @@ export class BlockIo<Task extends IoTask> {
     const tasks = batch.tasks.slice(0, batch.count)
     const expected = batch.expected.slice(0, batch.count)
     this.#gauge.begin(this.#missed.length)
-    batch.io.runAsync(this.#buffers, this.#missed, (row, result) => {
+    const ended = (row: number, result: number): void => {
       if (result !== expected[row]) noteError(tasks[row]!, result)
       this.settle(tasks[row]!)
       this.submit()
       this.#gauge.end()
-    })
+    }
+    // What is only long is copied in the pool.
+    const waits = batch === this.#fast || this.#backend.direct !== undefined
+    batch.io.runAsync(this.#buffers, this.#missed, ended, { waits })
     this.#missed.length = 0
   }
 }

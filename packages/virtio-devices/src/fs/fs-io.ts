@@ -100,10 +100,10 @@ export class FsIo<Task> {
     this.#files.push(file)
     if (!alone) return
     this.#missed.push(0)
-    this.#endBatch()
+    this.#endBatch(transfer.length <= SYNC_BYTES)
   }
 
-  /** Does what was added. What has to wait goes on in the thread pool. */
+  /** Does what was added. What has to wait goes on in an io_uring or the thread pool. */
   submit(): void {
     const count = this.#tasks.length
     if (count === 0) return
@@ -168,23 +168,28 @@ export class FsIo<Task> {
     return true
   }
 
-  /** Sends what has to wait to the pool, and frees the rows: it has copies. */
-  #endBatch(): void {
-    if (this.#missed.length > 0) this.#later()
+  /**
+   * Sends on what was not done here, and frees the rows: the other side has copies.
+   *
+   * @param waits for a device; else it is only long
+   */
+  #endBatch(waits = true): void {
+    if (this.#missed.length > 0) this.#later(waits)
     this.#tasks.length = 0
     this.#files.length = 0
     this.#missed.length = 0
     this.#segments = 0
   }
 
-  #later(): void {
+  #later(waits: boolean): void {
     const tasks = this.#tasks.slice()
     for (const row of this.#missed) noteMemory(this.#files[row] as IoFile)
     this.#gauge.begin(this.#missed.length)
-    this.#batch.runAsync(this.#buffers, this.#missed, (row, result) => {
+    const ended = (row: number, result: number): void => {
       this.#done(tasks[row] as Task, result)
       this.#gauge.end()
-    })
+    }
+    this.#batch.runAsync(this.#buffers, this.#missed, ended, { waits })
   }
 }
 
