@@ -12,9 +12,8 @@ import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
 import { memoryArguments } from "./memory/options.js"
 import { SandboxMemory } from "./memory/sandbox-memory.js"
-import { configureNetwork, type GuestNetwork, type SandboxNetwork } from "./network/guest-network.js"
-import { startPasst } from "./network/passt.js"
-import { startTap } from "./network/tap.js"
+import { configureNetwork, type GuestNetwork } from "./network/guest-network.js"
+import { startNetwork } from "./network/start.js"
 import type { SandboxConfig } from "./options.js"
 import type { RuntimePaths } from "./paths.js"
 import { openRoot, type RootDevice } from "./root/device.js"
@@ -120,7 +119,8 @@ async function startMachine(
     ends.push(...volumes.map(volume => () => volume.close()))
     const storage = await openStorage(request)
     if (storage) ends.push(() => storage.close())
-    const network = await startNetwork(config.network, onDeviceError)
+    const network =
+      config.network.kind === "none" ? undefined : await startNetwork(config.network, onDeviceError)
     if (network) ends.push(() => network.close())
     const machine = await hypervisor.start({
       directory,
@@ -152,14 +152,6 @@ async function openStorage(request: BootRequest): Promise<StorageDisk | undefine
   const { kind, sizeMiB } = config.storage
   const limiter = config.diskLimiter
   return kind === "disk" ? makeStorageDisk({ sizeMiB, folder, fallback, onFailure, limiter }) : undefined
-}
-
-async function startNetwork(
-  config: SandboxConfig["network"],
-  onEnd: (error: Error) => void,
-): Promise<SandboxNetwork | undefined> {
-  if (config.kind === "tap") return startTap(config, onEnd)
-  return config.kind === "passt" ? await startPasst(config.ports, onEnd) : undefined
 }
 
 /** The first connection is the agent's; it comes before any container can exist. */

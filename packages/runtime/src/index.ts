@@ -5,6 +5,7 @@
  */
 export type { ContainerChange } from "@ts-vmm/guest"
 export type { BalloonStatistics } from "@ts-vmm/virtio-devices/balloon"
+export type { AttachedNetwork, NetworkAttachment } from "./attach/networks.js"
 export type { SandboxTimings } from "./boot.js"
 export { ConsoleLog, escapeControls } from "./console-log.js"
 export type { ContainerCommitOptions } from "./container/commit.js"

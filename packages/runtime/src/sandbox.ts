@@ -2,6 +2,8 @@ import type { Server } from "node:net"
 import type { LazyImage, StoredImage } from "@ts-vmm/oci-image"
 import type { ArrivingImage } from "./arriving-image.js"
 import { Attachments } from "./attach/attachments.js"
+import { type AttachedNetwork, type NetworkAttachment, Networks } from "./attach/networks.js"
+import { Turns } from "./attach/turns.js"
 import { type BootedGuest, bootGuest, type SandboxTimings, type StartPlan } from "./boot.js"
 import { ConsoleLog } from "./console-log.js"
 import {
@@ -70,7 +72,9 @@ export class Sandbox extends SandboxEmitter {
   readonly #ended = deferred<SandboxExitReason>()
   readonly #root: SandboxRoot
   readonly #arriving: ArrivingImage | undefined
-  readonly #attachments = new Attachments(error => this.#report(error))
+  readonly #turns = new Turns()
+  readonly #attachments = new Attachments(this.#turns, error => this.#report(error))
+  readonly #networks = new Networks(this.#turns, error => this.#report(error))
   #status: SandboxStatus = "creating"
   #guest: BootedGuest | undefined
   #machine: Machine | undefined
@@ -212,6 +216,27 @@ export class Sandbox extends SandboxEmitter {
     return withDeadline(this.#attachments.detach(target), "detaching a mount", options)
   }
 
+  /**
+   * Gives the sandbox one network interface more, for all of its containers. Needs the `kvm` hypervisor.
+   *
+   * @throws SandboxError `invalid-argument`, `hypervisor-unavailable`, `agent-failed`, `stopped`, `timeout`, `aborted`
+   *
+   * @example
+   * ```ts
+   * const { device } = await sandbox.attachNetwork({ network: "tap:tap0", addresses: ["10.9.0.2/24"] })
+   * await sandbox.shell("ping -c 1 10.9.0.1")
+   * await sandbox.detachNetwork(device)
+   * ```
+   */
+  attachNetwork(network: NetworkAttachment, options: WaitOptions = {}): Promise<AttachedNetwork> {
+    return withDeadline(this.#networks.attach(network), "attaching a network", options)
+  }
+
+  /** Undoes `attachNetwork`; connections over it are cut. @throws SandboxError `not-found`, `agent-failed`, `stopped` */
+  detachNetwork(device: string, options: WaitOptions = {}): Promise<void> {
+    return withDeadline(this.#networks.detach(device), "detaching a network", options)
+  }
+
   /** Waits for the sandbox's end, whoever causes it. */
   wait(options: WaitOptions = {}): Promise<SandboxExitReason> {
     return withDeadline(this.#ended.promise, "the sandbox", options)
@@ -283,6 +308,8 @@ export class Sandbox extends SandboxEmitter {
         pruneSandboxes(paths.stateDir, { finished: false })
       },
     })
+    this.#turns.begin(this.#guest)
+    this.#networks.begin(this.#guest, config.network)
     await this.#attachments.begin(this.#guest, config, this.#containers)
     this.timings.readyMs = performance.now() - startedAt
     this.#control = await serveControl(this.#directory.path, this.#onControl)

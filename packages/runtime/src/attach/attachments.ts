@@ -2,9 +2,8 @@ import type { BootedGuest } from "../boot.js"
 import { type OpenedVolume, openVolume, type VolumeHost } from "../container/volume-devices.js"
 import { checkMount, type SandboxMount, type Volume, volumeStorage } from "../container/volumes.js"
 import { SandboxError } from "../errors.js"
-import { fromGuestError } from "../guest-errors.js"
-import type { DeviceSlots } from "../hypervisor/hypervisor.js"
 import type { SandboxConfig } from "../options.js"
+import { slotsOf, type Turns, undoAll } from "./turns.js"
 
 /** gRPC's FAILED_PRECONDITION: a program of the container uses it. */
 const IN_USE = "is in use"
@@ -21,20 +20,18 @@ interface Attachment extends OpenedVolume {
  *   attach:  open -> plug -> the guest's driver binds -> mounted in the guest -> shown in each container
  *   detach:  the same backwards; in use in some container, nothing is changed
  * ```
- *
- * One after the other, in the order of the calls.
  */
 export class Attachments {
+  readonly #turns: Turns
   #host: VolumeHost
-  #guest: BootedGuest | undefined
   #containers: ReadonlyMap<string, unknown> = new Map()
   #booted: readonly Volume[] = []
   readonly #attached: Attachment[] = []
   #made = 0
-  #turn: Promise<unknown> = Promise.resolve()
 
   /** @param onFailure - as that of a {@link VolumeHost} */
-  constructor(onFailure: VolumeHost["onFailure"]) {
+  constructor(turns: Turns, onFailure: VolumeHost["onFailure"]) {
+    this.#turns = turns
     this.#host = { limiter: undefined, onFailure }
   }
 
@@ -54,13 +51,11 @@ export class Attachments {
     { volumes, attached, diskLimiter }: Pick<SandboxConfig, "volumes" | "attached" | "diskLimiter">,
     containers: ReadonlyMap<string, unknown>,
   ): Promise<void> {
-    this.#guest = guest
     this.#host = { ...this.#host, limiter: diskLimiter }
     this.#containers = containers
     this.#booted = volumes
     this.#made = volumes.length + attached.length
     guest.machine.exited.then(() => {
-      this.#guest = undefined
       for (const { close } of this.#attached.splice(0)) close()
     })
     for (const volume of attached) await this.#attach(guest, volume)
@@ -68,7 +63,7 @@ export class Attachments {
 
   /** @throws SandboxError `invalid-argument`, `hypervisor-unavailable`, `agent-failed` */
   attach(mount: SandboxMount): Promise<void> {
-    return this.#inTurn(async guest => {
+    return this.#turns.take(async guest => {
       const volume = checkMount(mount, this.#made)
       if (this.volumes.some(({ target }) => target === volume.target))
         throw new SandboxError("invalid-argument", `something is mounted at ${volume.target} already`)
@@ -79,7 +74,7 @@ export class Attachments {
 
   /** @throws SandboxError `not-found`, `in-use`, `agent-failed` */
   detach(target: string): Promise<void> {
-    return this.#inTurn(async guest => {
+    return this.#turns.take(async guest => {
       const one = this.#attached.find(({ volume }) => volume.target === target)
       if (!one) throw new SandboxError("not-found", `nothing was attached at ${target}`)
       await this.#hide(guest, one.volume)
@@ -132,19 +127,6 @@ export class Attachments {
       throw message.includes(IN_USE) ? new SandboxError("in-use", message, { cause: error }) : error
     }
   }
-
-  #inTurn(work: (guest: BootedGuest) => Promise<void>): Promise<void> {
-    const turn = this.#turn.then(async () => {
-      if (!this.#guest) throw new SandboxError("stopped", "the sandbox is not running")
-      try {
-        await work(this.#guest)
-      } catch (error) {
-        throw fromGuestError(error)
-      }
-    })
-    this.#turn = turn.catch(() => undefined)
-    return turn
-  }
 }
 
 /** In the guest, unlike a folder of the host. */
@@ -154,25 +136,4 @@ function hasOwnFileSystem({ type }: Volume): boolean {
 
 function view(containerId: string, { target }: Volume) {
   return { containerId, target }
-}
-
-/** @throws SandboxError `hypervisor-unavailable` */
-function slotsOf({ machine }: BootedGuest): DeviceSlots {
-  if (machine.slots) return machine.slots
-  const message =
-    "this hypervisor cannot give a running sandbox a device, nor use one that another process serves: use kvm"
-  throw new SandboxError("hypervisor-unavailable", message)
-}
-
-/** Last step first, each of them, whatever becomes of the others. @throws what the first one that failed threw */
-async function undoAll(steps: readonly (() => unknown)[]): Promise<void> {
-  const errors: unknown[] = []
-  for (const step of [...steps].reverse()) {
-    try {
-      await step()
-    } catch (error) {
-      errors.push(error)
-    }
-  }
-  if (errors.length > 0) throw errors[0]
 }

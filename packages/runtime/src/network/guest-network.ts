@@ -18,15 +18,12 @@ export interface SandboxNetwork {
   close(): void
 }
 
-/** The first network card of a machine. */
-const DEVICE = "eth0"
-
-/** Calls are done in the order in which they are sent. */
-export function configureNetwork(agent: AgentClient, guest: GuestNetwork): Promise<void>[] {
+/** Calls are done in the order in which they are sent. @param device - the first network card of a machine is `eth0` */
+export function configureNetwork(agent: AgentClient, guest: GuestNetwork, device = "eth0"): Promise<void>[] {
   const { addresses, gateways, mtu } = guest
   return [
     agent.updateInterface({
-      device: DEVICE,
+      device,
       mtu: BigInt(mtu),
       IPAddresses: addresses.map(({ family, address, prefixLength }) => ({
         family: wireFamily(family),
@@ -36,7 +33,7 @@ export function configureNetwork(agent: AgentClient, guest: GuestNetwork): Promi
     }),
     agent.updateRoutes(
       gateways.map(({ family, address }) => ({
-        device: DEVICE,
+        device,
         gateway: address,
         family: wireFamily(family),
       })),
