@@ -3,6 +3,7 @@
 //
 //   -> { id, type: "start", argv, cwd, env }   -> { id, type: "stdin", data } | { id, type: "end" | "kill" }
 //   <- { id, type: "stdout" | "stderr", data } <- { id, type: "exit", code, signal }
+//   -> { id, type: "ping" }                    <- { id, type: "pong" }
 import { execFileSync, spawn } from "node:child_process"
 import { createReadStream, createWriteStream, openSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
@@ -43,6 +44,7 @@ const HANDLERS = {
   stdin: ({ id, data }) => running.get(id)?.stdin.write(Buffer.from(data, "base64")),
   end: ({ id }) => running.get(id)?.stdin.end(),
   kill: ({ id }) => running.has(id) && kill(running.get(id)),
+  ping: ({ id }) => send(out, { id, type: "pong" }),
   poweroff: () => execFileSync("/bin/busybox", ["poweroff", "-f"]),
 }
 

@@ -132,6 +132,15 @@ class KvmHost {
     }
   }
 
+  /** Resolves when the host has answered. */
+  async ping() {
+    this.#lastId += 1
+    const id = this.#lastId
+    send(this.#socket, { id, type: "ping" })
+    await new Promise(resolve => this.#runs.set(id, { resolve, reject: resolve }))
+    this.#runs.delete(id)
+  }
+
   /** The last lines of the host's console. */
   console() {
     const log = `${this.#folder}/console.log`
@@ -149,7 +158,8 @@ class KvmHost {
   #onMessage(message) {
     if (message.type === "ready") return this.#ready()
     const run = this.#runs.get(message.id)
-    if (message.type === "exit") run?.resolve({ code: message.code, signal: message.signal })
+    if (message.type === "pong") run?.resolve()
+    else if (message.type === "exit") run?.resolve({ code: message.code, signal: message.signal })
     else run?.onOutput(message.type, Buffer.from(message.data, "base64"))
   }
 }

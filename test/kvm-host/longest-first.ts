@@ -3,19 +3,29 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
 
 /** Seconds that a test file takes in the KVM test host, for those that take long. */
 const SECONDS: Readonly<Record<string, number>> = {
-  "kvm-e2e run.test.ts": 600,
-  "kvm-e2e sandbox.test.ts": 360,
-  "kvm boot-matrix.test.ts": 260,
-  "kvm variants.test.ts": 230,
-  "kvm-e2e endings.test.ts": 180,
-  "kvm-e2e posix-fs.test.ts": 140,
-  "kvm-e2e bad-use.test.ts": 130,
-  "kvm examples.test.ts": 100,
-  "kvm-e2e volumes.test.ts": 60,
-  "kvm-e2e tty.test.ts": 50,
-  "kvm-e2e devices.test.ts": 45,
+  "kvm-e2e run.test.ts": 590,
+  "kvm-e2e sandbox.test.ts": 280,
+  "kvm-e2e posix-fs.test.ts": 260,
+  "kvm-e2e bad-use.test.ts": 200,
+  "kvm-e2e copy-in.test.ts": 180,
+  "kvm boot-matrix.test.ts": 170,
+  "kvm variants.test.ts": 140,
+  "kvm-e2e commit.test.ts": 140,
+  "kvm-e2e endings.test.ts": 120,
+  "kvm-e2e roots.test.ts": 120,
+  "kvm-e2e changes.test.ts": 100,
+  "kvm-e2e volumes.test.ts": 90,
+  "kvm-e2e storage.test.ts": 75,
+  "kvm-e2e tap.test.ts": 75,
+  "kvm-e2e disks.test.ts": 70,
+  "kvm hotplug.test.ts": 70,
+  "kvm examples.test.ts": 60,
+  "kvm-e2e tty.test.ts": 45,
+  "kvm-e2e attach.test.ts": 40,
+  "kvm-e2e attach-network.test.ts": 40,
+  "kvm-e2e devices.test.ts": 35,
 }
-const OTHER_SECONDS = 20
+const OTHER_SECONDS = 10
 
 const seconds = ({ project, moduleId }: TestSpecification) =>
   SECONDS[`${project.name} ${basename(moduleId)}`] ?? OTHER_SECONDS

@@ -1,16 +1,18 @@
 type Output = (name: string, bytes: Buffer) => void
-
+interface Ended {
+  code: number | null
+  signal?: string | null
+}
 interface Host {
-  run(
-    argv: string[],
-    options: { onOutput: Output },
-  ): { exited: Promise<{ code: number | null; signal?: string | null }> }
+  run(argv: string[], options: { onOutput: Output }): { exited: Promise<Ended> }
+  ping(): Promise<void>
   console(): string[]
 }
 
+export declare class HostStandsStill extends Error {}
 export declare function runWatched(
   host: Host,
   argv: string[],
   options: { cwd?: string; env?: Record<string, string>; onOutput: Output },
-  silenceMs?: number,
-): Promise<{ code: number | null; signal?: string | null }>
+  limits?: { silenceMs?: number; deafMs?: number },
+): Promise<Ended>

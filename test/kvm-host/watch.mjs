@@ -1,11 +1,13 @@
-import { performance } from "node:perf_hooks"
+import { setTimeout as sleep } from "node:timers/promises"
 
 /**
  * A test and the hooks around it have ten minutes each (vitest.config.ts), and each test is told as it ends: after so
- * long without a word it is the host, or the process that runs the tests, that stands still.
+ * long without a word it is the process that runs the tests that stands still.
  */
 const SILENCE_MS = 15 * 60_000
-const ANSWER_MS = 60_000
+/** The host's first process answers at once, whatever else runs there. */
+const DEAF_MS = 5 * 60_000
+const LISTING_MS = 60_000
 /** Every thread in the host that belongs to a program, with the system call that it stands in. */
 const LIST_THREADS = `
 for program in /proc/[0-9]*; do
@@ -17,45 +19,66 @@ for program in /proc/[0-9]*; do
   done
 done 2>/dev/null`
 
-const after = ms => new Promise(resolve => setTimeout(resolve, ms).unref())
-
-/** What runs in a host, or that it answers no longer. */
-async function threadsOf(host) {
-  const parts = []
-  const listing = host.run(["sh", "-c", LIST_THREADS], { onOutput: (_, bytes) => parts.push(bytes) })
-  const answered = await Promise.race([listing.exited.catch(() => undefined), after(ANSWER_MS)])
-  return answered ? Buffer.concat(parts).toString() : "  the host answers no longer"
-}
+/** The host's kernel, or its emulation, stands still: nothing that runs in it can be told from this. */
+export class HostStandsStill extends Error {}
 
 /**
- * Runs a command in a KVM test host, and gives it up when it says nothing for long.
- * @param {{ run: Function, console: () => string[] }} host
+ * Runs a command in a KVM test host, and gives it up when it says nothing for long, or the host does not.
+ * @param {{ run: Function, ping: () => Promise<void>, console: () => string[] }} host
  * @param {string[]} argv
  * @param {{ cwd?: string, env?: Record<string, string>, onOutput: (name: string, bytes: Buffer) => void }} options
- * @param {number} [silenceMs]
+ * @param {{ silenceMs?: number, deafMs?: number }} [limits]
  * @returns {Promise<{ code: number | null, signal: string | null }>}
- * @throws Error with the host's programs and console, when it was given up
+ * @throws HostStandsStill; Error with the host's programs, when only the command says nothing
  */
-export async function runWatched(host, argv, options, silenceMs = SILENCE_MS) {
+export async function runWatched(host, argv, options, { silenceMs = SILENCE_MS, deafMs = DEAF_MS } = {}) {
+  const watch = new AbortController()
   let heard = performance.now()
   const onOutput = (name, bytes) => {
     heard = performance.now()
     options.onOutput(name, bytes)
   }
-  const run = host.run(argv, { ...options, onOutput })
-  let timer
-  const silence = new Promise(resolve => {
-    timer = setInterval(() => performance.now() - heard > silenceMs && resolve("silence"), silenceMs / 10)
-  })
+  const { exited } = host.run(argv, { ...options, onOutput })
+  exited.catch(() => undefined) // whoever gives it up stops the host
   try {
-    const end = await Promise.race([run.exited, silence])
-    if (end !== "silence") return end
-    run.exited.catch(() => undefined) // the host is stopped with it
-    const programs = await threadsOf(host)
-    throw new Error(
-      `the KVM test host said nothing for ${Math.round(silenceMs / 1000)} s. Its programs:\n${programs}\nIts console:\n${host.console().join("\n")}`,
-    )
+    return await Promise.race([
+      exited,
+      untilDeaf(host, deafMs, watch.signal),
+      untilSilent(host, () => performance.now() - heard, silenceMs, watch.signal),
+    ])
   } finally {
-    clearInterval(timer)
+    watch.abort()
   }
+}
+
+/** Rejects once the host has not answered for so long. */
+async function untilDeaf(host, limitMs, signal) {
+  while (!signal.aborted) {
+    const deaf = sleep(limitMs, true, { signal }).catch(() => false)
+    if (await Promise.race([host.ping(), deaf]))
+      throw new HostStandsStill(`the KVM test host stands still. Its console:\n${host.console().join("\n")}`)
+    await sleep(limitMs / 5, undefined, { signal }).catch(() => undefined)
+  }
+}
+
+/** Rejects once the command has said nothing for so long. */
+async function untilSilent(host, silentMs, limitMs, signal) {
+  while (silentMs() < limitMs) {
+    await sleep(limitMs / 10, undefined, { signal }).catch(() => undefined)
+    if (signal.aborted) return
+  }
+  const lines = [
+    `nothing was heard of the tests in the KVM test host for ${Math.round(limitMs / 1000)} s. Its programs:`,
+    await threadsOf(host),
+    "Its console:",
+    ...host.console(),
+  ]
+  throw new Error(lines.join("\n"))
+}
+
+async function threadsOf(host) {
+  const parts = []
+  const listing = host.run(["sh", "-c", LIST_THREADS], { onOutput: (_, bytes) => parts.push(bytes) })
+  await Promise.race([listing.exited.catch(() => undefined), sleep(LISTING_MS, undefined, { ref: false })])
+  return Buffer.concat(parts).toString()
 }

@@ -1,43 +1,58 @@
+import { setTimeout as sleep } from "node:timers/promises"
 import { expect, test } from "vitest"
-import { runWatched } from "./watch.mjs"
+import { HostStandsStill, runWatched } from "./watch.mjs"
 
 type Output = (name: string, bytes: Buffer) => void
 const nothing = { onOutput: () => undefined }
+const never = () => new Promise<never>(() => undefined)
 
 /** A host whose commands do what `commands` says, by their first word. */
-function falseHost(commands: Record<string, (onOutput: Output) => Promise<{ code: number }>>) {
+function falseHost(
+  commands: Record<string, (onOutput: Output) => Promise<{ code: number }>>,
+  ping = () => Promise.resolve(),
+) {
   const unknown = () => Promise.reject(new Error("no such command"))
   return {
     run: ([name = ""]: string[], { onOutput }: { onOutput: Output }) => ({
       exited: (commands[name] ?? unknown)(onOutput),
     }),
+    ping,
     console: () => ["watchdog: BUG: soft lockup"],
   }
 }
 
-test("a command that talks or ends is left alone, however long it takes", async () => {
+test("a command that talks and ends is left alone, however long it takes", async () => {
   const talks = async (onOutput: Output) => {
     for (let i = 0; i < 20; i++) {
-      await new Promise(resolve => setTimeout(resolve, 20))
+      await sleep(20)
       onOutput("stdout", Buffer.from("."))
     }
     return { code: 3 }
   }
   const said: string[] = []
   const options = { onOutput: (_: string, bytes: Buffer) => said.push(bytes.toString()) }
-  expect(await runWatched(falseHost({ talks }), ["talks"], options, 200)).toEqual({ code: 3 })
+  const limits = { silenceMs: 300, deafMs: 100 }
+  expect(await runWatched(falseHost({ talks }), ["talks"], options, limits)).toEqual({ code: 3 })
   expect(said.join("")).toBe(".".repeat(20))
 })
 
 test("one that says nothing is given up, with what the host does and what is on its console", async () => {
-  const host = falseHost({
-    silent: () => new Promise(() => undefined),
-    sh: async onOutput => {
-      onOutput("stdout", Buffer.from("17 node vitest"))
-      return { code: 0 }
-    },
-  })
-  await expect(runWatched(host, ["silent"], nothing, 100)).rejects.toThrow(/said nothing.*17 node.*lockup/s)
+  const listing = async (onOutput: Output) => {
+    onOutput("stdout", Buffer.from("17 node vitest"))
+    return { code: 0 }
+  }
+  const host = falseHost({ silent: never, sh: listing })
+  const given = runWatched(host, ["silent"], nothing, { silenceMs: 100 })
+  await expect(given).rejects.toThrow(/nothing was heard.*17 node.*lockup/s)
+  await expect(given).rejects.not.toBeInstanceOf(HostStandsStill)
+})
+
+test("a host that does not answer any more is told from that", async () => {
+  let answers = 2
+  const host = falseHost({ silent: never }, () => (answers-- > 0 ? Promise.resolve() : never()))
+  const given = runWatched(host, ["silent"], nothing, { deafMs: 50 })
+  await expect(given).rejects.toThrow(HostStandsStill)
+  await expect(given).rejects.toThrow(/lockup/)
 })
 
 test("the end of the host is passed on", async () => {

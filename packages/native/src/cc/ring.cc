@@ -191,8 +191,12 @@ void Ring::OnTeardown(napi_async_cleanup_hook_handle, void* data) {
   std::vector<std::unique_ptr<RingOp>> ended;
   while (self->InFlight() > 0) {
     uint32_t waiting = *self->sq_tail_ - Load(self->sq_head_);
-    if (Enter(self->fd_.Get(), waiting, 1) < 0 && errno != EBUSY && errno != EAGAIN) break;
+    bool is_lost = Enter(self->fd_.Get(), waiting, 1) < 0 && errno != EBUSY && errno != EAGAIN;
     self->Reap(&ended);
+    if (!is_lost) continue;
+    // What cannot be waited for keeps its memory for ever.
+    for (auto& op : self->slots_) op.release();
+    break;
   }
   uv_close(reinterpret_cast<uv_handle_t*>(&self->poll_), OnClosed);
 }
