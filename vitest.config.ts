@@ -12,7 +12,11 @@ const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } }
  * Tests in the KVM test host, whose processor is emulated, use what was built and share one process: transforming and
  * loading every source once a file would take longer than the tests.
  */
-const built = { isolate: false, maxWorkers: availableParallelism(), server: { deps: { external: [/\/dist\//] } } }
+const built = {
+  isolate: false,
+  maxWorkers: availableParallelism(),
+  server: { deps: { external: [/\/dist\//] } },
+}
 
 /** Real programs on KVM: many minutes where the processor is emulated, so only when asked for. */
 const CLIENTS_ON_KVM = process.env["TS_VMM_CLIENTS_ON_KVM"] === "1"
