@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { collect, Workplace } from "./cli.js"
-import { noTapNetwork, PORT, TapNetwork } from "./tap-network.js"
+import { ask, noTapNetwork, TapNetwork } from "./tap-network.js"
 import { HYPERVISOR, PATIENCE_MS, underTest } from "./under-test.js"
 
 const OWNER = fileURLToPath(new URL("attach-network.mjs", import.meta.url))
@@ -44,7 +44,6 @@ async function inSandbox(steps: readonly Step[]): Promise<unknown[]> {
   return JSON.parse(stdout.toString()) as unknown[]
 }
 
-const ask = (address: string) => ["shell", `wget -q -T 20 -O - http://${address}:${PORT}/`] as const
 const NAMES = ["shell", "ls /sys/class/net"] as const
 const FIRST = { network: "tap:tap0", addresses: ["10.9.0.2/24", "fd09::2/64"], nameServers: ["10.9.0.1"] }
 const SECOND = { network: "tap:tap1", addresses: ["10.7.0.2/24"], mtu: 1400 }
@@ -60,17 +59,17 @@ describe.skipIf(skipped !== undefined)(`networks${skipped ? ` (skipped: ${skippe
       await inSandbox([
         NAMES,
         ["attach", FIRST],
-        ask("10.9.0.1"),
-        ask("[fd09::1]"),
+        ["shell", ask("10.9.0.1")],
+        ["shell", ask("fd09::1")],
         ["attach", SECOND],
         mtu,
-        ask("10.7.0.1"),
+        ["shell", ask("10.7.0.1")],
         ["detach", "eth0"],
         NAMES,
-        ask("10.7.0.1"),
+        ["shell", ask("10.7.0.1")],
         ["attach", { ...FIRST, macAddress: "02:00:00:00:00:42" }],
         ["shell", "cat /sys/class/net/eth0/address"],
-        ask("10.9.0.1"),
+        ["shell", ask("10.9.0.1")],
       ]),
     ).toEqual([
       "lo\n",
@@ -100,7 +99,7 @@ describe.skipIf(skipped !== undefined)(`networks${skipped ? ` (skipped: ${skippe
           ["detach", "eth0"],
           NAMES,
           ["attach", { network: "passt" }],
-          ask("10.8.0.1"),
+          ["shell", ask("10.8.0.1")],
           ["attach", { network: "passt" }],
           ["detach", "eth0"],
           NAMES,

@@ -7,14 +7,19 @@ export const PORT = 8080
 export const BIG = 32 * 2 ** 20
 export const BIG_PATTERN = "0123456789abcdef"
 
-/** Answers with who asked, or many bytes; and as many bytes on a plain connection with their digest. On every address. */
+/**
+ * Answers with who asked, or many bytes; as many bytes on the next port with their digest; and on the one after that says
+ * who asks without HTTP. On every address.
+ */
 const SERVER = `
 const { createHash } = require("node:crypto")
+const { createServer } = require("node:net")
 const big = Buffer.alloc(${BIG}, "${BIG_PATTERN}")
 require("node:http").createServer((request, response) => {
   response.end(request.url === "/big" ? big : "hello " + request.socket.remoteAddress + "\\n")
 }).listen(${PORT}, "::")
-require("node:net").createServer(socket => {
+createServer(socket => socket.on("error", () => undefined).end("hello " + socket.remoteAddress + "\\n")).listen(${PORT + 2}, "::")
+createServer(socket => {
   const hash = createHash("sha256")
   let left = ${BIG}
   socket.on("error", () => undefined).on("data", chunk => {
@@ -24,6 +29,9 @@ require("node:net").createServer(socket => {
   })
 }).listen(${PORT + 1}, "::", () => console.log("ready"))
 `
+
+/** A command of the guest: what the server at `address` says of who asks. */
+export const ask = (address: string) => `nc -w 20 ${address} ${PORT + 2} < /dev/null`
 
 /** Why this machine can have no {@link TapNetwork}. */
 export function noTapNetwork(): string | undefined {

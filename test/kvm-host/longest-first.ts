@@ -16,7 +16,6 @@ const SECONDS: Readonly<Record<string, number>> = {
   "kvm-e2e changes.test.ts": 100,
   "kvm-e2e volumes.test.ts": 90,
   "kvm-e2e storage.test.ts": 75,
-  "kvm-e2e tap.test.ts": 75,
   "kvm-e2e disks.test.ts": 70,
   "kvm hotplug.test.ts": 70,
   "kvm examples.test.ts": 60,

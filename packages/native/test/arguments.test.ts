@@ -1,5 +1,5 @@
 import fc from "fast-check"
-import { expect, test } from "vitest"
+import { beforeAll, expect, test } from "vitest"
 import { addon } from "../src/addon.js"
 import * as native from "../src/index.js"
 import { countFds } from "./support/process.js"
@@ -47,6 +47,11 @@ function expectCleanError(error: unknown): void {
   const clean = error instanceof TypeError || error instanceof RangeError || error instanceof native.SysError
   if (!clean) throw error
 }
+
+// Made once, when it is first wanted, and kept: not a leak of the call that happens to be the first.
+beforeAll(() => {
+  native.useIoRing(true)
+})
 
 test.each(FUNCTIONS)("%s answers any arguments with a clean error", (name, call) => {
   const before = countFds()
