@@ -7,19 +7,14 @@ export const PORT = 8080
 export const BIG = 32 * 2 ** 20
 export const BIG_PATTERN = "0123456789abcdef"
 
-/**
- * Answers with who asked, or many bytes; as many bytes on the next port with their digest; and on the one after that says
- * who asks without HTTP. On every address.
- */
+/** Answers with who asked, or many bytes; and as many bytes on a plain connection with their digest. On every address. */
 const SERVER = `
 const { createHash } = require("node:crypto")
-const { createServer } = require("node:net")
 const big = Buffer.alloc(${BIG}, "${BIG_PATTERN}")
 require("node:http").createServer((request, response) => {
   response.end(request.url === "/big" ? big : "hello " + request.socket.remoteAddress + "\\n")
 }).listen(${PORT}, "::")
-createServer(socket => socket.on("error", () => undefined).end("hello " + socket.remoteAddress + "\\n")).listen(${PORT + 2}, "::")
-createServer(socket => {
+require("node:net").createServer(socket => {
   const hash = createHash("sha256")
   let left = ${BIG}
   socket.on("error", () => undefined).on("data", chunk => {
@@ -30,8 +25,12 @@ createServer(socket => {
 }).listen(${PORT + 1}, "::", () => console.log("ready"))
 `
 
-/** A command of the guest: what the server at `address` says of who asks. */
-export const ask = (address: string) => `nc -w 20 ${address} ${PORT + 2} < /dev/null`
+/**
+ * A command of the guest: what the server at `address` says of who asks. Debian's busybox crashes in wget where the
+ * processor is emulated.
+ */
+export const ask = (address: string) =>
+  `printf "GET / HTTP/1.0\\r\\n\\r\\n" | timeout 30 nc ${address} ${PORT} | tail -n 1`
 
 /** Why this machine can have no {@link TapNetwork}. */
 export function noTapNetwork(): string | undefined {
