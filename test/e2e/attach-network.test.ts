@@ -89,7 +89,7 @@ describe.skipIf(skipped !== undefined)(`networks${skipped ? ` (skipped: ${skippe
   })
 
   test.runIf(HYPERVISOR === "kvm")(
-    "through passt; what cannot be had is refused, and nothing is left",
+    "of passt: come and go; what cannot be had is refused, and nothing is left",
     async () => {
       expect(
         await inSandbox([
@@ -99,7 +99,6 @@ describe.skipIf(skipped !== undefined)(`networks${skipped ? ` (skipped: ${skippe
           ["detach", "eth0"],
           NAMES,
           ["attach", { network: "passt" }],
-          ["shell", ask("10.8.0.1")],
           ["attach", { network: "passt" }],
           ["detach", "eth0"],
           NAMES,
@@ -111,7 +110,6 @@ describe.skipIf(skipped !== undefined)(`networks${skipped ? ` (skipped: ${skippe
         "not-found",
         "lo\n",
         expect.objectContaining({ device: "eth0", nameServers: ["10.0.2.3"] }),
-        "hello ::ffff:10.8.0.1\n",
         "invalid-argument",
         "done",
         "lo\n",
