@@ -88,9 +88,12 @@ void CallBack(napi_async_context context, const Napi::FunctionReference& callbac
               std::initializer_list<napi_value> arguments) {
   Napi::Env env = callback.Env();
   napi_value receiver = env.Global();
+  ReportThrown(env, napi_make_callback(env, context, receiver, callback.Value(), arguments.size(), arguments.begin(),
+                                       nullptr));
+}
+
+void ReportThrown(Napi::Env env, napi_status called) {
   napi_value error;
-  napi_status called =
-      napi_make_callback(env, context, receiver, callback.Value(), arguments.size(), arguments.begin(), nullptr);
   if (called == napi_pending_exception && napi_get_and_clear_last_exception(env, &error) == napi_ok) {
     napi_fatal_exception(env, error);
   }

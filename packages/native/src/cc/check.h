@@ -95,6 +95,9 @@ Napi::Array CheckArray(Napi::Value value, const char* name, uint32_t most);
 void CallBack(napi_async_context context, const Napi::FunctionReference& callback,
               std::initializer_list<napi_value> arguments);
 
+/** After a call into JavaScript: what it threw, if it did, becomes an uncaughtException. */
+void ReportThrown(Napi::Env env, napi_status called);
+
 /** An array of numbers. */
 Napi::Array MakeRow(Napi::Env env, std::initializer_list<double> values);
 

@@ -106,13 +106,9 @@ class Pending : public RingOp {
   void Finish(Napi::Env env) override {
     napi_value arguments[2] = {Napi::Number::New(env, index_), Napi::Number::New(env, result_)};
     napi_value callback = call_->Callback();
-    napi_value error;
     // After the last operation the files and mappings are let go before JavaScript hears of it.
     call_.reset();
-    napi_status called = napi_call_function(env, env.Undefined(), callback, 2, arguments, nullptr);
-    if (called == napi_pending_exception && napi_get_and_clear_last_exception(env, &error) == napi_ok) {
-      napi_fatal_exception(env, error);
-    }
+    ReportThrown(env, napi_call_function(env, env.Undefined(), callback, 2, arguments, nullptr));
   }
 
   void Leave(Napi::Env env, std::unique_ptr<RingOp> self) override;

@@ -3,7 +3,7 @@ import { type OpenedVolume, openVolume, type VolumeHost } from "../container/vol
 import { checkMount, type SandboxMount, type Volume, volumeStorage } from "../container/volumes.js"
 import { SandboxError } from "../errors.js"
 import type { SandboxConfig } from "../options.js"
-import { slotsOf, type Turns, undoAll } from "./turns.js"
+import { plug, slotsOf, type Turns, undoAll } from "./turns.js"
 
 /** gRPC's FAILED_PRECONDITION: a program of the container uses it. */
 const IN_USE = "is in use"
@@ -90,14 +90,11 @@ export class Attachments {
 
   async #attach(guest: BootedGuest, volume: Volume): Promise<void> {
     const { agent } = guest
-    const slots = slotsOf(guest)
+    slotsOf(guest) // refused before anything is made
     const { device, close } = await openVolume(volume, this.#host)
     const undo: (() => unknown)[] = [close]
     try {
-      const address = slots.plug(device)
-      undo.push(() => slots.unplug(device))
-      await agent.bindDevice(address)
-      undo.push(() => agent.unbindDevice(address))
+      const address = await plug(guest, device, undo)
       await agent.mountVolume(volumeStorage(volume, address))
       undo.push(() => agent.unmountVolume(volume.mountPoint))
       for (const id of this.#containers.keys()) {

@@ -9,7 +9,7 @@ import {
   type PublishedPort,
 } from "../network/options.js"
 import { startNetwork } from "../network/start.js"
-import { slotsOf, type Turns, undoAll } from "./turns.js"
+import { plug, slotsOf, type Turns, undoAll } from "./turns.js"
 
 /** A network for a sandbox that runs: what `network`, `guestNetwork` and `ports` are for one that starts. */
 export interface NetworkAttachment extends GuestNetworkOptions {
@@ -75,16 +75,12 @@ export class Networks {
           "the sandbox has passt already, and two would have one address",
         )
       const device = this.#nextName()
-      const { agent } = guest
-      const slots = slotsOf(guest)
+      slotsOf(guest) // refused before anything is made
       const network = await startNetwork(config, this.#onFailure)
       const undo: (() => unknown)[] = [() => network.close()]
       try {
-        const address = slots.plug(network.device)
-        undo.push(() => slots.unplug(network.device))
-        await agent.bindDevice(address)
-        undo.push(() => agent.unbindDevice(address))
-        await Promise.all(configureNetwork(agent, network.guest, device))
+        const address = await plug(guest, network.device, undo)
+        await Promise.all(configureNetwork(guest.agent, network.guest, device))
         this.#attached.set(device, { kind: config.kind, network, address })
       } catch (error) {
         await undoAll(undo).catch(() => undefined)

@@ -1,3 +1,4 @@
+import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import type { BootedGuest } from "../boot.js"
 import { SandboxError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
@@ -37,6 +38,26 @@ export function slotsOf({ machine }: BootedGuest): DeviceSlots {
   const message =
     "this hypervisor cannot give a running sandbox a device, nor use one that another process serves: use kvm"
   throw new SandboxError("hypervisor-unavailable", message)
+}
+
+/**
+ * Gives the guest a device, which its driver takes.
+ *
+ * @param undo - gets the steps that take it away again
+ * @returns guest address of its registers
+ * @throws SandboxError `hypervisor-unavailable`, `invalid-argument` when there is no slot left; GuestError
+ */
+export async function plug(
+  guest: BootedGuest,
+  device: VirtioDevice,
+  undo: (() => unknown)[],
+): Promise<number> {
+  const slots = slotsOf(guest)
+  const address = slots.plug(device)
+  undo.push(() => slots.unplug(device))
+  await guest.agent.bindDevice(address)
+  undo.push(() => guest.agent.unbindDevice(address))
+  return address
 }
 
 /** Last step first, each of them, whatever becomes of the others. @throws what the first one that failed threw */
