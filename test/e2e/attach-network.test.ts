@@ -60,7 +60,7 @@ describe.skipIf(skipped !== undefined)(`networks${skipped ? ` (skipped: ${skippe
         NAMES,
         ["attach", FIRST],
         ["shell", ask("10.9.0.1")],
-        ["shell", ask("fd09::1")],
+        ["shell", ask("[fd09::1]")],
         ["attach", SECOND],
         mtu,
         ["shell", ask("10.7.0.1")],
@@ -89,7 +89,7 @@ describe.skipIf(skipped !== undefined)(`networks${skipped ? ` (skipped: ${skippe
   })
 
   test.runIf(HYPERVISOR === "kvm")(
-    "of passt: come and go; what cannot be had is refused, and nothing is left",
+    "through passt; what cannot be had is refused, and nothing is left",
     async () => {
       expect(
         await inSandbox([
@@ -99,6 +99,7 @@ describe.skipIf(skipped !== undefined)(`networks${skipped ? ` (skipped: ${skippe
           ["detach", "eth0"],
           NAMES,
           ["attach", { network: "passt" }],
+          ["shell", ask("10.8.0.1")],
           ["attach", { network: "passt" }],
           ["detach", "eth0"],
           NAMES,
@@ -110,6 +111,7 @@ describe.skipIf(skipped !== undefined)(`networks${skipped ? ` (skipped: ${skippe
         "not-found",
         "lo\n",
         expect.objectContaining({ device: "eth0", nameServers: ["10.0.2.3"] }),
+        "hello ::ffff:10.8.0.1\n",
         "invalid-argument",
         "done",
         "lo\n",

@@ -25,12 +25,8 @@ require("node:net").createServer(socket => {
 }).listen(${PORT + 1}, "::", () => console.log("ready"))
 `
 
-/**
- * A command of the guest: what the server at `address` says of who asks. Debian's busybox crashes in wget where the
- * processor is emulated.
- */
-export const ask = (address: string) =>
-  `printf "GET / HTTP/1.0\\r\\n\\r\\n" | timeout 30 nc ${address} ${PORT} | tail -n 1`
+/** A command of the guest: what the server at `host`, an address as in a URL, says of who asks. */
+export const ask = (host: string) => `wget -q -O - http://${host}:${PORT}/`
 
 /** Why this machine can have no {@link TapNetwork}. */
 export function noTapNetwork(): string | undefined {

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { CLI, collect, Workplace } from "./cli.js"
-import { BIG, BIG_PATTERN, noTapNetwork, PORT, TapNetwork } from "./tap-network.js"
+import { ask, BIG, BIG_PATTERN, noTapNetwork, PORT, TapNetwork } from "./tap-network.js"
 import { PATIENCE_MS, RUN_OPTIONS } from "./under-test.js"
 
 const skipped = noTapNetwork()
@@ -40,7 +40,7 @@ describe.skipIf(skipped !== undefined)(`a tap device${skipped ? ` (skipped: ${sk
     const script = [
       "cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu /etc/resolv.conf",
       "ip route; ip -6 route",
-      `wget -q -O - http://10.9.0.1:${PORT}/ && wget -q -O - http://[fd09::1]:${PORT}/`,
+      `${ask("10.9.0.1")} && ${ask("[fd09::1]")}`,
     ].join("; ")
     const more = ["--gateway", "10.9.0.1", "--gateway", "fd09::1", "--dns", "10.9.0.1", "--mtu", "1400"]
     const mac = "02:00:00:00:00:42"
@@ -98,7 +98,7 @@ describe.skipIf(skipped !== undefined)(`a tap device${skipped ? ` (skipped: ${sk
 
 describe.skipIf(skipped !== undefined)("passt on a host with IPv6", () => {
   test("gives the guest a way out by IPv6 beside IPv4", async () => {
-    const script = `wget -q -O - http://[2001:db8:8::1]:${PORT}/ && wget -q -O - http://10.8.0.1:${PORT}/`
+    const script = `${ask("[2001:db8:8::1]")} && ${ask("10.8.0.1")}`
     const ended = await run("--network", "passt", image(), "sh", "-c", script)
     expect(ended.stderr).toBe("")
     expect(ended.stdout).toBe("hello 2001:db8:8::1\nhello ::ffff:10.8.0.1\n")

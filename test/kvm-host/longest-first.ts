@@ -14,6 +14,7 @@ const SECONDS: Readonly<Record<string, number>> = {
   "kvm-e2e endings.test.ts": 120,
   "kvm-e2e roots.test.ts": 120,
   "kvm-e2e changes.test.ts": 100,
+  "kvm-e2e tap.test.ts": 115,
   "kvm-e2e volumes.test.ts": 90,
   "kvm-e2e storage.test.ts": 75,
   "kvm-e2e disks.test.ts": 70,

@@ -23,6 +23,8 @@ const MAX_CONFIG_READS = 10
 export class MmioPort implements DriverPort {
   readonly memory: GuestMemory
   readonly transport: MmioTransport
+  /** Asynchronous I/O on guest memory, as far as this thread has heard of its end. */
+  readonly inFlight: () => number
   /** Edges of the interrupt line. */
   edges = 0
   readonly #close: () => void
@@ -38,6 +40,7 @@ export class MmioPort implements DriverPort {
     options: Partial<MmioTransportOptions> = {},
   ) {
     this.memory = memory
+    this.inFlight = options.inFlight ?? (() => 0)
     this.#close = () => memory.close()
     this.transport = new MmioTransport(device, {
       memory,
