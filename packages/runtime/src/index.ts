@@ -56,7 +56,7 @@ export {
   sandboxMemory,
   signalSandbox,
 } from "./remote.js"
-export type { SandboxRootfs } from "./root/options.js"
+export type { ImageDevice, SandboxRootfs } from "./root/options.js"
 export { Sandbox } from "./sandbox.js"
 export type { SandboxRecord, SandboxStatus } from "./state/record.js"
 export type { SandboxStorage } from "./storage/options.js"

@@ -15,7 +15,7 @@ import {
   type PublishedPort,
 } from "./network/options.js"
 import type { RuntimePaths } from "./paths.js"
-import { checkRootfs, type RootfsConfig, type SandboxRootfs } from "./root/options.js"
+import { checkRoot, type ImageDevice, type RootConfig, type SandboxRootfs } from "./root/options.js"
 import { checkStorage, type SandboxStorage, type StorageConfig } from "./storage/options.js"
 
 /** Options of `Sandbox.create`. */
@@ -40,6 +40,12 @@ export interface SandboxOptions extends WaitOptions {
    * tables said. An image that cannot be begun with is pulled as any other. Default false.
    */
   readonly lazy?: boolean
+  /**
+   * How the guest has its image: as a disk, of whose files it has copies in its own RAM, or, on `kvm`, as memory that is
+   * the host's page cache itself (virtio-pmem, DAX): sandboxes of one image have its files once. Costs the guest 16 KiB of
+   * RAM for each MiB of the image. Default `blk`.
+   */
+  readonly imageDevice?: ImageDevice
   /** Told with `lazy` of each layer that the store does not have, how it is begun with, or why it cannot be. */
   readonly onLazyLayer?: (report: LazyLayerReport) => void
   /** Unique among the user's sandboxes. Default: the id. */
@@ -108,9 +114,6 @@ export interface SandboxOptions extends WaitOptions {
   /** Keeps the sandbox's record when it ends, for `ps -a`. */
   readonly keepRecord?: boolean
 }
-
-/** What the root is to be; an image has yet to be found. */
-export type RootConfig = { readonly kind: "image"; readonly image: string | StoredImage } | RootfsConfig
 
 /** {@link SandboxOptions} with every default filled in, checked. */
 export interface SandboxConfig extends MemoryConfig {
@@ -183,18 +186,6 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
         ? undefined
         : checkCount("watchdogMs", options.watchdogMs, MAX_TIMEOUT_MS),
   }
-}
-
-function checkRoot({ image, rootfs, storage, lazy }: SandboxOptions): RootConfig {
-  if (image !== undefined && rootfs !== undefined) throw invalid("image and rootfs exclude each other")
-  if (image !== undefined) return { kind: "image", image }
-  if (rootfs === undefined) throw invalid("a sandbox needs an image or a rootfs")
-  if (lazy) throw invalid("lazy is for images: a rootfs is there already")
-  if (rootfs.writable && storage)
-    throw invalid(
-      "storage is for what containers write over their root; with a writable rootfs there is none",
-    )
-  return checkRootfs(rootfs)
 }
 
 function checkDiskLimit(limit: RateLimit): RateLimiter {

@@ -25,6 +25,7 @@ export interface RunOptions {
   readonly name?: string
   readonly pull: string
   readonly lazy?: boolean
+  readonly imageDevice?: string
   readonly env: Record<string, string>
   readonly volume: SandboxMount[]
   readonly mount: SandboxMount[]
@@ -140,6 +141,7 @@ function sandboxOptions(
     hypervisor: options.hypervisor as "auto",
     umlMode: options.umlMode as "ptrace",
     ...defined({
+      imageDevice: options.imageDevice as "blk" | undefined,
       name: options.name,
       memoryMiB: options.memory,
       memoryTargetMiB: options.memoryTarget,

@@ -38,6 +38,10 @@ export function addRun(program: Command): void {
       "--lazy",
       "begin before all of the image is there: by its tables of contents, or pull --keep-index",
     )
+    .option(
+      "--image-device <device>",
+      "blk, or pmem: the image is memory that sandboxes of it share (kvm; default: blk)",
+    )
     .option("--name <name>", "name of the sandbox")
     .option("-e, --env <name=value>", "set an environment variable", parseEnvironment, {})
     .option(

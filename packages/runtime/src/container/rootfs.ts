@@ -1,7 +1,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import type { StorageSchema } from "@ts-vmm/guest"
 import { ROOT_SERIAL, ROOT_TAG } from "../root/device.js"
-import { isWritten, type SandboxRoot } from "../root/root.js"
+import { isWritten, ROOT_PMEM, type SandboxRoot } from "../root/root.js"
 import { STORAGE_SERIAL } from "../storage/disk.js"
 import type { StorageConfig } from "../storage/options.js"
 
@@ -26,12 +26,14 @@ export function sandboxStorages(root: SandboxRoot, storage: StorageConfig): Stor
   ]
 }
 
-const FSTYPE = { image: "erofs", disk: "ext4" } as const
-
-function rootStorage({ kind }: SandboxRoot, options: string[], mountPoint: string): Storage {
-  return kind === "folder"
-    ? { driver: "virtio-fs", source: ROOT_TAG, fstype: "virtiofs", options, mountPoint }
-    : { driver: "blk", source: `serial:${ROOT_SERIAL}`, fstype: FSTYPE[kind], options, mountPoint }
+function rootStorage(root: SandboxRoot, options: string[], mountPoint: string): Storage {
+  if (root.kind === "folder")
+    return { driver: "virtio-fs", source: ROOT_TAG, fstype: "virtiofs", options, mountPoint }
+  const disk = { driver: "blk", source: `serial:${ROOT_SERIAL}`, options, mountPoint }
+  if (root.kind !== "image") return { ...disk, fstype: "ext4" }
+  if (root.device === "blk") return { ...disk, fstype: "erofs" }
+  // Without dax the guest's kernel would copy, as from a disk; what cannot be had is refused.
+  return { ...disk, source: ROOT_PMEM, fstype: "erofs", options: [...options, "dax=always"] }
 }
 
 /** Without a size guest RAM is the limit. */

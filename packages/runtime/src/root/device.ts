@@ -9,6 +9,7 @@ import {
   openFileBackend,
 } from "@ts-vmm/virtio-devices/block"
 import { FsDevice } from "@ts-vmm/virtio-devices/fs"
+import { PmemDevice } from "@ts-vmm/virtio-devices/pmem"
 import type { ArrivingImage } from "../arriving-image.js"
 import { SandboxError } from "../errors.js"
 import type { OpenedImage } from "../images.js"
@@ -40,7 +41,8 @@ export function openRoot(
   limiter?: RateLimiter,
 ): RootDevice {
   const limited = limiter ? { rateLimit: limiter } : {}
-  if (root.kind === "image") return diskDevice(imageDisk(root), limited)
+  if (root.kind === "image")
+    return root.device === "pmem" ? memoryDevice(root) : diskDevice(imageDisk(root), limited)
   try {
     return root.kind === "folder" ? folderDevice(root) : hostDisk(root, onFailure, limited)
   } catch (error) {
@@ -65,6 +67,12 @@ function hostDisk(
 
 function diskDevice(disk: BlockBackend, options: BlockDeviceOptions): RootDevice {
   return { device: new BlockDevice(disk, { serial: ROOT_SERIAL, ...options }), close: () => disk.close() }
+}
+
+/** The store's files do not change: what is mapped of them stays as it is. */
+function memoryDevice({ image }: OpenedImage): RootDevice {
+  const device = new PmemDevice(image.disk().parts)
+  return { device, close: () => device.close() }
 }
 
 function imageDisk({ image, arriving }: OpenedImage): BlockBackend {

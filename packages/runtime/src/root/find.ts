@@ -1,7 +1,7 @@
 import { fromImageError, imageOf } from "../images.js"
-import type { RootConfig, SandboxOptions } from "../options.js"
+import type { SandboxOptions } from "../options.js"
 import { openTrustGate } from "../trust.js"
-import type { RootfsConfig } from "./options.js"
+import type { RootConfig, RootfsConfig } from "./options.js"
 import type { SandboxRoot } from "./root.js"
 
 /**
@@ -14,7 +14,10 @@ export async function findRoot(
   options: SandboxOptions,
   imageDir: string,
 ): Promise<SandboxRoot> {
-  if (root.kind === "image") return { kind: "image", ...(await imageOf(root.image, options, imageDir)) }
+  if (root.kind === "image") {
+    const { kind, device } = root
+    return { kind, device, ...(await imageOf(root.image, options, imageDir)) }
+  }
   await admitRootfs(root, options.policyFile, imageDir)
   return root
 }

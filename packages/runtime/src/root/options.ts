@@ -1,6 +1,18 @@
 import { statSync } from "node:fs"
 import { resolve } from "node:path"
+import type { StoredImage } from "@ts-vmm/oci-image"
 import { SandboxError } from "../errors.js"
+import type { SandboxOptions } from "../options.js"
+
+/** How a guest has its image: as a disk (virtio-blk), or as memory (virtio-pmem). */
+export type ImageDevice = "blk" | "pmem"
+
+/** An image that has yet to be found. */
+export interface ImageConfig {
+  readonly kind: "image"
+  readonly image: string | StoredImage
+  readonly device: ImageDevice
+}
 
 /**
  * A root file system that is no image. It says nothing about how to run: a command is the caller's, `/bin/sh` without
@@ -25,6 +37,33 @@ export interface SandboxRootfs {
 
 /** A {@link SandboxRootfs} that was checked. */
 export type RootfsConfig = Required<SandboxRootfs>
+
+/** What the root is to be. */
+export type RootConfig = ImageConfig | RootfsConfig
+
+/** @throws SandboxError `invalid-argument` */
+export function checkRoot(options: SandboxOptions): RootConfig {
+  const { image, rootfs, storage, lazy, imageDevice } = options
+  if (image !== undefined && rootfs !== undefined) throw invalid("image and rootfs exclude each other")
+  if (image !== undefined) return { kind: "image", image, device: checkImageDevice(options) }
+  if (rootfs === undefined) throw invalid("a sandbox needs an image or a rootfs")
+  if (lazy) throw invalid("lazy is for images: a rootfs is there already")
+  if (imageDevice !== undefined) throw invalid("imageDevice is for images, not for a rootfs")
+  if (rootfs.writable && storage)
+    throw invalid(
+      "storage is for what containers write over their root; with a writable rootfs there is none",
+    )
+  return checkRootfs(rootfs)
+}
+
+function checkImageDevice({ imageDevice = "blk", lazy }: SandboxOptions): ImageDevice {
+  if (imageDevice !== "blk" && imageDevice !== "pmem")
+    throw invalid(`unknown imageDevice "${imageDevice}": use blk or pmem`)
+  // Nobody is asked before a page of memory is read.
+  if (imageDevice === "pmem" && lazy)
+    throw invalid("imageDevice pmem needs all of the image: lazy is for blk")
+  return imageDevice
+}
 
 /** @throws SandboxError `invalid-argument` */
 export function checkRootfs(rootfs: SandboxRootfs): RootfsConfig {

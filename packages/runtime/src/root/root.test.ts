@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import type { StoredImage } from "@ts-vmm/oci-image"
 import { BlockDevice, openFileBackend } from "@ts-vmm/virtio-devices/block"
 import { FsDevice } from "@ts-vmm/virtio-devices/fs"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
@@ -51,6 +52,16 @@ describe("a root of the host", () => {
     expect(() => checkOptions({})).toThrow("a sandbox needs an image or a rootfs")
     const both = { image: "debian", rootfs: { kind: "folder", path: folder } } as const
     expect(() => checkOptions(both)).toThrow("image and rootfs exclude each other")
+  })
+
+  test("has no image device, and an image that is memory no lazy begin", () => {
+    const rootfs = { kind: "folder", path: folder } as const
+    expect(() => checkOptions({ rootfs, imageDevice: "pmem" })).toThrow("imageDevice is for images")
+    expect(() => checkOptions({ image: "debian", imageDevice: "pmem", lazy: true })).toThrow(
+      "lazy is for blk",
+    )
+    expect(() => checkOptions({ image: "debian", imageDevice: "nvme" as "blk" })).toThrow("use blk or pmem")
+    expect(checkOptions({ image: "debian" }).root).toMatchObject({ kind: "image", device: "blk" })
   })
 
   test("says nothing about how it is run: a shell, as root", () => {
@@ -109,6 +120,18 @@ describe("mounts", () => {
     expect(sandboxStorages(root, MEMORY)).toEqual([])
     expect(containerStorages(root, "c1")).toMatchObject([{ driver: "blk", fstype: "ext4" }])
     expect(codeOf(() => checkHasChanges(root))).toBe("invalid-argument")
+  })
+
+  test("an image that is memory is mounted with DAX, or it is said what the guest's kernel lacks", () => {
+    const image = { config: {}, disk: () => ({ parts: [], size: 0 }) } as unknown as StoredImage
+    const root = { kind: "image", device: "pmem", image } as const
+    const storage = { driver: "blk", source: "/dev/pmem0", fstype: "erofs", options: ["ro", "dax=always"] }
+    expect(sandboxStorages(root, MEMORY)[0]).toMatchObject(storage)
+    const refused = new SandboxError("agent-failed", 'block device "/dev/pmem0" does not exist')
+    const told = fromMountError(root, refused)
+    expect(told).toMatchObject({ code: "invalid-argument", cause: refused })
+    expect((told as Error).message).toContain("virtio-pmem")
+    expect(fromMountError({ ...root, device: "blk" }, refused)).toBe(refused)
   })
 
   test("a refused mount of a disk says what can be done; other errors pass", () => {

@@ -2,10 +2,15 @@ import type { ArrivingImage } from "../arriving-image.js"
 import type { ImageDefaults } from "../container/spec.js"
 import { SandboxError } from "../errors.js"
 import type { OpenedImage } from "../images.js"
-import type { RootfsConfig } from "./options.js"
+import type { ImageDevice, RootfsConfig } from "./options.js"
+
+/** The guest's name for an image that is memory: it has no other of that kind. */
+export const ROOT_PMEM = "/dev/pmem0"
 
 /** What the containers of a sandbox have as their root. */
-export type SandboxRoot = ({ readonly kind: "image" } & OpenedImage) | RootfsConfig
+export type SandboxRoot =
+  | ({ readonly kind: "image"; readonly device: ImageDevice } & OpenedImage)
+  | RootfsConfig
 
 /** An image that is on its way. */
 export function arrivingOf(root: SandboxRoot): ArrivingImage | undefined {
@@ -35,14 +40,19 @@ export function isWritten(root: SandboxRoot): root is RootfsConfig {
   return root.kind !== "image" && root.writable
 }
 
-/** What is to be told of a guest's refusal to mount a root of the host; other errors pass. */
+/** What is to be told of a guest's refusal to mount a root; errors that have nothing to do with it pass. */
 export function fromMountError(root: SandboxRoot, error: unknown): unknown {
-  if (root.kind !== "disk" || !(error instanceof SandboxError) || !error.message.includes("mount ext4"))
-    return error
+  const message = error instanceof SandboxError ? mountMessage(root, error.message) : undefined
+  return message === undefined ? error : new SandboxError("invalid-argument", message, { cause: error })
+}
+
+function mountMessage(root: SandboxRoot, told: string): string | undefined {
+  if (root.kind === "image" && root.device === "pmem" && told.includes(ROOT_PMEM))
+    return `the image cannot be the guest's memory: its kernel needs virtio-pmem, and EROFS with DAX (${told})`
+  if (root.kind !== "disk" || !told.includes("mount ext4")) return undefined
   const hint = "it must be one ext4 file system, without partitions"
   const unclean = "; if it was not unmounted, start it once with writable (:rw), or repair it with e2fsck"
-  const message = `the disk ${root.path} cannot be mounted: ${hint}${root.writable ? "" : unclean} (${error.message})`
-  return new SandboxError("invalid-argument", message, { cause: error })
+  return `the disk ${root.path} cannot be mounted: ${hint}${root.writable ? "" : unclean} (${told})`
 }
 
 /** @throws SandboxError `invalid-argument` where nobody knows what a container changed */
