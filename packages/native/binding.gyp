@@ -12,6 +12,7 @@
         "src/cc/io_async.cc",
         "src/cc/mapping.cc",
         "src/cc/poller.cc",
+        "src/cc/reservation.cc",
         "src/cc/ring.cc",
         "src/cc/socket.cc",
         "src/cc/vcpu.cc"

@@ -17,6 +17,15 @@ export interface NativeMapping {
   close(): void
 }
 
+/** Address space that is kept; {@link Reservation} is its public face. */
+export interface NativeReservation {
+  readonly size: number
+  readonly hostAddress: bigint
+  map(offset: number, size: number, fd: number, fileOffset: number, writable: boolean): number
+  clear(offset: number, size: number): number
+  close(): void
+}
+
 /** A uv_poll handle. */
 export interface NativePoller {
   readonly closed: boolean
@@ -73,6 +82,7 @@ export interface NativeAddon {
   pollReadable(fd: number, timeoutUs: number): boolean
   lockFile(fd: number, type: number): boolean
   Poller: new (fd: number, events: number, callback: (events: number) => void) => NativePoller
+  Reservation: new (size: number) => NativeReservation
   ExitTable: new (cells: number, sinkSize: number) => NativeExitTable
   VcpuLoop: new (
     fd: number,

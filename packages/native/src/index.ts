@@ -61,6 +61,7 @@ export {
   Mapping,
 } from "./mapping.js"
 export { POLL_ERROR, POLL_READABLE, POLL_WRITABLE, Poller, type PollInterest } from "./poller.js"
+export { Reservation, type ReservationMapOptions } from "./reservation.js"
 export {
   MAX_MESSAGE_FDS,
   MAX_UNIX_PATH,

@@ -1,20 +1,11 @@
 import { execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
-import {
-  closeSync,
-  ftruncateSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  writeSync,
-} from "node:fs"
+import { closeSync, ftruncateSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
-import { collectGarbage, countFds, countMaps } from "../test/support/process.js"
+import { collectGarbage, countFds, countMaps, mapAt } from "../test/support/process.js"
 import { MAX_MAPPING_SIZE, Mapping } from "./index.js"
 
 let dir: string
@@ -31,17 +22,6 @@ function openFile(size: number): number {
   const fd = openSync(join(dir, "file"), "w+")
   ftruncateSync(fd, size)
   return fd
-}
-
-/** The line of /proc/self/maps that holds `address`, as [start, end, permissions]. */
-function mapAt(address: bigint): [bigint, bigint, string] {
-  for (const line of readFileSync("/proc/self/maps", "latin1").split("\n")) {
-    const [, start, end, permissions] = /^([0-9a-f]+)-([0-9a-f]+) (\S+)/.exec(line) ?? []
-    if (start === undefined) continue
-    const range = [BigInt(`0x${start}`), BigInt(`0x${end}`)] as const
-    if (address >= range[0] && address < range[1]) return [...range, permissions ?? ""]
-  }
-  throw new Error("nothing is mapped there")
 }
 
 describe("create", () => {

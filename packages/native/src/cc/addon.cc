@@ -15,6 +15,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   RegisterFiles(env, exports);
   RegisterMapping(env, exports);
   RegisterPoller(env, exports);
+  RegisterReservation(env, exports);
   RegisterSockets(env, exports);
   RegisterIo(env, exports);
   RegisterExitTable(env, exports);

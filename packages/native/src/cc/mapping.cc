@@ -21,13 +21,9 @@ namespace {
 /** The unit of ranges; pages may be a multiple of it. */
 constexpr size_t kUnit = 4096;
 constexpr size_t kGuard = 64 * 1024;
-constexpr size_t kHugePage = 2 * 1024 * 1024;
 constexpr size_t kMaxRegions = 4096;
-constexpr double kMaxSize = 4294967296.0;
 /** Bits for the number of units of a mapping: up to 2^20 of them. */
 constexpr int kCountBits = 21;
-
-const auto page_size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
 
 // A signal handler belongs to the process, so this table does too. The addon is linked with -z nodelete: a Worker that
 // ends does not unload it.
@@ -70,6 +66,15 @@ void InstallHandler() {
 }
 
 }  // namespace
+
+const char* WhyNotMappable(int fd, struct stat* facts) {
+  if (fstat(fd, facts) < 0) return "fstat failed";
+  struct statfs system;
+  if (S_ISREG(facts->st_mode) && fstatfs(fd, &system) < 0) return "fstatfs failed";
+  errno = EINVAL;
+  if (!S_ISREG(facts->st_mode)) return "not a regular file";
+  return system.f_type == HUGETLBFS_MAGIC ? "huge pages are not supported" : nullptr;
+}
 
 bool Region::ContainFault(uintptr_t address) {
   for (size_t i = 0, used = regions_used.load(); i < used; i++) {
@@ -294,16 +299,12 @@ Napi::Value MapFile(const Napi::CallbackInfo& info) {
     ThrowErrno(env, EINVAL, "mmap", "the file is not memory (memfd or tmpfs)");
   }
   struct stat facts;
-  Check(env, fstat(part.fd.Get(), &facts), "fstat");
-  if (!S_ISREG(facts.st_mode)) ThrowErrno(env, EINVAL, "mmap", "not a regular file");
+  const char* reason = WhyNotMappable(part.fd.Get(), &facts);
+  if (reason != nullptr) ThrowErrno(env, errno, "mmap", reason);
   auto file_size = static_cast<uint64_t>(facts.st_size);
   if (part.offset > file_size || part.size > file_size - part.offset) {
     ThrowErrno(env, EOVERFLOW, "mmap", "offset + size is beyond the end of the file");
   }
-  struct statfs system;
-  Check(env, fstatfs(part.fd.Get(), &system), "fstatfs");
-  // The kernel would round the length up to huge pages, beyond what is reserved for it.
-  if (system.f_type == HUGETLBFS_MAGIC) ThrowErrno(env, EINVAL, "mmap", "huge pages are not supported");
   return MappingObject::Make(env, std::move(part.fd), part.offset, part.size, writable, guard);
 }
 

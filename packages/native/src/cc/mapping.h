@@ -6,7 +6,21 @@
 #include <cstdint>
 #include <memory>
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 namespace tsvmm {
+
+constexpr size_t kHugePage = 2 * 1024 * 1024;
+/** Largest mapping. */
+constexpr double kMaxSize = 4294967296.0;
+inline const auto page_size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+
+/**
+ * Why an fd cannot be mapped as a file, with errno; nullptr when it can. What is on hugetlbfs cannot: the kernel would
+ * round the length up to huge pages, beyond what is reserved for it.
+ */
+const char* WhyNotMappable(int fd, struct stat* facts);
 
 class Region;
 

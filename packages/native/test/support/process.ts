@@ -39,3 +39,14 @@ function commandLine(pid: string): string {
     return ""
   }
 }
+
+/** The line of /proc/self/maps that holds `address`, as [start, end, permissions]. */
+export function mapAt(address: bigint): [bigint, bigint, string] {
+  for (const line of readFileSync("/proc/self/maps", "latin1").split("\n")) {
+    const [, start, end, permissions] = /^([0-9a-f]+)-([0-9a-f]+) (\S+)/.exec(line) ?? []
+    if (start === undefined) continue
+    const range = [BigInt(`0x${start}`), BigInt(`0x${end}`)] as const
+    if (address >= range[0] && address < range[1]) return [...range, permissions ?? ""]
+  }
+  throw new Error("nothing is mapped there")
+}
