@@ -28,3 +28,17 @@ export interface DeviceMemory {
   /** It is at guest address `start`. */
   placedAt(start: GuestAddress): void
 }
+
+/**
+ * A piece of guest address space that a device shares with its driver (a DAX window, say).
+ *
+ * @see virtio 1.3, section 2.10
+ */
+export interface SharedMemoryRegion {
+  /** Id by which the device type knows it, 0 to 255. */
+  readonly id: number
+  /** Guest address. */
+  readonly base: number
+  /** Bytes. */
+  readonly length: number
+}

@@ -1,5 +1,5 @@
 import type { GuestMemory } from "@ts-vmm/vm-memory"
-import type { DeviceMemory } from "./device-memory.js"
+import type { DeviceMemory, SharedMemoryRegion } from "./device-memory.js"
 import type { DescriptorChain } from "./queue/chain.js"
 import type { QueueConfig } from "./queue/virt-queue.js"
 
@@ -28,6 +28,8 @@ export interface VirtioDevice {
   readonly features: bigint
   /** Guest address space that it has beside guest RAM, for whoever runs the guest to place. */
   readonly deviceMemory?: DeviceMemory
+  /** Guest address space that its driver finds by ids. Transports ask once, when the device is joined to the guest. */
+  readonly sharedMemory?: readonly SharedMemoryRegion[]
   /** Reads `into.length` bytes of config space from `offset`; bytes past its end read as zero. */
   readConfig?(offset: number, into: Uint8Array): void
   /** The driver wrote config space. Bytes that are not writable are ignored. */

@@ -6,7 +6,7 @@ export {
   type SharedRegion,
   type VirtioDevice,
 } from "./device.js"
-export type { DeviceMemory, DeviceMemoryPart } from "./device-memory.js"
+export type { DeviceMemory, DeviceMemoryPart, SharedMemoryRegion } from "./device-memory.js"
 export {
   hasFeature,
   RING_FEATURES,

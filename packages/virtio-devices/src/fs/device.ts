@@ -1,9 +1,11 @@
 import { constants } from "node:os"
 import { IO_READ, IO_WRITE } from "@ts-vmm/native"
 import type { DeviceContext, VirtioDevice } from "../device.js"
+import type { DeviceMemory, SharedMemoryRegion } from "../device-memory.js"
 import { VIRTIO_ID } from "../ids.js"
 import { IoGauge } from "../io-gauge.js"
 import type { DescriptorChain } from "../queue/chain.js"
+import { DaxWindow } from "./dax-window.js"
 import { FsIo, type Transfer } from "./fs-io.js"
 import { type FsCacheMode, FuseServer, MAX_TRANSFER, NO_REPLY } from "./fuse-server.js"
 import { keepOwners } from "./owners.js"
@@ -46,6 +48,22 @@ export interface FsDeviceOptions extends SharedFolderOptions {
    * device cannot be killed, so this is also how long a container may take to end. Default 30,000.
    */
   readonly lockWaitMs?: number
+  /**
+   * A window in the guest's address space in which it has pages of files mapped, those of the host's page cache, instead
+   * of copies (`mount -o dax=always`). Whoever runs the guest places it; where nobody does (vhost-user) there is none.
+   * For files that nobody shrinks while they are mapped, on file systems that do not get full: else the guest ends.
+   * Default none.
+   */
+  readonly dax?: FsDaxOptions
+}
+
+/** The DAX window of an {@link FsDevice}. */
+export interface FsDaxOptions {
+  /**
+   * Bytes, a power of two from 2 MiB to 4 GiB. Linux maps 2 MiB of a file at a time, and gives those up that were not
+   * used lately when the window is full. It takes 1/64 of this in RAM to keep count.
+   */
+  readonly size: number
 }
 
 const TAG_SIZE = 36
@@ -81,17 +99,20 @@ export class FsDevice implements VirtioDevice {
   readonly type = VIRTIO_ID.fs
   readonly queueSizes: readonly number[]
   readonly features = 0n
+  /** With a window: the guest address space for it. */
+  readonly deviceMemory?: DeviceMemory
   readonly #config = new DataView(new ArrayBuffer(TAG_SIZE + 4))
   readonly #folder: SharedFolder
   readonly #request = new FuseRequest()
   readonly #reply = new FuseReply()
   readonly #server: FuseServer
   readonly #gauge = new IoGauge()
+  readonly #window: DaxWindow | undefined
   #session: Session | undefined
 
   /**
    * @param path - a folder, or a regular file, which is then the only one in the folder that the guest sees
-   * @throws RangeError for an option out of its range; the error of open(2)
+   * @throws RangeError for an option out of its range; the error of open(2); SysError `ENOMEM` for the window
    */
   constructor(path: string, options: FsDeviceOptions) {
     const { tag, cache = "auto", writeback = false, queues = 1, maxFiles = DEFAULT_MAX_FILES } = options
@@ -102,10 +123,15 @@ export class FsDevice implements VirtioDevice {
     new TextEncoder().encodeInto(tag, new Uint8Array(this.#config.buffer))
     this.#config.setUint32(TAG_SIZE, queues, true)
     this.#folder = new SharedFolder(path, options)
-    if (acl && this.#folder.owners !== keepOwners) {
+    try {
+      if (acl && this.#folder.owners !== keepOwners)
+        throw new RangeError("access lists need owners that are kept")
+      this.#window = options.dax && new DaxWindow(options.dax.size, this.#folder.readOnly)
+    } catch (error) {
       this.#folder.close()
-      throw new RangeError("access lists need owners that are kept")
+      throw error
     }
+    if (this.#window) this.deviceMemory = this.#window.memory
     this.#server = new FuseServer(this.#folder, this.#reply, {
       cache,
       writeback,
@@ -113,12 +139,23 @@ export class FsDevice implements VirtioDevice {
       acl,
       locks,
       lockWaitMs,
+      window: this.#window,
     })
   }
 
   /** Files that the guest knows, and those that it has open. */
   get counts(): { readonly inodes: number; readonly handles: number } {
     return this.#server.counts
+  }
+
+  /** Parts of files, of 2 MiB, that the guest has mapped. */
+  get mappedRanges(): number {
+    return this.#window?.mapped ?? 0
+  }
+
+  /** The window, once it is placed. */
+  get sharedMemory(): readonly SharedMemoryRegion[] {
+    return this.#window?.regions ?? []
   }
 
   readConfig(offset: number, into: Uint8Array): void {
@@ -153,9 +190,13 @@ export class FsDevice implements VirtioDevice {
     return this.#gauge.idle()
   }
 
-  /** Closes the folder. Only once no driver can be active any more. */
+  /**
+   * Closes the folder, and gives the window back: only once no driver can be active any more, and the guest in whose
+   * address space the window is has ended.
+   */
   close(): void {
     this.#server.reset()
+    this.#window?.close()
     this.#folder.close()
   }
 

@@ -1,8 +1,10 @@
 import { constants } from "node:os"
+import { MAP_ALIGNMENT } from "./dax-window.js"
 import { ARGS, type FuseOptions, FuseSession, NO_REPLY, type Operation, reads } from "./fuse-session.js"
 import type { Handle } from "./handle-table.js"
 import { attributeOperations } from "./operations/attributes.js"
 import { isUnlock, lockOperations, lockRequest } from "./operations/locks.js"
+import { mappingOperations } from "./operations/mappings.js"
 import { nameOperations } from "./operations/names.js"
 import { openFileOperations } from "./operations/open-files.js"
 import { xattrOperations } from "./operations/xattrs.js"
@@ -25,10 +27,10 @@ const FSYNC_IN_SIZE = 16
 
 /**
  * What is answered. Not, unless locks are the host's: FLUSH, as the file systems of a host tell of write errors when they
- * are written or synced; GETLK, SETLK, SETLKW, since locks are the guest's own. Never: ACCESS, as the guest's kernel
+ * are written or synced; GETLK, SETLK, SETLKW, since locks are the guest's own. Not, unless there is a DAX window:
+ * SETUPMAPPING and REMOVEMAPPING. Never: ACCESS, as the guest's kernel
  * checks permissions; SYNCFS, which would let a guest stop the host's other writers; IOCTL, POLL, BMAP, which are for devices and block maps; STATX, as
- * GETATTR tells all but the time of birth; SETUPMAPPING and REMOVEMAPPING, since no transport here has a DAX window yet.
- * They get ENOSYS, after which Linux does without them.
+ * GETATTR tells all but the time of birth. They get ENOSYS, after which Linux does without them.
  */
 const OPERATIONS: ReadonlyMap<number, Operation> = new Map<number, Operation>([
   [FUSE.INIT, reads(16, initialize)],
@@ -38,6 +40,7 @@ const OPERATIONS: ReadonlyMap<number, Operation> = new Map<number, Operation>([
   ...attributeOperations,
   ...openFileOperations,
   ...xattrOperations,
+  ...mappingOperations,
 ])
 
 /**
@@ -130,6 +133,7 @@ function initialize(session: FuseSession, request: FuseRequest): number {
   const flags = agreedFlags(request.u32(ARGS + 12), session)
   session.agreed = {
     acl: (flags & fuse.ACL_FLAGS) !== 0,
+    dax: (flags & fuse.DAX_FLAG) !== 0,
     locks: (flags & fuse.LOCK_FLAGS) !== 0,
     submounts: (flags & fuse.INIT_FLAGS.SUBMOUNTS) !== 0,
     writeback: (flags & fuse.INIT_FLAGS.WRITEBACK_CACHE) !== 0,
@@ -141,6 +145,7 @@ function initialize(session: FuseSession, request: FuseRequest): number {
   view.setUint32(20, MAX_TRANSFER, true)
   view.setUint32(24, 1, true) // times count in nanoseconds
   view.setUint16(28, MAX_TRANSFER / PAGE_SIZE, true)
+  if (session.agreed.dax) view.setUint16(30, MAP_ALIGNMENT, true)
   return fuse.INIT_OUT_SIZE
 }
 
@@ -149,6 +154,7 @@ function agreedFlags(offered: number, { options }: FuseSession): number {
   const { WRITEBACK_CACHE, ...always } = fuse.INIT_FLAGS
   let flags = Object.values(always).reduce((all, flag) => all | flag, 0)
   if (options.writeback && options.cache !== "none") flags |= WRITEBACK_CACHE
+  if (options.window?.regions.length) flags |= fuse.DAX_FLAG
   for (const [isWanted, all] of [
     [options.locks, fuse.LOCK_FLAGS],
     [options.acl, fuse.ACL_FLAGS],

@@ -1,4 +1,5 @@
 import { constants } from "node:os"
+import type { DaxWindow } from "./dax-window.js"
 import { DirectoryReader } from "./directory-reader.js"
 import { HandleTable } from "./handle-table.js"
 import { S_IFDIR } from "./host-abi.js"
@@ -36,6 +37,8 @@ export interface FuseOptions {
   readonly locks: boolean
   /** Longest wait for one. */
   readonly lockWaitMs: number
+  /** Where the guest can have files mapped. */
+  readonly window: DaxWindow | undefined
 }
 
 /** What INIT agreed on. */
@@ -44,6 +47,7 @@ export interface Agreement {
   readonly writeback: boolean
   readonly acl: boolean
   readonly locks: boolean
+  readonly dax: boolean
 }
 
 /** Where the arguments of a request start. */
@@ -96,7 +100,10 @@ export class FuseSession {
       folder.root,
       options.maxFiles,
       { find: (parent, name) => folder.lookup(parent, name), findOpen: node => this.#findOpen(node) },
-      node => this.locks.forget(node),
+      node => {
+        this.locks.forget(node)
+        this.options.window?.forget(node)
+      },
     )
     this.handles = new HandleTable(options.maxFiles)
     this.directories = new DirectoryReader(folder, reply)
@@ -107,9 +114,15 @@ export class FuseSession {
     return handle && this.folder.holdOpen(handle.fd)
   }
 
-  /** Nothing of what the guest knew or had open is kept. */
+  /** The DAX window, where the guest knows of it. */
+  get window(): DaxWindow | undefined {
+    return this.agreed?.dax ? this.options.window : undefined
+  }
+
+  /** Nothing of what the guest knew, had open or had mapped is kept. */
   reset(): void {
     this.agreed = undefined
+    this.options.window?.clear()
     this.lockWaiters.clear()
     this.locks.clear()
     this.handles.clear()

@@ -280,7 +280,7 @@ describe("nodes and handles", () => {
   })
 
   test("F8: requests on nodes that are not there", async () => {
-    const { fs } = await share.attach({ locks: true })
+    const { fs } = await share.attach({ locks: true, dax: { size: 2 ** 21 } })
     for (const opcode of Object.values(FUSE)) {
       const silent: number[] = [FUSE.INIT, FUSE.DESTROY, FUSE.FORGET, FUSE.BATCH_FORGET, FUSE.INTERRUPT]
       if (silent.includes(opcode)) continue

@@ -3,6 +3,6 @@
  *
  * @packageDocumentation
  */
-export { FsDevice, type FsDeviceOptions } from "./device.js"
+export { type FsDaxOptions, FsDevice, type FsDeviceOptions } from "./device.js"
 export type { FsCacheMode } from "./fuse-server.js"
 export type { SharedFolderOptions } from "./shared-folder.js"

@@ -52,6 +52,8 @@ export const FUSE = {
   RENAME2: 45,
   LSEEK: 46,
   COPY_FILE_RANGE: 47,
+  SETUPMAPPING: 48,
+  REMOVEMAPPING: 49,
   TMPFILE: 51,
 } as const
 
@@ -83,6 +85,10 @@ export const LK_IN_SIZE = 48
 export const FILE_LOCK_SIZE = 24
 /** struct fuse_forget_one. */
 export const FORGET_ONE_SIZE = 16
+/** struct fuse_setupmapping_in. */
+export const SETUPMAPPING_IN_SIZE = 40
+/** struct fuse_removemapping_one. */
+export const REMOVEMAPPING_ONE_SIZE = 16
 
 /** Flags of FUSE_INIT that this server takes. */
 export const INIT_FLAGS = {
@@ -107,6 +113,9 @@ export const LOCK_FLAGS = (1 << 1) | (1 << 10) // FUSE_POSIX_LOCKS, FUSE_FLOCK_L
  */
 export const ACL_FLAGS = (1 << 6) | (1 << 20) | (1 << 29) // FUSE_DONT_MASK, FUSE_POSIX_ACL, FUSE_SETXATTR_EXT
 
+/** Flag of FUSE_INIT that is for a DAX window: FUSE_MAP_ALIGNMENT. */
+export const DAX_FLAG = 1 << 26
+
 /** `valid` of FUSE_SETATTR. */
 export const FATTR = {
   MODE: 1 << 0,
@@ -128,6 +137,8 @@ export const FOPEN_CACHE_DIR = 1 << 3
 export const FUSE_LK_FLOCK = 1
 /** `setxattr_flags` of struct fuse_setxattr_in: the caller may not keep the file's set-group-ID bit. */
 export const FUSE_SETXATTR_ACL_KILL_SGID = 1
+/** `flags` of struct fuse_setupmapping_in. */
+export const SETUPMAPPING_FLAGS = { WRITE: 1n << 0n, READ: 1n << 1n } as const
 /** `fsync_flags` of struct fuse_fsync_in. */
 export const FUSE_FSYNC_FDATASYNC = 1
 /** `flags` of struct fuse_attr: the root of another file system. */

@@ -22,6 +22,9 @@ const CANARY = "nobody in the guest may know this\n"
 /** Long enough ago that reading the file would change its time of access, also where that is rarely written down. */
 const LONG_AGO = new Date("2001-01-01")
 
+/** Where a DAX window is in the guest's address space. */
+export const WINDOW_START = 5 * 2 ** 30
+
 /** A device whose folder is shared, and a guest that uses it. */
 export interface Attached {
   readonly device: FsDevice
@@ -69,7 +72,7 @@ export class ShareUnderTest {
     return device
   }
 
-  /** A driver that has agreed on a session, unless `init` is false. */
+  /** A driver that has agreed on a session, with a DAX window if the device has one, unless `init` is false. */
   async attach(
     options: Partial<FsDeviceOptions> & { path?: string; init?: boolean } = {},
     over: FrontDoor = direct,
@@ -79,7 +82,10 @@ export class ShareUnderTest {
     const device = this.device(own, path)
     const driver = await this.drive(device, over, driverOptions)
     const fs = new FuseDriver(driver)
-    if (init) await fs.init()
+    if (init) {
+      device.deviceMemory?.placedAt(WINDOW_START)
+      await fs.init()
+    }
     return { device, driver, fs }
   }
 

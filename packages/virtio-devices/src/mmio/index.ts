@@ -1,5 +1,4 @@
 export * from "./defs.js"
 export { EmptyMmioSlot } from "./empty-slot.js"
 export { InterruptStatus } from "./interrupt-status.js"
-export type { SharedMemoryRegion } from "./shared-memory.js"
 export { MmioTransport, type MmioTransportOptions } from "./transport.js"

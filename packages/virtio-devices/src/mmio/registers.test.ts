@@ -282,7 +282,7 @@ describe("shared memory", () => {
 
   test("regions are found by id; others read as all ones", () => {
     const sharedMemory = [{ id: 1, base: 0x12_3456_7000, length: 2 ** 33 + 4096 }]
-    const port = openPort(new KeepingDevice(), { sharedMemory })
+    const port = openPort(Object.assign(new KeepingDevice(), { sharedMemory }))
     expect(at(port, 1)).toEqual([0x12, 0x3456_7000, 2, 4096])
     for (const id of [0, 2, 256, 0xffff_ffff]) expect(at(port, id)).toEqual(new Array(4).fill(0xffff_ffff))
   })
@@ -293,7 +293,7 @@ describe("shared memory", () => {
     [{ id: 0, base: 0, length: 0 }],
     [{ id: 0, base: 0, length: 2 ** 53 }],
   ])("region %o is the caller's mistake", region => {
-    expect(() => openPort(new KeepingDevice(), { sharedMemory: [region] })).toThrow(RangeError)
+    expect(() => openPort(Object.assign(new KeepingDevice(), { sharedMemory: [region] }))).toThrow(RangeError)
   })
 })
 

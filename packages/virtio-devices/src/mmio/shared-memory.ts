@@ -1,12 +1,4 @@
-/** A piece of guest address space that a device shares with its driver (a DAX window, say). */
-export interface SharedMemoryRegion {
-  /** Id by which the device type knows it, 0 to 255. */
-  readonly id: number
-  /** Guest address. */
-  readonly base: number
-  /** Bytes. */
-  readonly length: number
-}
+import type { SharedMemoryRegion } from "../device-memory.js"
 
 /** What the registers say of a region that is not there (4.2.2). */
 const NONE = 2n ** 64n - 1n

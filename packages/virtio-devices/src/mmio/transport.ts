@@ -9,7 +9,7 @@ import { VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING } fro
 import { ALL_INTERRUPTS, InterruptStatus } from "./interrupt-status.js"
 import { Lifecycle, type WriteResult } from "./lifecycle.js"
 import { DURING_RESET, READ, type Registers, Selected, WRITE } from "./registers.js"
-import { SharedMemory, type SharedMemoryRegion } from "./shared-memory.js"
+import { SharedMemory } from "./shared-memory.js"
 
 /** What a {@link MmioTransport} is joined to. */
 export interface MmioTransportOptions {
@@ -22,8 +22,6 @@ export interface MmioTransportOptions {
   readonly interrupt: () => void
   /** The interrupt status register, when vCPU threads answer it by themselves. Default: one of its own. */
   readonly interruptStatus?: InterruptStatus
-  /** Shared memory regions of the device. Default none. */
-  readonly sharedMemory?: readonly SharedMemoryRegion[]
   /**
    * Number of I/O operations under way on guest memory (the sum of `Mapping.inFlight`). Resets wait until it is 0, when
    * the device holds chains and cannot say itself (`VirtioDevice.idle`) what of that is its own.
@@ -71,7 +69,7 @@ export class MmioTransport {
   readonly #registers: Registers
   #closed = false
 
-  /** @throws RangeError for a shared memory region out of range */
+  /** @throws RangeError for a shared memory region of the device that is out of range */
   constructor(device: VirtioDevice, options: MmioTransportOptions) {
     const { memory, interrupt, interruptStatus = new InterruptStatus(), packed = true } = options
     this.device = device
@@ -109,7 +107,7 @@ export class MmioTransport {
       lifecycle: this.#lifecycle,
       interruptStatus,
       config: this.#config,
-      sharedMemory: new SharedMemory(options.sharedMemory ?? []),
+      sharedMemory: new SharedMemory(device.sharedMemory ?? []),
       selected,
     }
   }
