@@ -19,7 +19,8 @@ export interface ReservationMapOptions {
  * lie over for as long as a guest runs. Where no file is mapped, an access fails.
  *
  * This process has no way to look into it, so it makes no difference to it what others do with the files. Guests feel
- * it: an access to a page without a file, or beyond the file's end, ends their KVM_RUN with `EFAULT`.
+ * it: an access to a page without a file ends their KVM_RUN with `EFAULT`; so does one beyond the file's end, or KVM tries
+ * it again until it is there (asynchronous page faults), and a signal ends that.
  *
  * @see mmap(2), mremap(2)
  *

@@ -1,9 +1,12 @@
+import { tmpdir } from "node:os"
 import type { UserMemoryRegion } from "@ts-vmm/kvm-ioctls"
 import type { DeviceMemory, VirtioDevice } from "@ts-vmm/virtio-devices"
+import { FsDevice } from "@ts-vmm/virtio-devices/fs"
 import { MemDevice } from "@ts-vmm/virtio-devices/mem"
 import { RngDevice } from "@ts-vmm/virtio-devices/rng"
 import { expect, test } from "vitest"
 import { placeDeviceMemory, showDeviceMemory } from "./device-memory.js"
+import { createGuestRam } from "./guest-ram.js"
 
 const MIB = 2 ** 20
 const GIB = 2 ** 30
@@ -47,6 +50,20 @@ test("what shall be RAM becomes regions of at most 4 GiB, never right behind wha
     { start: 7 * GIB, size: 4 * GIB },
     { start: 11 * GIB, size: 1 * GIB },
   ])
+})
+
+test("a DAX window is one slot, that its driver finds as region 0; Q14: buffers of devices cannot lie in it", () => {
+  const device = new FsDevice(tmpdir(), { tag: "share", dax: { size: 4 * MIB }, readOnly: true })
+  const slots: UserMemoryRegion[] = []
+  const vm = { setUserMemoryRegion: (region: UserMemoryRegion) => void slots.push(region) }
+  const plan = placeDeviceMemory(RAM, [device])
+  using memory = createGuestRam(vm, 128 * MIB, { more: plan.ram })
+  showDeviceMemory(vm, plan, 1)
+  expect(slots[1]).toMatchObject({ slot: 1, guestAddress: 5 * GIB, size: 4 * MIB, flags: 2 })
+  expect(device.sharedMemory).toEqual([{ id: 0, base: 5 * GIB, length: 4 * MIB }])
+  for (const address of [5 * GIB, 5 * GIB + 4 * MIB - 1])
+    expect(() => memory.slices(address, 1)).toThrow(expect.objectContaining({ code: "out-of-range" }))
+  device.close()
 })
 
 test("C8: more than there are addresses is refused, and the device is told nothing", () => {

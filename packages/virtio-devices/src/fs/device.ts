@@ -51,8 +51,8 @@ export interface FsDeviceOptions extends SharedFolderOptions {
   /**
    * A window in the guest's address space in which it has pages of files mapped, those of the host's page cache, instead
    * of copies (`mount -o dax=always`). Whoever runs the guest places it; where nobody does (vhost-user) there is none.
-   * For files that nobody shrinks while they are mapped, on file systems that do not get full: else the guest ends.
-   * Default none.
+   * For files that nobody shrinks while they are mapped, on file systems that do not get full: a guest that uses what is gone
+   * stands still, or ends. Default none.
    */
   readonly dax?: FsDaxOptions
 }
