@@ -68,6 +68,6 @@ test.runIf(HYPERVISOR === "uml")("on User Mode Linux it is refused in one line",
   const { exitCode, stderr } = await place.run(args)
   expect(exitCode).toBe(125)
   expect(stderr).toMatch(
-    /^example-runtime: the uml hypervisor maps nothing .* imageDevice pmem are for kvm\n$/,
+    /^example-runtime: the uml hypervisor maps nothing into its guests: .*imageDevice pmem.* for kvm\n$/,
   )
 })

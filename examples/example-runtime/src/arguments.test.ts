@@ -1,11 +1,27 @@
 import { describe, expect, test } from "vitest"
-import { parseDisk, parseMount } from "./arguments.js"
+import { parseDisk, parseMount, parseVolume } from "./arguments.js"
+
+describe("--volume", () => {
+  test.each([
+    ["/a:/b", { readOnly: false }],
+    ["/a:/b:rw", { readOnly: false }],
+    ["/a:/b:ro", { readOnly: true }],
+    ["/a:/b:dax", { readOnly: false, dax: true }],
+    ["/a:/b:ro,dax", { readOnly: true, dax: true }],
+  ])("takes %j", (text, words) => {
+    expect(parseVolume(text, [])).toEqual([{ source: "/a", target: "/b", ...words }])
+  })
+
+  test.each(["/a", ":/b", "/a:", "/a:/b:", "/a:/b:x", "/a:/b:ro,", "/a:/b:ro:dax"])("refuses %j", text => {
+    expect(() => parseVolume(text, [])).toThrow(/^invalid --volume/)
+  })
+})
 
 describe("--mount", () => {
   test("is docker's, with what ours has more", () => {
-    const folder = parseMount("type=bind,source=/a,target=/b,readonly,locks,acl", [])
+    const folder = parseMount("type=bind,source=/a,target=/b,readonly,locks,acl,dax", [])
     expect(folder).toEqual([
-      { type: "bind", source: "/a", target: "/b", readOnly: true, locks: true, acl: true },
+      { type: "bind", source: "/a", target: "/b", readOnly: true, locks: true, acl: true, dax: true },
     ])
     expect(parseMount("type=disk,src=/d.img,dst=/d,fstype=erofs,format=raw,direct", folder)).toEqual([
       ...folder,

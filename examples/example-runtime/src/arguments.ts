@@ -70,12 +70,19 @@ export function secondsParser(option: string): (text: string) => number {
   }
 }
 
-/** Collects `-v SOURCE:TARGET[:ro|:rw]`, as docker does. */
+const VOLUME_WORDS: ReadonlyMap<string, Partial<SandboxMount>> = new Map([
+  ["ro", { readOnly: true }],
+  ["rw", { readOnly: false }],
+  ["dax", { dax: true }],
+])
+
+/** Collects `-v SOURCE:TARGET[:WORD,…]`, as docker does. */
 export function parseVolume(text: string, before: readonly SandboxMount[]): SandboxMount[] {
-  const [source, target, mode = "rw", ...rest] = text.split(":")
-  if (!source || !target || rest.length > 0 || !["ro", "rw"].includes(mode))
-    throw new CliError(`invalid --volume "${text}": give SOURCE:TARGET or SOURCE:TARGET:ro`)
-  return [...before, { source, target, readOnly: mode === "ro" }]
+  const [source, target, words = "rw", ...rest] = text.split(":")
+  const options = words.split(",").map(word => VOLUME_WORDS.get(word))
+  if (!source || !target || rest.length > 0 || options.includes(undefined))
+    throw new CliError(`invalid --volume "${text}": give SOURCE:TARGET, and :ro, :dax or :ro,dax`)
+  return [...before, Object.assign({ source, target, readOnly: false }, ...options) as SandboxMount]
 }
 
 /** What `--mount` calls its parts, as docker does. */
@@ -95,10 +102,11 @@ const MOUNT_FLAGS: ReadonlyMap<string, string> = new Map([
   ["ro", "readOnly"],
   ["locks", "locks"],
   ["acl", "acl"],
+  ["dax", "dax"],
   ["direct", "direct"],
 ])
 
-/** Collects `--mount type=TYPE,source=PATH,target=PATH[,fstype=NAME][,format=NAME][,readonly][,locks][,acl][,direct]`, as docker does. */
+/** Collects `--mount type=TYPE,source=PATH,target=PATH[,fstype=NAME][,format=NAME][,readonly][,locks][,acl][,dax][,direct]`, as docker does. */
 export function parseMount(text: string, before: readonly SandboxMount[]): SandboxMount[] {
   const fields: Record<string, string | boolean> = {}
   for (const part of text.split(",")) {

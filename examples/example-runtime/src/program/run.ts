@@ -45,7 +45,7 @@ export function addRun(program: Command): void {
     .option("--name <name>", "name of the sandbox")
     .option("-e, --env <name=value>", "set an environment variable", parseEnvironment, {})
     .option(
-      "-v, --volume <source:target[:ro]>",
+      "-v, --volume <source:target[:ro,dax]>",
       "a folder or file of the host in the container",
       parseVolume,
       [],

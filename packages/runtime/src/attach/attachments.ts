@@ -65,6 +65,8 @@ export class Attachments {
   attach(mount: SandboxMount): Promise<void> {
     return this.#turns.take(async guest => {
       const volume = checkMount(mount, this.#made)
+      if (volume.dax)
+        throw new SandboxError("invalid-argument", "a mount with dax has to be there when the sandbox starts")
       if (this.volumes.some(({ target }) => target === volume.target))
         throw new SandboxError("invalid-argument", `something is mounted at ${volume.target} already`)
       this.#made++

@@ -11,6 +11,8 @@ import { SandboxError } from "../errors.js"
 import { reportWriteFailure } from "../storage/write-failure.js"
 import type { Volume } from "./volumes.js"
 
+const MIB = 2 ** 20
+
 /** A device that serves a volume, and what has to be closed when it is gone. */
 export interface OpenedVolume {
   readonly device: VirtioDevice
@@ -51,10 +53,11 @@ export async function openVolume(volume: Volume, host: VolumeHost): Promise<Open
 }
 
 async function open(volume: Volume, host: VolumeHost): Promise<OpenedVolume> {
-  const { type, source, tag, readOnly, locks, acl } = volume
+  const { type, source, tag, readOnly, locks, acl, dax, daxSizeMiB } = volume
   if (type === "disk") return openDisk(volume, host)
   if (type === "bind") {
-    const device = new FsDevice(source, { tag, readOnly, locks, acl })
+    const window = dax ? { dax: { size: daxSizeMiB * MIB } } : {}
+    const device = new FsDevice(source, { tag, readOnly, locks, acl, ...window })
     return { device, close: () => device.close() }
   }
   // Loaded when it is asked for: few sandboxes have such a device.
@@ -79,14 +82,17 @@ async function openBackend({ source, format, readOnly, direct }: Volume): Promis
   return openFileBackend(source, { readOnly, direct })
 }
 
-/** What is to be told of a guest's refusal to mount a disk among the volumes; undefined for other errors. */
+/** What is to be told of a guest's refusal to mount one of the volumes, if it may be the volume's; undefined for other errors. */
 export function fromVolumeError(volumes: readonly Volume[], error: unknown): SandboxError | undefined {
   if (!(error instanceof SandboxError)) return undefined
-  const disk = volumes.find(
-    ({ type, mountPoint }) => type === "disk" && error.message.includes(`${mountPoint}:`),
-  )
-  if (!disk) return undefined
-  const hint = `it must be one ${disk.fsType} file system, without partitions, that was unmounted before`
-  const message = `the disk ${disk.source} cannot be mounted: ${hint} (${error.message})`
-  return new SandboxError("invalid-argument", message, { cause: error })
+  const volume = volumes.find(({ mountPoint }) => error.message.includes(`${mountPoint}:`))
+  const hint = volume && hintOf(volume)
+  if (!hint) return undefined
+  return new SandboxError("invalid-argument", `${hint} (${error.message})`, { cause: error })
+}
+
+function hintOf({ type, dax, source, fsType }: Volume): string | undefined {
+  if (type === "disk")
+    return `the disk ${source} cannot be mounted: it must be one ${fsType} file system, without partitions, that was unmounted before`
+  return dax ? `${source} cannot be mounted with dax: the guest's kernel needs CONFIG_FUSE_DAX` : undefined
 }

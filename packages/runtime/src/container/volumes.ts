@@ -36,6 +36,18 @@ export interface SandboxMount {
   readonly locks?: boolean
   /** Access lists (POSIX ACLs) of the host count and can be changed. Needs root on the host. Default false. */
   readonly acl?: boolean
+  /**
+   * Programs have the files of a `bind` mapped that the host has in its page cache (DAX), without a copy in the guest's
+   * RAM; sandboxes that share a folder share those pages. For folders in which nobody shrinks files that are in use: a
+   * program that uses what is gone, or writes to a hole when the host's file system is full, stands still or ends its
+   * sandbox. Needs the `kvm` hypervisor, and to be there from the start. Default false.
+   */
+  readonly dax?: boolean
+  /**
+   * How much of them may be mapped at a time, in MiB: a power of two from 2 to 4096. It takes 1/64 of that of the guest's
+   * RAM; the guest gives up what it did not use lately. Default 256.
+   */
+  readonly daxSizeMiB?: number
   /** File system of a disk; `erofs` is only read. Default `ext4`. */
   readonly fsType?: "ext4" | "erofs"
   /**
@@ -73,6 +85,9 @@ const VOLUMES_DIR = "/run/tsvmm/volumes"
 const TYPES: readonly string[] = ["bind", "disk", "vhost-user-fs", "vhost-user-blk"]
 /** Each takes a device. */
 const MAX_MOUNTS = 16
+/** Enough for what a program works on, and not much of a small guest's RAM: 4 MiB. */
+const DEFAULT_DAX_SIZE_MIB = 256
+const MAX_DAX_SIZE_MIB = 4096
 
 /** @throws SandboxError `invalid-argument`, naming the mount */
 export function checkMounts(mounts: readonly SandboxMount[]): Volume[] {
@@ -87,22 +102,41 @@ export function checkMounts(mounts: readonly SandboxMount[]): Volume[] {
 /** @param index of all mounts of the sandbox that there ever were @throws SandboxError `invalid-argument` */
 export function checkMount(mount: SandboxMount, index: number): Volume {
   const { source, locks = false, acl = false, type = "bind", fsType = "ext4" } = mount
-  const { format = "raw", direct = false } = mount
+  const { format = "raw", direct = false, dax = false, daxSizeMiB = DEFAULT_DAX_SIZE_MIB } = mount
   const target = checkTarget(mount.target)
   if (!TYPES.includes(type)) throw invalid(`unknown mount type "${type}": use ${TYPES.join(", ")}`)
   if (fsType !== "ext4" && fsType !== "erofs") throw invalid(`unknown fsType "${fsType}": use ext4 or erofs`)
   if (format !== "raw" && format !== "qcow2")
     throw invalid(`unknown format "${format}" of the disk ${source}: use raw or qcow2`)
   if (direct && format !== "raw") throw invalid(`the disk ${source}: direct is for raw disks`)
+  if (dax) checkDax(source, type, daxSizeMiB)
   const isFile = checkSource(source, type, format)
   const readOnly = mount.readOnly === true || fsType === "erofs"
   const mountPoint = `${VOLUMES_DIR}/${index}`
   return {
-    ...{ type, source: resolve(source), target, readOnly, locks, acl, fsType, format, direct },
+    ...{
+      type,
+      source: resolve(source),
+      target,
+      readOnly,
+      locks,
+      acl,
+      dax,
+      daxSizeMiB,
+      fsType,
+      format,
+      direct,
+    },
     tag: `volume${index}`,
     mountPoint,
     shared: isFile ? `${mountPoint}/${basename(source)}` : mountPoint,
   }
+}
+
+function checkDax(source: string, type: MountType, sizeMiB: number): void {
+  if (type !== "bind") throw invalid(`the mount ${source}: dax is for folders and files of the host`)
+  if (!Number.isInteger(Math.log2(sizeMiB)) || sizeMiB < 2 || sizeMiB > MAX_DAX_SIZE_MIB)
+    throw invalid(`the mount ${source}: daxSizeMiB must be a power of two from 2 to ${MAX_DAX_SIZE_MIB}`)
 }
 
 /** @returns whether it is one file that is shared */
@@ -140,13 +174,13 @@ export function volumeStorages(volumes: readonly Volume[]): Storage[] {
 
 /** @param slot guest address of the device, which a disk that another process serves is found by */
 export function volumeStorage(volume: Volume, slot = 0): Storage {
-  const { type, tag, mountPoint, readOnly, fsType } = volume
+  const { type, tag, mountPoint, readOnly, dax, fsType } = volume
   if (type === "bind" || type === "vhost-user-fs")
     return {
       driver: "virtio-fs",
       source: tag,
       fstype: "virtiofs",
-      options: readOnly ? ["ro"] : [],
+      options: [...(readOnly ? ["ro"] : []), ...(dax ? ["dax=always"] : [])],
       mountPoint,
     }
   const source = type === "disk" ? `serial:${tag}` : `slot:${slot.toString(16)}`

@@ -98,8 +98,8 @@ function checkSharedMemory(memoryMiB: number): void {
 /** @throws SandboxError `invalid-argument` for a device that has to be in the guest's address space */
 function checkDevices(devices: readonly VirtioDevice[]): void {
   if (!devices.some(({ deviceMemory }) => deviceMemory)) return
-  const message =
-    "the uml hypervisor maps nothing into its guests: memoryMaxMiB and imageDevice pmem are for kvm"
+  const what = "memoryMaxMiB, imageDevice pmem and mounts with dax are for kvm"
+  const message = `the uml hypervisor maps nothing into its guests: ${what}`
   throw new SandboxError("invalid-argument", message)
 }
 
