@@ -21,6 +21,8 @@ export interface FsCase {
   /** Locks and access lists are the host's. */
   readonly locks?: boolean
   readonly acl?: boolean
+  /** There is a DAX window. */
+  readonly dax?: boolean
   /** Only the file `f` is shared. */
   readonly single: boolean
   readonly steps: readonly FsStep[]
@@ -68,9 +70,13 @@ const OP = {
   rename2: 45,
   lseek: 46,
   copyFileRange: 47,
+  setupMapping: 48,
+  removeMapping: 49,
   tmpfile: 51,
 } as const
 const HEADER_SIZE = 40
+/** Of a window: 2 MiB each. */
+export const DAX_RANGES = 4
 const ROOMS = [0, 1, 15, 16, 24, 32, 80, 104, 120, 144, 160, 176, 4096, 4096, 20_000] as const
 /** What is shared, what is beside it, and what is neither. */
 const NAMES = [
@@ -131,6 +137,7 @@ export function randomFsCase(random: Random): FsCase {
     squash,
     locks: random.oneIn(2),
     acl: !squash && random.oneIn(2),
+    dax: random.oneIn(2),
     single: random.oneIn(5),
     steps: random.oneIn(12) ? steps : [...opening(random), ...steps],
   }
@@ -302,6 +309,10 @@ function body(random: Random, opcode: number, { node, handle }: Opened): Uint8Ar
       return fields(handle, position(random), random.oneIn(6) ? random.edge() : random.below(6), 0)
     case OP.copyFileRange:
       return fields(handle, position(random), node, handle, position(random), position(random), 0n)
+    case OP.setupMapping:
+      return setupMapping(random, handle)
+    case OP.removeMapping:
+      return removeMapping(random)
     case OP.setxattr:
       return setxattr(random)
     case OP.getlk:
@@ -351,4 +362,19 @@ function lock(random: Random, handle: bigint): Uint8Array {
   const [start, end] = one <= other || random.oneIn(8) ? [one, other] : [other, one]
   const type = random.oneIn(10) ? random.edge() : random.below(3)
   return fields(handle, lockOwner(random), start, end, type, 0, random.oneIn(3) ? 1 : 0, 0)
+}
+
+/** Of a DAX window, or of a file: whole ranges of 2 MiB, near its ends or beyond, or any number. */
+const rangePosition = (random: Random) =>
+  random.oneIn(8) ? random.edge64() : BigInt(random.below(DAX_RANGES + 2)) << 21n
+
+function setupMapping(random: Random, handle: bigint): Uint8Array {
+  const flags = random.oneIn(8) ? random.edge64() : BigInt(random.below(4))
+  const by = random.oneIn(3) ? handle : (1n << 64n) - 1n
+  return fields(by, rangePosition(random), rangePosition(random), flags, rangePosition(random))
+}
+
+function removeMapping(random: Random): Uint8Array {
+  const ranges = random.list(random.below(4), () => fields(rangePosition(random), rangePosition(random)))
+  return fields(random.oneIn(6) ? random.edge() : ranges.length, ...ranges)
 }

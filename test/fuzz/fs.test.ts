@@ -16,7 +16,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { FsDevice } from "@ts-vmm/virtio-devices/fs"
 import { BUFFERS, DeviceRig } from "./device-rig.js"
-import { type FsCase, type FsStep, randomFsCase } from "./fs-cases.js"
+import { DAX_RANGES, type FsCase, type FsStep, randomFsCase } from "./fs-cases.js"
 import { fuzz, openFds } from "./harness.js"
 
 const NEGOTIATED = { packed: false, indirect: false, eventIdx: false }
@@ -121,7 +121,7 @@ fuzz<FsCase>({
     rmSync(root, { recursive: true })
   },
   generate: randomFsCase,
-  async run({ steps, single, squash, acl = false, ...options }) {
+  async run({ steps, single, squash, acl = false, dax = false, ...options }) {
     prepare()
     const [before, shared, fds] = [outside(), contents(), openFds()]
     const owners = squash ? { owners: "squash" as const } : {}
@@ -133,8 +133,10 @@ fuzz<FsCase>({
         acl: acl && isRoot,
         ...options,
         ...owners,
+        ...(dax ? { dax: { size: DAX_RANGES * 2 ** 21 } } : {}),
       },
     })
+    device.deviceMemory?.placedAt(2 ** 32)
     const rig = new DeviceRig(device, memory)
     try {
       rig.start(NEGOTIATED)
@@ -148,6 +150,7 @@ fuzz<FsCase>({
     } finally {
       rig.runtime.reset()
       await device.idle()
+      strictEqual(device.mappedRanges, 0, "what is mapped after a reset")
       device.close()
     }
     strictEqual(openFds(), fds, "fds that stay open")
