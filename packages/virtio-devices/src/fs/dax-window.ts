@@ -104,6 +104,7 @@ export class DaxWindow {
 
   /** Takes a file away. What the kernel has no memory to take away goes with the next {@link clear}. */
   forget(node: number): void {
+    if (this.#isEmpty) return
     for (let range = this.#nodes.indexOf(node); range >= 0; range = this.#nodes.indexOf(node, range + 1))
       this.remove({ offset: range * RANGE_SIZE, size: RANGE_SIZE })
   }
