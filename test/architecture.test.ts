@@ -25,6 +25,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 /** Where `native` may be reached from: the rest must load without a compiled addon. */
 const NATIVE_EDGES = [
   "packages/vm-memory/src/mmap",
+  "packages/virtio-devices/src/vhost/",
   "packages/virtio-devices/src/vhost-user/",
   "packages/virtio-devices/src/block/",
   "packages/virtio-devices/src/fs/",

@@ -12,6 +12,7 @@ export default packageBuild({
   "pmem/index": "src/pmem/index.ts",
   "rng/index": "src/rng/index.ts",
   "mmio/index": "src/mmio/index.ts",
+  "vhost/index": "src/vhost/index.ts",
   "vhost-user/index": "src/vhost-user/index.ts",
   "testing/index": "src/testing/index.ts",
 })

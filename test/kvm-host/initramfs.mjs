@@ -5,7 +5,17 @@ import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from "node:fs"
 import { basename } from "node:path"
 import { ROOT } from "../../scripts/setup/paths.mjs"
 
-const MODULES = ["virtio_pci", "virtio_console", "virtiofs", "overlay", "kvm-amd", "tun", "veth"]
+const MODULES = [
+  "virtio_pci",
+  "virtio_console",
+  "virtiofs",
+  "overlay",
+  "kvm-amd",
+  "tun",
+  "veth",
+  "vhost_net",
+  "vhost_vsock",
+]
 const BUSYBOX = "/bin/busybox"
 
 /** Files of modules and of all that they need, in an order in which they can be loaded one by one. */

@@ -20,13 +20,20 @@ export interface GuestShell {
   run(line: string): Promise<string>
 }
 
-/** Boots the guest kernel of this project with a shell. `dispose` ends the machine. */
+/**
+ * Boots the guest kernel of this project with a shell. `dispose` ends the machine.
+ *
+ * @param programs - further static programs: name in /bin to path on this machine
+ */
 export async function startShell(
   config: Partial<MachineConfig>,
+  programs: Readonly<Record<string, string>> = {},
 ): Promise<GuestShell & { dispose(): Promise<void> }> {
   const folder = mkdtempSync(join(tmpdir(), "guest-shell-"))
   const initramfs = join(folder, "initramfs")
-  const busybox = readFileSync("/bin/busybox")
+  const files = Object.entries({ ...programs, busybox: "/bin/busybox" }).map(
+    ([name, path]) => ({ type: "file", path: `bin/${name}`, mode: 0o755, data: readFileSync(path) }) as const,
+  )
   const folders = ["bin", "proc", "sys", "dev", "mnt"].map(
     path => ({ type: "directory", path, mode: 0o755 }) as const,
   )
@@ -34,7 +41,7 @@ export async function startShell(
     initramfs,
     writeInitramfs([
       ...folders,
-      { type: "file", path: "bin/busybox", mode: 0o755, data: busybox },
+      ...files,
       { type: "file", path: "init", mode: 0o755, data: Buffer.from(INIT) },
     ]),
   )

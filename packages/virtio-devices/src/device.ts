@@ -91,7 +91,7 @@ export interface SharedRegion {
   readonly size: number
   /** Any address that identifies the memory in this process's terms; ring addresses are given in it. */
   readonly userAddress: bigint
-  /** A memfd or tmpfs file; stays the caller's. */
+  /** A memfd or tmpfs file; stays the caller's. -1 for memory of this process alone, which only the kernel can be given. */
   readonly fd: number
   /** Where the region starts in the file; default 0. */
   readonly offset?: number
@@ -115,6 +115,11 @@ export interface RingHost {
  * It never drains a queue; `reset` takes the rings back, and `idle` tells when that is done.
  */
 export interface ExternalDevice extends VirtioDevice {
+  /**
+   * Another process can be given only guest RAM that lies in files; the kernel takes any, as it goes by the addresses of
+   * this process.
+   */
+  readonly servedBy: "process" | "kernel"
   /** Ring features that the server knows; the transport offers no others. */
   readonly ringFeatures: bigint
   /** Once, before the driver finds the device. */

@@ -79,10 +79,14 @@ export function checkConfig(config: MachineConfig): MachinePlan {
       "a split interrupt controller has no PIC, which only ACPI can tell a kernel: use description acpi",
     )
   const { devices = [], cmdline = "", emptySlots = 0 } = config
-  const { sharedMemory = devices.some(isExternalDevice) } = config
+  const { sharedMemory = devices.some(isServedByProcess) } = config
   if (!(Number.isInteger(emptySlots) && emptySlots >= 0))
     throw new VmmError("config-invalid", `emptySlots is ${emptySlots}: use a whole number`, { emptySlots })
   return { ...config, cpus, description, irqchip, protocol, devices, cmdline, emptySlots, sharedMemory }
+}
+
+function isServedByProcess(device: VirtioDevice): boolean {
+  return isExternalDevice(device) && device.servedBy === "process"
 }
 
 function checkWord(option: string, value: string, allowed: readonly string[]): void {

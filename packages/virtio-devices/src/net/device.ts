@@ -1,10 +1,11 @@
 import type { DeviceContext, VirtioDevice } from "../device.js"
 import { hasFeature } from "../features.js"
 import { VIRTIO_ID } from "../ids.js"
+import { makeNetConfig, readNetConfig } from "./config-space.js"
 import { type ControlTarget, runCommand } from "./control.js"
 import { type NetCounters, newCounters } from "./counters.js"
 import * as defs from "./defs.js"
-import { formatMac, parseMac, randomMac } from "./mac.js"
+import { formatMac, MAC_SIZE, randomMac } from "./mac.js"
 import type { NetPort } from "./port.js"
 import { ReceiveFilter } from "./receive-filter.js"
 import { Receiver } from "./receiver.js"
@@ -64,7 +65,7 @@ export class NetDevice implements VirtioDevice {
   readonly counters: NetCounters = newCounters()
   readonly #port: NetPort
   readonly #pairs: number
-  readonly #config = new DataView(new ArrayBuffer(defs.CONFIG_SIZE))
+  readonly #config: DataView
   readonly #maxFrame: number
   readonly #ownMac: Uint8Array
   #active: Active | undefined
@@ -72,21 +73,16 @@ export class NetDevice implements VirtioDevice {
   /** @throws RangeError for an option, or a number of queue pairs, out of its range */
   constructor(port: NetPort, options: NetDeviceOptions = {}) {
     const { mac = randomMac(), mtu = 1500 } = options
-    if (!isWithin(mtu, defs.MIN_MTU, defs.MAX_MTU))
-      throw new RangeError(`mtu must be an integer from ${defs.MIN_MTU} to ${defs.MAX_MTU}`)
     const { queuePairs = 1, offloads = 0n } = port
-    if (!isWithin(queuePairs, 1, defs.MAX_QUEUE_PAIRS))
+    if (!(Number.isInteger(queuePairs) && queuePairs >= 1 && queuePairs <= defs.MAX_QUEUE_PAIRS))
       throw new RangeError(`a port has 1 to ${defs.MAX_QUEUE_PAIRS} queue pairs`)
+    this.#config = makeNetConfig(mac, mtu, queuePairs)
     this.#port = port
     this.#pairs = queuePairs
     this.#maxFrame = mtu + defs.ETHERNET_HEADER_SIZE
     this.queueSizes = new Array(2 * queuePairs + 1).fill(QUEUE_SIZE)
     this.features = OWN_FEATURES | offeredFor(offloads, queuePairs)
-    this.#ownMac = parseMac(mac)
-    this.#macBytes.set(this.#ownMac)
-    this.#config.setUint16(defs.CONFIG.status, defs.VIRTIO_NET_S_LINK_UP, true)
-    this.#config.setUint16(defs.CONFIG.maxVirtqueuePairs, queuePairs, true)
-    this.#config.setUint16(defs.CONFIG.mtu, mtu, true)
+    this.#ownMac = this.#macBytes.slice()
     port.attach(
       (frame, header, pair = 0) => this.#receive(frame, header, pair),
       (pair = 0) => this.#active?.transmitter.drain(pair),
@@ -105,8 +101,7 @@ export class NetDevice implements VirtioDevice {
   }
 
   readConfig(offset: number, into: Uint8Array): void {
-    into.fill(0)
-    into.set(this.#configBytes.subarray(offset).subarray(0, into.length))
+    readNetConfig(this.#config, offset, into)
   }
 
   /** Takes the cable out, or puts it in; the guest is told. */
@@ -195,12 +190,8 @@ export class NetDevice implements VirtioDevice {
     return frame.length >= defs.ETHERNET_HEADER_SIZE && frame.length <= most
   }
 
-  get #configBytes(): Uint8Array {
-    return new Uint8Array(this.#config.buffer)
-  }
-
   get #macBytes(): Uint8Array {
-    return this.#configBytes.subarray(0, defs.CONFIG.status)
+    return new Uint8Array(this.#config.buffer, defs.CONFIG.mac, MAC_SIZE)
   }
 
   get #status(): number {
@@ -222,8 +213,4 @@ function offeredFor(offloads: bigint, queuePairs: number): bigint {
     (isSwitched ? defs.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS : 0n) |
     (queuePairs > 1 ? defs.VIRTIO_NET_F_MQ : 0n)
   )
-}
-
-function isWithin(value: number, least: number, most: number): boolean {
-  return Number.isInteger(value) && value >= least && value <= most
 }

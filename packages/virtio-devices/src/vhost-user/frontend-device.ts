@@ -62,6 +62,7 @@ const PASSING: ReadonlySet<unknown> = new Set(["disconnected", "timeout", "peer-
  */
 export class VhostUserDevice implements ExternalDevice {
   readonly type: number
+  readonly servedBy = "process"
   readonly queueSizes: readonly number[]
   readonly features: bigint
   readonly ringFeatures: bigint

@@ -1,5 +1,6 @@
 import { closeFd } from "@ts-vmm/native"
 import type { RingHost, SharedRegion } from "../device.js"
+import { hostAddress } from "../host-address.js"
 import type { QueueConfig } from "../queue/virt-queue.js"
 import * as defs from "./defs.js"
 import { VhostUserError } from "./errors.js"
@@ -107,17 +108,20 @@ export class BackendSession {
   async start(plan: RingPlan): Promise<InflightLog | undefined> {
     const { host, queues, bases, features } = plan
     const frontend = this.#frontend
+    const regions = host.regions()
     await frontend.setFeatures(features)
-    await this.#shareMemory(host.regions())
+    await this.#shareMemory(regions)
     const inflight = await this.#giveInflight(plan)
     this.#rings = [...queues.keys()]
+    // The rings were checked to lie in guest RAM.
+    const at = (address: number) => hostAddress(regions, address, 1) ?? 0n
     try {
       for (const [index, { size, desc, driver, device }] of queues) {
         await frontend.startRing(index, {
           size,
-          desc: userAddress(host, desc),
-          avail: userAddress(host, driver),
-          used: userAddress(host, device),
+          desc: at(desc),
+          avail: at(driver),
+          used: at(device),
           base: bases?.get(index) ?? 0,
           kickFd: host.kicks[index]!,
           callFd: host.call,
@@ -193,12 +197,4 @@ function oneAtATime(work: () => Promise<void>): () => void {
     if (running) again = true
     else void run()
   }
-}
-
-/** A guest address in this process's terms: the rings were checked to lie in guest RAM. */
-function userAddress(host: RingHost, address: number): bigint {
-  for (const { guestAddress, size, userAddress: start } of host.regions())
-    if (address >= guestAddress && address < guestAddress + size)
-      return start + BigInt(address - guestAddress)
-  return 0n
 }

@@ -119,7 +119,7 @@ export class VirtioWindow implements BusDevice {
     const { device, place } = this
     const line = this.#cleanup.add(new IrqLine(host.vm, place.gsi), line => line.close())
     const external = isExternalDevice(device) ? device : undefined
-    const regions = external && sharedRegions(host.memory)
+    const regions = external && sharedRegions(host.memory, external.servedBy)
     const transport = new MmioTransport(device, {
       memory: host.memory,
       interruptStatus: interruptStatus(place, host, external),

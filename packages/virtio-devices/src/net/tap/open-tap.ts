@@ -69,8 +69,13 @@ export function openTap(options: TapOptions): Tap {
   }
 }
 
-/** The kernel leaves undone what `features` (`VIRTIO_NET_F_GUEST_*` bits) say that the guest takes. @throws SysError */
-export function setOffloads(fd: number, features: bigint): void {
+/**
+ * The kernel leaves undone what `features` (`VIRTIO_NET_F_GUEST_*` bits) say that the guest takes.
+ *
+ * @param call - how the kernel is asked
+ * @throws SysError
+ */
+export function setOffloads(fd: number, features: bigint, call: typeof ioctl = ioctl): void {
   const has = (feature: bigint) => (features & feature) === feature
   const cut = has(net.VIRTIO_NET_F_GUEST_TSO4) || has(net.VIRTIO_NET_F_GUEST_TSO6)
   let offloads = 0
@@ -83,7 +88,7 @@ export function setOffloads(fd: number, features: bigint): void {
     if (has(net.VIRTIO_NET_F_GUEST_USO4 | net.VIRTIO_NET_F_GUEST_USO6))
       offloads |= defs.TUN_F_USO4 | defs.TUN_F_USO6
   }
-  ioctl(fd, defs.TUNSETOFFLOAD, offloads)
+  call(fd, defs.TUNSETOFFLOAD, offloads)
 }
 
 /** Takes one queue of several out of use, or back into it. @throws SysError */
