@@ -6,6 +6,7 @@ const sandbox = await Sandbox.create(options)
 
 const DO = {
   attach: network => sandbox.attachNetwork(network),
+  grow: sizeMiB => sandbox.memory.resize(sizeMiB).then(() => "done"),
   detach: device => sandbox.detachNetwork(device).then(() => "done"),
   shell: async script => {
     const { stdout, stderr } = await sandbox.shell(script)

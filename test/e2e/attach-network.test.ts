@@ -1,10 +1,11 @@
 // Networks that come to a running sandbox and go, in a network namespace that the test makes: the sandbox's process is in
 // there.
 import { fileURLToPath } from "node:url"
+import type { SandboxOptions } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { collect, Workplace } from "./cli.js"
-import { ask, noTapNetwork, TapNetwork } from "./tap-network.js"
+import { ask, BIG, noTapNetwork, noVhost, PORT, TapNetwork } from "./tap-network.js"
 import { HYPERVISOR, PATIENCE_MS, underTest } from "./under-test.js"
 
 const OWNER = fileURLToPath(new URL("attach-network.mjs", import.meta.url))
@@ -29,12 +30,12 @@ afterAll(() => {
   place.remove()
 })
 
-type Step = readonly ["attach", object] | readonly ["detach" | "shell", string]
+type Step = readonly ["attach", object] | readonly ["grow", number] | readonly ["detach" | "shell", string]
 
 /** Does `steps` with one sandbox; what each gave, or its error's code. */
-async function inSandbox(steps: readonly Step[]): Promise<unknown[]> {
+async function inSandbox(steps: readonly Step[], more: Partial<SandboxOptions> = {}): Promise<unknown[]> {
   const options = {
-    ...{ image: `oci:${busyboxImage()}`, ...underTest },
+    ...{ image: `oci:${busyboxImage()}`, ...more, ...underTest },
     paths: { stateDir: place.stateDir, imageDir: place.env["TS_VMM_IMAGE_DIR"] },
   }
   const owner = network.spawn(process.execPath, [OWNER, JSON.stringify({ options, steps })])
@@ -85,6 +86,39 @@ describe.skipIf(skipped !== undefined)(`networks${skipped ? ` (skipped: ${skippe
       { device: "eth0", addresses: FIRST.addresses, nameServers: ["10.9.0.1"] },
       "02:00:00:00:00:42\n",
       "hello ::ffff:10.9.0.2\n",
+    ])
+  })
+
+  test("that the host's kernel serves come and go; memory that came later is theirs too", async ({
+    skip,
+  }) => {
+    const missing = noVhost()
+    if (missing) skip(missing)
+    const vhost = { ...FIRST, vhost: true }
+    expect(
+      await inSandbox(
+        [
+          ["attach", vhost],
+          // The guest's kernel takes buffers from what came last.
+          ["grow", 384],
+          ["shell", `${ask("10.9.0.1")}; ${ask("[fd09::1]")}`],
+          ["shell", `wget -q -O - http://10.9.0.1:${PORT}/big | wc -c`],
+          ["detach", "eth0"],
+          ["attach", vhost],
+          ["shell", ask("10.9.0.1")],
+          ["attach", { ...vhost, network: "tap:tap1", queuePairs: 2 }],
+        ],
+        { memoryMiB: 128, memoryMaxMiB: 384 },
+      ),
+    ).toEqual([
+      expect.objectContaining({ device: "eth0" }),
+      "done",
+      "hello ::ffff:10.9.0.2\nhello fd09::2\n",
+      `${BIG}\n`,
+      "done",
+      expect.objectContaining({ device: "eth0" }),
+      "hello ::ffff:10.9.0.2\n",
+      "invalid-argument",
     ])
   })
 

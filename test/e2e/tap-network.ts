@@ -1,5 +1,6 @@
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from "node:child_process"
 import { existsSync } from "node:fs"
+import { HYPERVISOR } from "./under-test.js"
 
 /** Where the server of a {@link TapNetwork} answers. */
 export const PORT = 8080
@@ -33,6 +34,12 @@ export function noTapNetwork(): string | undefined {
   if (process.getuid?.() !== 0) return "making interfaces needs root"
   if (!existsSync("/dev/net/tun")) return "there is no /dev/net/tun"
   return existsSync("/usr/sbin/ip") || existsSync("/sbin/ip") ? undefined : "ip is not installed"
+}
+
+/** Why the host's kernel can serve no tap device of a guest here. */
+export function noVhost(): string | undefined {
+  if (HYPERVISOR !== "kvm") return "vhost needs the kvm hypervisor"
+  return existsSync("/dev/vhost-net") ? undefined : "there is no /dev/vhost-net"
 }
 
 const ip = (...args: string[]) => execFileSync("ip", args, { stdio: "pipe" })

@@ -3,8 +3,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { CLI, collect, Workplace } from "./cli.js"
-import { ask, BIG, BIG_PATTERN, noTapNetwork, PORT, TapNetwork } from "./tap-network.js"
-import { PATIENCE_MS, RUN_OPTIONS } from "./under-test.js"
+import { ask, BIG, BIG_PATTERN, noTapNetwork, noVhost, PORT, TapNetwork } from "./tap-network.js"
+import { HYPERVISOR, PATIENCE_MS, RUN_OPTIONS } from "./under-test.js"
 
 const skipped = noTapNetwork()
 let network: TapNetwork
@@ -53,16 +53,26 @@ describe.skipIf(skipped !== undefined)(`a tap device${skipped ? ` (skipped: ${sk
     expect(lines.slice(-3)).toEqual(["hello ::ffff:10.9.0.2", "hello fd09::2", ""])
   })
 
-  test("carries 32 MiB either way, bytes equal", async () => {
+  test.for([
+    { how: "by this process", option: [], missing: undefined },
+    { how: "by the host's kernel", option: ["--network-vhost"], missing: noVhost() },
+  ])("carries 32 MiB either way, bytes equal, moved $how", async ({ option, missing }, { skip }) => {
+    if (missing) skip(missing)
     const script = [
       `wget -q -O /big http://10.9.0.1:${PORT}/big; sha256sum < /big`,
       `nc fd09::1 ${PORT + 1} < /big`,
     ].join("; ")
-    const ended = await run(...TAP, image(), "sh", "-c", script)
+    const ended = await run(...TAP, ...option, image(), "sh", "-c", script)
     const { createHash } = await import("node:crypto")
     const digest = createHash("sha256").update(Buffer.alloc(BIG, BIG_PATTERN)).digest("hex")
     expect(ended.stderr).toBe("")
     expect(ended.stdout).toBe(`${digest}  -\n${digest}`)
+  })
+
+  test.runIf(HYPERVISOR === "uml")("is not for the host's kernel to serve on User Mode Linux", async () => {
+    const ended = await run(...TAP, "--network-vhost", image(), "true")
+    expect(ended.stderr).toContain("vhost needs the kvm hypervisor")
+    expect(ended.exitCode).toBe(125)
   })
 
   test("N8: that is deleted takes the guest's link, and nothing else", async () => {

@@ -27,6 +27,7 @@ import type { HypervisorName, Machine } from "./hypervisor/hypervisor.js"
 import { fromImageError } from "./images.js"
 import { watchOom } from "./memory/oom.js"
 import type { SandboxMemory } from "./memory/sandbox-memory.js"
+import { checkNetworkOn } from "./network/options.js"
 import { checkOptions, type SandboxOptions } from "./options.js"
 import { defaultPaths } from "./paths.js"
 import { findRoot } from "./root/find.js"
@@ -117,6 +118,7 @@ export class Sandbox extends SandboxEmitter {
     const config = checkOptions(options)
     const hypervisor = await chooseHypervisor(config)
     hypervisor.check(config)
+    checkNetworkOn(hypervisor.name, config.network)
     const paths = options.paths ?? defaultPaths()
     const root = await findRoot(config.root, options, paths.imageDir)
     const sandbox = await giveRoot(root, () => {

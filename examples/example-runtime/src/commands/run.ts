@@ -39,6 +39,7 @@ export interface RunOptions {
   readonly macAddress?: string
   readonly mtu?: number
   readonly networkQueues?: number
+  readonly networkVhost?: boolean
   readonly workdir?: string
   readonly user?: string
   readonly entrypoint?: string
@@ -159,8 +160,9 @@ function sandboxOptions(
 }
 
 function guestNetworkOf(options: RunOptions): NonNullable<SandboxOptions["guestNetwork"]> {
-  const { ip, ip6, gateway, dns, macAddress, mtu, networkQueues: queuePairs } = options
-  const more = defined({ macAddress, mtu, queuePairs })
+  const { ip, ip6, gateway, dns, macAddress, mtu } = options
+  const { networkQueues: queuePairs, networkVhost: vhost } = options
+  const more = defined({ macAddress, mtu, queuePairs, vhost })
   return { addresses: [...ip, ...ip6], gateways: gateway, nameServers: dns, ...more }
 }
 

@@ -68,6 +68,7 @@ export function addRun(program: Command): void {
     .option("--mac-address <mac>", "of the network card on a tap device (default: a random one)")
     .option("--mtu <bytes>", "on a tap device (default: the device's)", parseMtu)
     .option("--network-queues <n>", "queue pairs, if the tap device was made for several", parseQueuePairs)
+    .option("--network-vhost", "on a tap device: the host's kernel moves the frames, unchecked; kvm only")
     .option(
       "-p, --publish <host:guest[/udp]>",
       "a port of the host that leads into the container",

@@ -1,5 +1,5 @@
 import type { AgentClient } from "@ts-vmm/guest"
-import type { NetDevice } from "@ts-vmm/virtio-devices/net"
+import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import type { NetworkAddress } from "./address.js"
 
 /** The interface as the guest's agent sets it up. */
@@ -13,7 +13,7 @@ export interface GuestNetwork {
 
 /** A started network: the device, and what the guest has to know. */
 export interface SandboxNetwork {
-  readonly device: NetDevice
+  readonly device: VirtioDevice
   readonly guest: GuestNetwork
   close(): void
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest"
 import { addressBytes, parseNetworkAddress } from "./address.js"
-import { checkNetwork, type GuestNetworkOptions } from "./options.js"
+import { checkNetwork, checkNetworkOn, type GuestNetworkOptions } from "./options.js"
 
 describe("a tap device", () => {
   test("has what the options say, and defaults for the rest", () => {
@@ -20,6 +20,7 @@ describe("a tap device", () => {
         { family: 6, address: "fe80::1" },
       ],
       queuePairs: 1,
+      vhost: false,
     })
   })
 
@@ -35,6 +36,7 @@ describe("a tap device", () => {
     ["no MAC address", { macAddress: "03:00:00:00:00:01" }],
     ["an MTU is 1280", { mtu: 576 }],
     ["1 to 16 queue pairs", { queuePairs: 17 }],
+    ["vhost has one queue pair", { queuePairs: 2, vhost: true }],
   ])("is refused with %s", (words, options) => {
     expect(() => checkNetwork("tap:tap0", [], options)).toThrow(words)
   })
@@ -44,9 +46,23 @@ describe("a tap device", () => {
   })
 })
 
+test("the host's kernel moves frames of guests on KVM only", () => {
+  const config = checkNetwork("tap:tap0", [], { vhost: true })
+  expect(config).toMatchObject({ vhost: true })
+  checkNetworkOn("kvm", config)
+  checkNetworkOn("uml", checkNetwork("tap:tap0", [], {}))
+  expect(() => checkNetworkOn("uml", config)).toThrow(
+    expect.objectContaining({ code: "invalid-argument", message: expect.stringContaining("kvm") }),
+  )
+})
+
 test("other networks take no addresses", () => {
   expect(() => checkNetwork("passt", [], { addresses: ["192.0.2.2/24"] })).toThrow("for --network tap:NAME")
-  expect(checkNetwork("passt", [], { addresses: [], gateways: [] })).toEqual({ kind: "passt", ports: [] })
+  expect(() => checkNetwork("passt", [], { vhost: true })).toThrow("for --network tap:NAME")
+  expect(checkNetwork("passt", [], { addresses: [], gateways: [], vhost: false })).toEqual({
+    kind: "passt",
+    ports: [],
+  })
   expect(() => checkNetwork("bridge" as "none", [], undefined)).toThrow("use none, passt or tap:NAME")
 })
 
