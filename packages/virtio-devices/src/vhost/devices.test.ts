@@ -158,7 +158,7 @@ describe("a network card that the kernel serves", () => {
     expect(kernel.take()).toEqual([...START, ...RUN_NET])
   })
 
-  test("a ring that the kernel cannot follow stops the device", async () => {
+  test("a ring that the kernel gives up stops the device", async () => {
     const driver = await attach(card())
     const [fault] = kernel.arguments("VHOST_SET_VRING_ERR") as { fd: number }[]
     kernel.take()

@@ -8,7 +8,7 @@ export type VhostErrorCode =
   | "unsuitable"
   /** The kernel refused a request; see `syscall` and `errnoName`. */
   | "ioctl"
-  /** The driver's rings do not lie in guest RAM, or hold what the kernel cannot follow. */
+  /** The driver's rings do not lie in guest RAM, or the kernel gave one up: it cannot be followed, or leads nowhere. */
   | "ring"
   /** It was used after `close`. */
   | "closed"

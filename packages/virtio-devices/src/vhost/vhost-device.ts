@@ -14,7 +14,7 @@ const RING_FEATURES = VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VER
  * What devices have in common whose rings the kernel serves.
  *
  * ```
- *   open: owner          activate                            reset, or a ring the kernel cannot follow
+ *   open: owner          activate                            reset, or a ring that the kernel gives up
  *     ------> idle -----------------------------> serving ------------------------.
  *              ^       features, memory, rings,                                   |
  *              |       run                                  halt, bases, fds off  |
@@ -137,11 +137,12 @@ export abstract class VhostDevice implements ExternalDevice {
 
   #broke(ctx: DeviceContext): void {
     this.#stop()
-    ctx.fail(new VhostError("ring", "the kernel cannot follow a ring of the driver"))
+    const why = "the driver broke it, or what it leads to is gone"
+    ctx.fail(new VhostError("ring", `the kernel gave up a ring: ${why}`))
   }
 }
 
-/** An eventfd on which the kernel says that it cannot follow a ring: once is enough. */
+/** An eventfd on which the kernel says that it gave up a ring: once is enough. */
 class RingFaults {
   readonly fd = eventFd()
   readonly #poller: Poller

@@ -137,7 +137,7 @@ export class VhostFd implements Disposable {
     this.#callWith("VHOST_SET_VRING_CALL", defs.VHOST_VRING_FILE, { index, fd })
   }
 
-  /** eventfd by which the kernel says that it cannot follow the ring; -1: none. */
+  /** eventfd by which the kernel says that it gave up the ring; -1: none. */
   setVringErr(index: number, fd: number): void {
     this.#callWith("VHOST_SET_VRING_ERR", defs.VHOST_VRING_FILE, { index, fd })
   }
