@@ -24,7 +24,7 @@ export interface GuestNetworkOptions {
   /** As many as the tap device was made for, 1 to 16. Default 1. */
   readonly queuePairs?: number
   /**
-   * The host's kernel moves the frames (`/dev/vhost-net`), past this process: faster, with one queue pair, and nothing
+   * The host's kernel moves the frames (`/dev/vhost-net`), past this process: with one queue pair, and nothing
    * checks what the guest sends, not even against `addresses`. Needs the `kvm` hypervisor. Default false.
    */
   readonly vhost?: boolean

@@ -24,10 +24,10 @@ const QUEUE_SIZE = 256
 /**
  * A virtio network device whose frames go between the guest and a tap device inside the kernel, past this process.
  *
- * Faster than `NetDevice` on a `TapPort`, with less in between: nothing here sees a frame, so none is filtered, and
- * what the guest writes of frames and headers the host's kernel parses. There is no control queue: no receive filters
- * (the guest gets all that the tap device has), one queue pair, a MAC address that stays. The link is always
- * up; a tap device that is deleted breaks the device when the guest next sends.
+ * Unlike with `NetDevice` on a `TapPort`, nothing here sees a frame, so none is filtered, and what the guest writes of
+ * frames and headers the host's kernel parses. There is no control queue: no receive filters (the guest gets all that
+ * the tap device has), one queue pair, a MAC address that stays. The link is always up; a tap device that is deleted
+ * breaks the device when the guest next sends.
  *
  * @see linux/vhost.h; virtio 1.3, section 5.1
  *
