@@ -1,4 +1,4 @@
-import { errnoName, SysError } from "@ts-vmm/native"
+import { RequestError, type RequestErrorDetails, SysError } from "@ts-vmm/native"
 import { hintFor } from "./hints.js"
 
 /**
@@ -20,11 +20,7 @@ export type KvmErrorCode =
   | "unexpected-exit"
 
 /** Facts that come with a {@link KvmError}. */
-export interface KvmErrorDetails extends ErrorOptions {
-  readonly errno?: number
-  readonly syscall?: string
-  readonly hint?: string
-}
+export type KvmErrorDetails = RequestErrorDetails
 
 /**
  * Error of this package.
@@ -41,28 +37,8 @@ export interface KvmErrorDetails extends ErrorOptions {
  * }
  * ```
  */
-export class KvmError extends Error {
+export class KvmError extends RequestError<KvmErrorCode> {
   override readonly name = "KvmError"
-  /** What happened; closed set. */
-  readonly code: KvmErrorCode
-  /** The kernel's error number, positive; undefined when the kernel was not asked. */
-  readonly errno: number | undefined
-  /** Its name, such as `"EEXIST"`. */
-  readonly errnoName: string | undefined
-  /** The ioctl, such as `"KVM_CREATE_VM"`, or `"open"`. */
-  readonly syscall: string | undefined
-  /** What a person can do about it, where that is known. Part of the message too. */
-  readonly hint: string | undefined
-
-  /** @param fact - lower case, without a full stop */
-  constructor(code: KvmErrorCode, fact: string, details: KvmErrorDetails = {}) {
-    super(details.hint === undefined ? fact : `${fact}; ${details.hint}`, details)
-    this.code = code
-    this.errno = details.errno
-    this.errnoName = details.errno === undefined ? undefined : errnoName(details.errno)
-    this.syscall = details.syscall
-    this.hint = details.hint
-  }
 }
 
 /** A {@link KvmError} `invalid-argument`. @internal */

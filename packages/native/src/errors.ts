@@ -33,6 +33,51 @@ export class SysError extends Error {
   }
 }
 
+/** Facts that come with a {@link RequestError}. */
+export interface RequestErrorDetails extends ErrorOptions {
+  /** The kernel's error number, positive. */
+  readonly errno?: number
+  /** The request, such as `"KVM_CREATE_VM"`, or the system call. */
+  readonly syscall?: string
+  /** What a person can do about it. */
+  readonly hint?: string
+}
+
+/**
+ * What packages throw whose methods are requests (ioctls) to a device of the kernel: each has a class of its own with a
+ * closed set of codes, by which it is recognised.
+ *
+ * @example
+ * ```ts
+ * class LoopError extends RequestError<"unavailable" | "ioctl"> {
+ *   override readonly name = "LoopError"
+ * }
+ * throw new LoopError("ioctl", "LOOP_SET_FD failed", { errno: 16, syscall: "LOOP_SET_FD", hint: "it is in use" })
+ * ```
+ */
+export abstract class RequestError<Code extends string> extends Error {
+  /** What happened; closed set. */
+  readonly code: Code
+  /** The kernel's error number, positive; undefined when the kernel was not asked. */
+  readonly errno: number | undefined
+  /** Its name, such as `"EEXIST"`. */
+  readonly errnoName: string | undefined
+  /** The request, such as `"KVM_CREATE_VM"`, or the system call, such as `"open"`. */
+  readonly syscall: string | undefined
+  /** What a person can do about it, where that is known. Part of the message too. */
+  readonly hint: string | undefined
+
+  /** @param fact - lower case, without a full stop */
+  constructor(code: Code, fact: string, details: RequestErrorDetails = {}) {
+    super(details.hint === undefined ? fact : `${fact}; ${details.hint}`, details)
+    this.code = code
+    this.errno = details.errno
+    this.errnoName = details.errno === undefined ? undefined : errnoName(details.errno)
+    this.syscall = details.syscall
+    this.hint = details.hint
+  }
+}
+
 /**
  * The name of an errno: `errnoName(2)` is `"ENOENT"`. Accepts the negative results of {@link IoBatch} too.
  * An unknown number gives `"E<number>"`.

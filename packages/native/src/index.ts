@@ -7,7 +7,7 @@
  *
  * @packageDocumentation
  */
-export { errnoName, SysError } from "./errors.js"
+export { errnoName, RequestError, type RequestErrorDetails, SysError } from "./errors.js"
 export {
   type ExitRow,
   type ExitSpace,

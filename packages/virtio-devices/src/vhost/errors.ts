@@ -1,4 +1,4 @@
-import { errnoName } from "@ts-vmm/native"
+import { RequestError, type RequestErrorDetails } from "@ts-vmm/native"
 
 /** What went wrong with a device that the kernel serves. Closed set; switch on it. */
 export type VhostErrorCode =
@@ -14,11 +14,7 @@ export type VhostErrorCode =
   | "closed"
 
 /** Facts that come with a {@link VhostError}. */
-export interface VhostErrorDetails extends ErrorOptions {
-  readonly errno?: number
-  readonly syscall?: string
-  readonly hint?: string
-}
+export type VhostErrorDetails = RequestErrorDetails
 
 /**
  * Error of this module. Recognise it by `code`.
@@ -35,27 +31,8 @@ export interface VhostErrorDetails extends ErrorOptions {
  * }
  * ```
  */
-export class VhostError extends Error {
+export class VhostError extends RequestError<VhostErrorCode> {
   override readonly name = "VhostError"
-  readonly code: VhostErrorCode
-  /** The kernel's error number, positive; undefined when the kernel was not asked. */
-  readonly errno: number | undefined
-  /** Its name, such as `"EADDRINUSE"`. */
-  readonly errnoName: string | undefined
-  /** The ioctl, such as `"VHOST_SET_OWNER"`, or `"open"`. */
-  readonly syscall: string | undefined
-  /** What a person can do about it, where that is known. Part of the message too. */
-  readonly hint: string | undefined
-
-  /** @param fact - lower case, without a full stop */
-  constructor(code: VhostErrorCode, fact: string, details: VhostErrorDetails = {}) {
-    super(details.hint === undefined ? fact : `${fact}; ${details.hint}`, details)
-    this.code = code
-    this.errno = details.errno
-    this.errnoName = details.errno === undefined ? undefined : errnoName(details.errno)
-    this.syscall = details.syscall
-    this.hint = details.hint
-  }
 }
 
 const ABSENT = "load the kernel's module (modprobe vhost_net, or vhost_vsock)"
