@@ -60,6 +60,11 @@ export interface DeviceContext {
   readonly signal: AbortSignal
   /** Where queue `index` lies, for a device whose rings somebody else serves; undefined when it is not enabled. */
   queueConfig(index: number): QueueConfig | undefined
+  /**
+   * The driver runs on another CPU, as far as could be seen, and so could work on what is completed already while this
+   * device works on the rest: see `show`.
+   */
+  readonly isDriverBeside: boolean
   /** Number of queues the driver enabled may be smaller than offered; true when `index` can be used. */
   hasQueue(index: number): boolean
   /**
@@ -79,6 +84,11 @@ export interface DeviceContext {
    * that a batch of completions costs one interrupt.
    */
   complete(index: number, chain: DescriptorChain, written: number): void
+  /**
+   * Shows the driver what was completed so far, in the middle of a `drain`. Worth its while when the driver is beside; else
+   * it only makes the CPU change hands more often.
+   */
+  show(): void
   /** Config space changed: raises the configuration interrupt. */
   configChanged(): void
   /** The guest broke the protocol: queue stops, DEVICE_NEEDS_RESET, counter. */

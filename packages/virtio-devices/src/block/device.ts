@@ -152,7 +152,7 @@ export class BlockDevice implements VirtioDevice {
     const session: Session = {
       ctx,
       flushes: hasFeature(ctx.features, defs.VIRTIO_BLK_F_FLUSH),
-      io: new BlockIo<BlockTask>(this.#backend, ctx.memory, this.#gauge, task => {
+      io: new BlockIo<BlockTask>(this.#backend, ctx, this.#gauge, task => {
         this.#finish(session, task)
       }),
     }

@@ -1,6 +1,7 @@
 import { writeFileSync } from "node:fs"
 import { constants } from "node:os"
 import { afterEach, beforeEach, expect, test } from "vitest"
+import { VIRTIO_F_EVENT_IDX } from "../features.js"
 import { direct } from "../testing/direct.js"
 import type { MockDriver } from "../testing/mock-driver.js"
 import { FUSE, OUT_HEADER_SIZE } from "./protocol.js"
@@ -22,7 +23,10 @@ beforeEach(async () => {
   share = new ShareUnderTest()
   writeFileSync(share.path("file"), CONTENT)
   const regions = [{ start: 0, size: 2 * CONTENT.length }]
-  ;({ driver, fs } = await share.attach({}, direct, { queueSizes: [16, 128], regions, heapStart: 4096 }))
+  // Each publication that the driver can be told of is an interrupt then.
+  const features = (offered: bigint) => offered & ~VIRTIO_F_EVENT_IDX
+  const options = { queueSizes: [16, 128], regions, heapStart: 4096, features }
+  ;({ driver, fs } = await share.attach({}, direct, options))
   node = await fs.node("file")
   handle = await fs.open(node, 2)
 })
@@ -72,6 +76,19 @@ test("many reads at once are answered one by one, each with its own data", async
     expect(error).toBe(0)
     expect(body.equals(CONTENT.subarray(piece * PIECE, (piece + 1) * PIECE)), `piece ${piece}`).toBe(true)
   }
+})
+
+test("a driver that runs beside the device hears of the first reads while the next are done", async () => {
+  const reads = (count: number, size: number) =>
+    Array.from({ length: count }, () => put(FUSE.READ, read(0, size), size))
+  for (let i = 0; i < 8; i++) await serve(reads(1, 8))
+  const interruptsOf = async (puts: ReturnType<typeof put>[]) => {
+    const before = driver.interrupts(REQUEST_QUEUE)
+    await serve(puts)
+    return driver.interrupts(REQUEST_QUEUE) - before
+  }
+  expect(await interruptsOf(reads(20, 8))).toBe(3)
+  expect(await interruptsOf(reads(5, 2 * PIECE))).toBe(5)
 })
 
 test("a write is seen by the read behind it, and what comes after closing finds nothing open", async () => {

@@ -165,7 +165,7 @@ export class FsDevice implements VirtioDevice {
   }
 
   activate(ctx: DeviceContext): void {
-    const io = new FsIo<FsTask>(ctx.memory, this.#gauge, (task, result) =>
+    const io = new FsIo<FsTask>(ctx, this.#gauge, (task, result) =>
       ctx.complete(task.queue, task.chain, this.#endTransfer(task, result)),
     )
     this.#session = { ctx, io, moved: 0 }

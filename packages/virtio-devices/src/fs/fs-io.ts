@@ -10,7 +10,7 @@ import {
   IoBatch,
   type SysError,
 } from "@ts-vmm/native"
-import type { GuestMemory } from "@ts-vmm/vm-memory"
+import type { DeviceContext } from "../device.js"
 import type { IoGauge } from "../io-gauge.js"
 import type { DescriptorChain } from "../queue/chain.js"
 import { STATFS_SIZE } from "./host-abi.js"
@@ -22,6 +22,9 @@ const MAX_ROWS = 64
 const BATCH_SEGMENTS = MAX_SEGMENTS + MAX_ROWS
 /** A longer transfer goes to the thread pool: copying it here would keep every other device waiting. */
 const SYNC_BYTES = 512 * 1024
+/** Transfers, and bytes, in one go where the driver works on what they brought while more is done. */
+const SHOWN_ROWS = 8
+const SHOWN_BYTES = 256 * 1024
 /** TMPFS_MAGIC and RAMFS_MAGIC: `f_type`, the first field of struct statfs. */
 const MEMORY_MAGIC: ReadonlySet<number> = new Set([0x0102_1994, 0x8584_58f6])
 const { EAGAIN, EINVAL, EOPNOTSUPP } = constants.errno
@@ -63,6 +66,7 @@ export class FsIo<Task> {
   readonly #buffers: ArrayBuffer[]
   /** Where each region starts in its buffer. */
   readonly #bases: number[]
+  readonly #ctx: DeviceContext
   readonly #gauge: IoGauge
   readonly #done: (task: Task, result: number) => void
   readonly #triples: number[] = []
@@ -71,6 +75,7 @@ export class FsIo<Task> {
   readonly #files: IoFile[] = []
   readonly #missed: number[] = []
   #segments = 0
+  #bytes = 0
   /** The rows are of files in memory, which never wait and need not know RWF_NOWAIT. */
   #inMemory = false
 
@@ -78,7 +83,9 @@ export class FsIo<Task> {
    * @param gauge - told of what the thread pool does
    * @param done - called once per task, at the latest in {@link submit} unless the transfer has to wait
    */
-  constructor(memory: GuestMemory, gauge: IoGauge, done: (task: Task, result: number) => void) {
+  constructor(ctx: DeviceContext, gauge: IoGauge, done: (task: Task, result: number) => void) {
+    const { memory } = ctx
+    this.#ctx = ctx
     this.#gauge = gauge
     this.#done = done
     this.#buffers = memory.regions.map(region => region.bytes.buffer as ArrayBuffer)
@@ -87,6 +94,7 @@ export class FsIo<Task> {
 
   /** Adds a transfer. The fd must stay what it is until {@link submit}. */
   add(task: Task, file: IoFile, transfer: Transfer): void {
+    this.#showEarly()
     const alone = transfer.length > SYNC_BYTES || (file.isSynchronous && transfer.opcode === IO_WRITE)
     const inMemory = file.inMemory === true
     const segments = transfer.chain.segmentCount
@@ -98,6 +106,7 @@ export class FsIo<Task> {
     }
     this.#tasks.push(task)
     this.#files.push(file)
+    this.#bytes += transfer.length
     if (!alone) return
     this.#missed.push(0)
     this.#endBatch(transfer.length <= SYNC_BYTES)
@@ -146,6 +155,13 @@ export class FsIo<Task> {
     return undefined
   }
 
+  /** A driver that runs beside this thread wakes up and works on the first answers while the next are fetched. */
+  #showEarly(): void {
+    if (!this.#ctx.isDriverBeside || (this.#tasks.length < SHOWN_ROWS && this.#bytes < SHOWN_BYTES)) return
+    this.submit()
+    this.#ctx.show()
+  }
+
   #fits(segments: number): boolean {
     return this.#tasks.length < MAX_ROWS && this.#segments + segments <= BATCH_SEGMENTS
   }
@@ -179,6 +195,7 @@ export class FsIo<Task> {
     this.#files.length = 0
     this.#missed.length = 0
     this.#segments = 0
+    this.#bytes = 0
   }
 
   #later(waits: boolean): void {

@@ -4,6 +4,10 @@ import type { DescriptorChain } from "../queue/chain.js"
 import { QueueError } from "../queue/errors.js"
 import type { QueueConfig, VirtQueue } from "../queue/virt-queue.js"
 import type { TransportCounters } from "./counters.js"
+import { DriverPlace } from "./driver-place.js"
+
+/** Completions that are shown to a driver that works beside this thread before it is done with the rest. */
+const SHOWN_TOGETHER = 8
 
 /** What one activation needs from the transport around it. */
 export interface ActivationHost {
@@ -50,6 +54,7 @@ export class ActiveDevice implements DeviceContext {
   #flushScheduled = false
   /** Queues that were drained stay without notifications. */
   #watched = false
+  readonly #place = new DriverPlace()
 
   constructor(host: ActivationHost, memory: GuestMemory, features: bigint) {
     this.#host = host
@@ -68,6 +73,10 @@ export class ActiveDevice implements DeviceContext {
   /** True until the device broke or was reset. */
   get alive(): boolean {
     return !this.#broken && !this.#ended
+  }
+
+  get isDriverBeside(): boolean {
+    return this.#place.isBeside
   }
 
   hasQueue(index: number): boolean {
@@ -123,6 +132,10 @@ export class ActiveDevice implements DeviceContext {
     slot.pending = true
     this.#checkIdle(slot)
     if (this.#draining === 0) this.#scheduleFlush()
+  }
+
+  show(): void {
+    this.#flush()
   }
 
   configChanged(): void {
@@ -216,22 +229,24 @@ export class ActiveDevice implements DeviceContext {
 
   #drainSlot(index: number, slot: QueueSlot, handler: (chain: DescriptorChain) => number | undefined): void {
     const { queue } = slot
-    // One ring's worth per turn: a driver that never stops cannot keep the event loop from others.
-    let budget = queue.size
+    let taken = 0
     slot.quiet = false
     queue.disableNotifications()
     do {
       for (let chain = queue.pop(); chain !== undefined; chain = queue.pop()) {
         slot.stalled = false
         const written = handler(chain)
+        taken++
         if (!this.alive || this.#slots.get(index) !== slot) return
         if (written !== undefined) {
           queue.push(chain, written)
           slot.pending = true
+          if (taken % SHOWN_TOGETHER === 0 && this.isDriverBeside) this.#publish(index, slot)
         } else if (slot.stalled) {
           return
         }
-        if (--budget === 0) {
+        // One ring's worth per turn: a driver that never stops cannot keep the event loop from others.
+        if (taken === queue.size) {
           this.#resumeLater(index, slot)
           return
         }
@@ -336,10 +351,16 @@ export class ActiveDevice implements DeviceContext {
     if (!slot.pending || !this.alive) return
     slot.pending = false
     try {
-      if (slot.queue.publish()) this.#host.interrupt(index)
+      if (slot.queue.publish()) this.#interrupt(index, slot.queue)
     } catch (error) {
       this.fail(asError(error))
     }
+  }
+
+  #interrupt(index: number, queue: VirtQueue): void {
+    const before = queue.hasAvailable()
+    this.#host.interrupt(index)
+    this.#place.interrupted(before, queue.hasAvailable())
   }
 
   #checkIdle(slot: QueueSlot): void {

@@ -353,3 +353,37 @@ describe("queues one by one", () => {
     expect(runtime.active).toBe(false)
   })
 })
+
+describe.each([{ packed: false }, { packed: true }])(
+  "a driver on another CPU, packed: $packed",
+  ({ packed }) => {
+    /** Eight interrupts after which the driver had done nothing yet. */
+    async function beside() {
+      const attached = await attach({ packed })
+      const { device, driver } = attached
+      device.onNotify = (index, ctx) => ctx.drain(index, () => 0)
+      for (let i = 0; i < 8; i++) {
+        fill(driver, 1)
+        driver.port.kick(0)
+        driver.queue(0).poll()
+        driver.queue(0).setInterrupts(true)
+      }
+      return attached
+    }
+
+    test("is told of the first completions while the rest are still to be served", async () => {
+      const { device, driver } = await beside()
+      const before = driver.interrupts(0)
+      const told: number[] = []
+      device.onNotify = (index, ctx) =>
+        ctx.drain(index, () => {
+          told.push(driver.interrupts(0) - before)
+          return 0
+        })
+      fill(driver, 10)
+      driver.port.kick(0)
+      expect(told).toEqual([0, 0, 0, 0, 0, 0, 0, 0, 1, 1])
+      expect(driver.queue(0).poll()).toBeDefined()
+    })
+  },
+)
