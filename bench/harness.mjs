@@ -47,6 +47,7 @@ export class Skip extends Error {}
 /** Goals, made from numbers so that text and check cannot differ. */
 export const goals = {
   atMost: (limit, unit) => ({ text: `at most ${limit} ${unit}`, met: ours => ours <= limit }),
+  atLeast: (limit, unit) => ({ text: `at least ${limit} ${unit}`, met: ours => ours >= limit }),
   ratioAtLeast: limit => ({
     text: `at least ${limit.toFixed(1)} of the peer`,
     met: (_, ratio) => ratio !== undefined && ratio >= limit,

@@ -9,7 +9,7 @@ import { main, note, SetupError } from "./setup/report.mjs"
 
 const KVM_SUITES = ["kvm-load", "kvm-exits", "kvm-boot", "kvm-memory"]
 /** Every device. */
-const DEVICE_SUITES = ["blk", "fs", "inodes", "vsock", "net"]
+const DEVICE_SUITES = ["blk", "fs", "inodes", "vsock", "net", "balloon"]
 const SUITES = ["queue", ...DEVICE_SUITES, "guest", "start", "idle", "images", ...KVM_SUITES]
 const GROUPS = { kvm: KVM_SUITES, devices: DEVICE_SUITES }
 const USAGE = `usage: npm run bench -- [${[...Object.keys(GROUPS), ...SUITES].join("|")}]… [--json FILE] [--rounds N]`
