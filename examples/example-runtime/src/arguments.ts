@@ -54,10 +54,12 @@ export function parseDiskOperations(text: string): number {
   return Number(text)
 }
 
-/** A whole number of virtual CPUs. */
-export function parseCpus(text: string): number {
-  if (!/^\d{1,3}$/.test(text)) throw new CliError(`invalid --cpus "${text}": give a whole number`)
-  return Number(text)
+/** A parser of a whole number of virtual CPUs, for one option. */
+export function cpusParser(option: string): (text: string) => number {
+  return text => {
+    if (!/^\d{1,3}$/.test(text)) throw new CliError(`invalid ${option} "${text}": give a whole number`)
+    return Number(text)
+  }
 }
 
 /** A parser of a positive number of seconds, up to a day, for one option. */

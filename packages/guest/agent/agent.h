@@ -181,6 +181,7 @@ class Agent : public FrameParser::Sink, Handler {
   Status slot_call(uint32_t call, std::string_view payload, bool bind);
   Status bind_device(uint32_t call, std::string_view payload);
   Status unbind_device(uint32_t call, std::string_view payload);
+  Status set_processors(uint32_t call, std::string_view payload);
   Status mount_volume(uint32_t call, std::string_view payload);
   Status unmount_volume(uint32_t call, std::string_view payload);
   Status show_volume(uint32_t call, std::string_view payload);

@@ -357,6 +357,14 @@ bool decode(std::string_view in, SlotRequest& out) {
   return r.ok();
 }
 
+bool decode(std::string_view in, ProcessorsRequest& out) {
+  WireReader r(in);
+  while (r.next()) switch (r.field()) {
+      case 1: r.get(out.online); break;
+    }
+  return r.ok();
+}
+
 bool decode(std::string_view in, VolumeRequest& out) {
   WireReader r(in);
   while (r.next()) switch (r.field()) {

@@ -187,6 +187,10 @@ struct SlotRequest {
   uint64_t address = 0;
 };
 
+struct ProcessorsRequest {
+  uint32_t online = 0;
+};
+
 struct VolumeRequest {
   Storage storage;
 };
@@ -214,6 +218,7 @@ bool decode(std::string_view in, DateTimeRequest& out);
 bool decode(std::string_view in, FilesRequest& out);
 bool decode(std::string_view in, UnpackRequest& out);
 bool decode(std::string_view in, SlotRequest& out);
+bool decode(std::string_view in, ProcessorsRequest& out);
 bool decode(std::string_view in, VolumeRequest& out);
 bool decode(std::string_view in, ViewRequest& out);
 bool decode(std::string_view in, CallRequest& out);

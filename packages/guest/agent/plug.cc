@@ -22,6 +22,9 @@ namespace {
 
 constexpr char kDriver[] = "/sys/bus/platform/drivers/virtio-mmio/";
 constexpr char kDevices[] = "/sys/bus/platform/devices/";
+constexpr char kProcessors[] = "/sys/devices/system/cpu/cpu";
+// NR_CPUS of a distribution's kernel.
+constexpr uint32_t kProcessorsMax = 8192;
 constexpr size_t kIomemMax = 64 * 1024;
 
 Status invalid(std::string what) { return {Code::invalid_argument, std::move(what), {}}; }
@@ -81,6 +84,21 @@ std::string disk_in_slot(uint64_t address) {
   return disk.empty() ? disk : "/dev/" + disk;
 }
 
+Status set_online_processors(uint32_t online) {
+  uint32_t present = 1;
+  // The first one is always online, and has no switch.
+  for (; present < kProcessorsMax; present++) {
+    const std::string path = kProcessors + std::to_string(present) + "/online";
+    const std::string state = read_file(path, 16);
+    if (state.empty()) break;
+    const char wanted = present < online ? '1' : '0';
+    if (state[0] != wanted && !write_file(path, std::string(1, wanted)))
+      return errno_status("processor " + std::to_string(present), errno);
+  }
+  if (online <= present) return {};
+  return {Code::failed_precondition, "the guest has " + std::to_string(present) + " processors", {}};
+}
+
 int copy_mount(const ViewRequest& request) {
   const int tree = static_cast<int>(
       syscall(SYS_open_tree, AT_FDCWD, request.source.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
@@ -121,6 +139,14 @@ Status Agent::slot_call(uint32_t call, std::string_view payload, bool bind) {
 Status Agent::bind_device(uint32_t call, std::string_view payload) { return slot_call(call, payload, true); }
 
 Status Agent::unbind_device(uint32_t call, std::string_view payload) { return slot_call(call, payload, false); }
+
+Status Agent::set_processors(uint32_t call, std::string_view payload) {
+  ProcessorsRequest request;
+  if (!decode(payload, request) || request.online == 0) return invalid("1 processor or more");
+  if (!stdio_dir_.empty()) return {Code::failed_precondition, "not in a guest of its own", {}};
+  const uint32_t online = request.online;
+  return plug_job(call, {}, {}, [online](int) { return set_online_processors(online); });
+}
 
 Status Agent::mount_volume(uint32_t call, std::string_view payload) {
   VolumeRequest request;

@@ -60,6 +60,7 @@ const Agent::Method Agent::kMethods[] = {
     {"tsvmm.ContainerFiles", "UnpackFiles", &Agent::unpack_files},
     {"tsvmm.Plug", "BindDevice", &Agent::bind_device},
     {"tsvmm.Plug", "UnbindDevice", &Agent::unbind_device},
+    {"tsvmm.Plug", "SetProcessors", &Agent::set_processors},
     {"tsvmm.Plug", "MountVolume", &Agent::mount_volume},
     {"tsvmm.Plug", "UnmountVolume", &Agent::unmount_volume},
     {"tsvmm.Plug", "ShowVolume", &Agent::show_volume},

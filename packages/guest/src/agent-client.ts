@@ -207,6 +207,14 @@ export class AgentClient {
     await this.#call(Plug.method.unbindDevice, { address: BigInt(address) }, options)
   }
 
+  /**
+   * The guest works with its first `online` processors, and no others.
+   * @throws GuestError `rpc` with FAILED_PRECONDITION when it does not have so many
+   */
+  async setProcessors(online: number, options?: CallOptions): Promise<void> {
+    await this.#call(Plug.method.setProcessors, { online }, options)
+  }
+
   /** Mounts a file system of the sandbox. `slot:` and an address in hexadecimal is the disk in that slot. */
   async mountVolume(storage: MessageInitShape<typeof StorageSchema>, options?: CallOptions): Promise<void> {
     await this.#call(Plug.method.mountVolume, { storage }, options)

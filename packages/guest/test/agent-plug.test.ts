@@ -63,9 +63,12 @@ describe.skipIf(why !== undefined)(
       })
     })
 
-    test("slots are of a guest of its own", async () => {
-      await expect(host.client.bindDevice(0xd000_0000)).rejects.toMatchObject({
-        status: GRPC_STATUS.FAILED_PRECONDITION,
+    test("slots and processors are of a guest of its own", async () => {
+      const refused = { status: GRPC_STATUS.FAILED_PRECONDITION }
+      await expect(host.client.bindDevice(0xd000_0000)).rejects.toMatchObject(refused)
+      await expect(host.client.setProcessors(1)).rejects.toMatchObject(refused)
+      await expect(host.client.setProcessors(0)).rejects.toMatchObject({
+        status: GRPC_STATUS.INVALID_ARGUMENT,
       })
     })
   },

@@ -6,6 +6,8 @@ import type { ConsoleLog } from "./console-log.js"
 import { sandboxStorages } from "./container/rootfs.js"
 import { fromVolumeError, openVolumes } from "./container/volume-devices.js"
 import { volumeStorages } from "./container/volumes.js"
+import { cpuArguments } from "./cpus/options.js"
+import { SandboxCpus } from "./cpus/sandbox-cpus.js"
 import { deferred } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { fromGuestError } from "./guest-errors.js"
@@ -40,6 +42,7 @@ export interface BootedGuest {
   readonly vsock: VsockDevice
   readonly agent: AgentClient
   readonly memory: SandboxMemory
+  readonly cpus: SandboxCpus
 }
 
 /** What booting needs. */
@@ -56,6 +59,7 @@ export interface BootRequest {
     | "sharedMemory"
     | "memoryMaxMiB"
     | "cpus"
+    | "cpusMax"
     | "initramfs"
     | "volumes"
     | "attached"
@@ -96,7 +100,7 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const stream = await Promise.race([connected, died])
   const agent = new AgentClient(new TtrpcClient(stream, { timeoutMs: request.config.agentTimeoutMs }))
   await Promise.race([prepareSandbox(agent, request, network), died])
-  return { machine, vsock, agent, memory }
+  return { machine, vsock, agent, memory, cpus: new SandboxCpus(request.config, agent) }
 }
 
 /** What the devices hold, files and a network, stays open for as long as the machine runs, and no longer. */
@@ -106,7 +110,7 @@ async function startMachine(
   always: readonly VirtioDevice[],
 ): Promise<{ machine: Machine; network: GuestNetwork | undefined }> {
   const { hypervisor, directory, config, onDeviceError } = request
-  const { memoryMiB, sharedMemory, cpus } = config
+  const { memoryMiB, sharedMemory } = config
   const ends = [() => root.close()]
   const close = () => {
     for (const end of ends) end()
@@ -127,7 +131,7 @@ async function startMachine(
       initramfs: config.initramfs ?? guestArtifacts().initramfs,
       memoryMiB,
       sharedMemory,
-      cpus,
+      cpus: config.cpusMax,
       devices: [
         root.device,
         ...always,
@@ -136,7 +140,7 @@ async function startMachine(
         ...(storage ? [storage.device] : []),
       ],
       emptySlots: SPARE_SLOTS + config.attached.length,
-      kernelArguments: memoryArguments(config),
+      kernelArguments: [...memoryArguments(config), ...cpuArguments(config)],
       onDeviceError,
     })
     machine.exited.then(close)

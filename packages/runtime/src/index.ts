@@ -22,6 +22,7 @@ export type { ProcessOptions, TerminalSize } from "./container/spec.js"
 export type { MountType, SandboxMount } from "./container/volumes.js"
 export type { PreparedCopy } from "./copy/source.js"
 export { type CopySummary, type UnpackOptions, unpackCopy } from "./copy/unpack.js"
+export type { CpuReport, SandboxCpus } from "./cpus/sandbox-cpus.js"
 export type { WaitOptions } from "./deadline.js"
 export { ExecError, SandboxError, type SandboxErrorCode } from "./errors.js"
 export type { SandboxEvents, SandboxExitReason } from "./events.js"
@@ -53,6 +54,7 @@ export {
   diffSandbox,
   type RemoteCopyInOptions,
   removeSandbox,
+  sandboxCpus,
   sandboxMemory,
   signalSandbox,
 } from "./remote.js"

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs"
 import type { LazyLayerReport, LoadProgress, StoredImage } from "@ts-vmm/oci-image"
 import { type RateLimit, RateLimiter } from "@ts-vmm/virtio-devices"
 import { checkMounts, isServedHere, type SandboxMount, type Volume } from "./container/volumes.js"
+import { type CpuConfig, checkCpus } from "./cpus/options.js"
 import type { WaitOptions } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
@@ -69,6 +70,8 @@ export interface SandboxOptions extends WaitOptions {
   readonly sharedMemory?: boolean
   /** Virtual CPUs. Default 1. */
   readonly cpus?: number
+  /** Most virtual CPUs that the guest can work with while it runs (`sandbox.cpus.setOnline`), on `kvm`. Default: `cpus`. */
+  readonly cpusMax?: number
   /** Default `auto`: the best one that works here. */
   readonly hypervisor?: "auto" | HypervisorName
   /** Default `ptrace`. `seccomp` is faster and puts no wall between guest programs and the guest kernel. */
@@ -116,10 +119,9 @@ export interface SandboxOptions extends WaitOptions {
 }
 
 /** {@link SandboxOptions} with every default filled in, checked. */
-export interface SandboxConfig extends MemoryConfig {
+export interface SandboxConfig extends MemoryConfig, CpuConfig {
   readonly root: RootConfig
   readonly sharedMemory: boolean
-  readonly cpus: number
   readonly hypervisor: "auto" | HypervisorName
   readonly umlMode: UmlMode
   readonly hostname: string | undefined
@@ -139,7 +141,6 @@ export interface SandboxConfig extends MemoryConfig {
 const DEFAULT_MEMORY_MIB = 512
 /** 1 TiB: more is a slip of the keyboard. */
 const MAX_MEMORY_MIB = 1024 * 1024
-const MAX_CPUS = 32
 const DEFAULT_AGENT_TIMEOUT_MS = 30_000
 /** What a timer can wait: 24 days. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1
@@ -165,7 +166,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     memoryTargetMiB: checkTarget("memoryTargetMiB", options.memoryTargetMiB ?? memoryMiB, memoryMiB),
     sharedMemory: options.sharedMemory ?? !volumes.every(isServedHere),
     memoryMaxMiB: checkMax(options.memoryMaxMiB ?? memoryMiB, memoryMiB, MAX_MEMORY_MIB),
-    cpus: checkCount("cpus", options.cpus ?? 1, MAX_CPUS),
+    ...checkCpus(options),
     hypervisor,
     umlMode,
     hostname,

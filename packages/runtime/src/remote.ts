@@ -3,11 +3,12 @@ import type { StoredImage } from "@ts-vmm/oci-image"
 import type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
 import { signalNumber } from "./container/process.js"
 import type { CopySummary } from "./copy/unpack.js"
+import type { CpuReport } from "./cpus/sandbox-cpus.js"
 import { SandboxError } from "./errors.js"
 import type { MemoryChange, MemoryReport } from "./memory/control.js"
 import { defaultPaths, type RuntimePaths } from "./paths.js"
 import { receiveControl, requestControl, sendControl } from "./state/ask-control.js"
-import type { CommitRequest } from "./state/control-protocol.js"
+import type { CommitRequest, CpuChange } from "./state/control-protocol.js"
 import { type FoundSandbox, findSandbox, removeSandbox as removeFolder } from "./state/sandbox-directory.js"
 
 /** How long a killed sandbox may take to remove itself. */
@@ -76,6 +77,28 @@ export async function sandboxMemory(
 ): Promise<MemoryReport> {
   const found = runningSandbox(wanted, paths)
   return (await requestControl(found.path, { op: "memory", options: change })) as MemoryReport
+}
+
+/**
+ * How many virtual CPUs a sandbox of another process works with, after a change of it if one is given: `Sandbox.cpus`.
+ *
+ * @param wanted name, id, or the beginning of an id
+ * @throws SandboxError `not-found`, `stopped`, and what `SandboxCpus` throws
+ *
+ * @example
+ * ```ts
+ * import { sandboxCpus } from "@ts-vmm/runtime"
+ *
+ * const { online, max } = await sandboxCpus("web", { online: 4 })
+ * ```
+ */
+export async function sandboxCpus(
+  wanted: string,
+  change: CpuChange = {},
+  paths = defaultPaths(),
+): Promise<CpuReport> {
+  const found = runningSandbox(wanted, paths)
+  return (await requestControl(found.path, { op: "cpus", options: change })) as CpuReport
 }
 
 /** What {@link commitSandbox} made. */

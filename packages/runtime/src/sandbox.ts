@@ -18,6 +18,7 @@ import { type SandboxProcess, signalNumber } from "./container/process.js"
 import { resolveCommand } from "./container/spec.js"
 import type { SandboxMount } from "./container/volumes.js"
 import type { CopySummary } from "./copy/unpack.js"
+import type { SandboxCpus } from "./cpus/sandbox-cpus.js"
 import { deferred, pickWait, type WaitOptions, withDeadline } from "./deadline.js"
 import { SandboxError } from "./errors.js"
 import { SandboxEmitter, type SandboxExitReason } from "./events.js"
@@ -117,7 +118,7 @@ export class Sandbox extends SandboxEmitter {
     const startedAt = performance.now()
     const config = checkOptions(options)
     const hypervisor = await chooseHypervisor(config)
-    hypervisor.check(config)
+    hypervisor.check({ ...config, cpus: config.cpusMax })
     checkNetworkOn(hypervisor.name, config.network)
     const paths = options.paths ?? defaultPaths()
     const root = await findRoot(config.root, options, paths.imageDir)
@@ -160,6 +161,11 @@ export class Sandbox extends SandboxEmitter {
   /** How much memory it has. @throws SandboxError `stopped` */
   get memory(): SandboxMemory {
     return this.#running().memory
+  }
+
+  /** How many virtual CPUs it works with. @throws SandboxError `stopped` */
+  get cpus(): SandboxCpus {
+    return this.#running().cpus
   }
 
   /**
@@ -404,6 +410,7 @@ export class Sandbox extends SandboxEmitter {
       name: this.name,
       containers: this.#containers.values(),
       memory: () => this.memory,
+      cpus: () => this.cpus,
       kill: signal => this.kill(signal),
       end: () => void this.destroy().catch(error => this.#report(error)),
     })

@@ -51,6 +51,7 @@ export interface RunOptions {
   readonly diskBps?: number
   readonly diskIops?: number
   readonly cpus?: number
+  readonly cpusMax?: number
   readonly hypervisor: string
   readonly umlMode: string
   readonly kernel?: string
@@ -150,6 +151,7 @@ function sandboxOptions(
       storage: options.storageOpt,
       diskLimit: diskLimitOf(options),
       cpus: options.cpus,
+      cpusMax: options.cpusMax,
       hostname: options.hostname,
       kernel: options.kernel,
       initramfs: options.initramfs,

@@ -1,8 +1,8 @@
 import type { Command } from "commander"
 import {
   collect,
+  cpusParser,
   memoryParser,
-  parseCpus,
   parseDisk,
   parseDiskOperations,
   parseDiskRate,
@@ -111,7 +111,12 @@ export function addRun(program: Command): void {
       parseDiskRate,
     )
     .option("--disk-iops <n>", "requests per second that they may serve", parseDiskOperations)
-    .option("--cpus <n>", "virtual CPUs", parseCpus)
+    .option("--cpus <n>", "virtual CPUs", cpusParser("--cpus"))
+    .option(
+      "--cpus-max <n>",
+      "most virtual CPUs that the guest can work with while it runs (kvm)",
+      cpusParser("--cpus-max"),
+    )
     .option("--hypervisor <name>", "auto, kvm or uml", "auto")
     .option("--uml-mode <mode>", "ptrace, or seccomp for trusted workloads", "ptrace")
     .option("--kernel <file>", "another guest kernel")

@@ -1,5 +1,5 @@
 import type { Command } from "commander"
-import { collect, memoryParser } from "../arguments.js"
+import { collect, cpusParser, memoryParser } from "../arguments.js"
 
 /** What is done with sandboxes that there are. */
 export function addSandboxes(program: Command): void {
@@ -63,6 +63,13 @@ export function addSandboxes(program: Command): void {
     .option("--reclaim", "take what the guest has free, now, and let it have it again")
     .option("--json", "one JSON object")
     .action(async (name, options) => (await import("../commands/memory.js")).memory(name, options))
+  program
+    .command("cpus")
+    .description("Say how many virtual CPUs a running sandbox works with, and change it (kvm)")
+    .argument("<sandbox>", "name or id")
+    .option("--online <n>", "work with so many, up to run --cpus-max", cpusParser("--online"))
+    .option("--json", "one JSON object")
+    .action(async (name, options) => (await import("../commands/cpus.js")).cpus(name, options))
   program
     .command("rm")
     .description("Remove sandboxes that have ended")

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file plug.proto.
  */
 export const file_plug: GenFile = /*@__PURE__*/
-  fileDesc("CgpwbHVnLnByb3RvEgV0c3ZtbSIeCgtTbG90UmVxdWVzdBIPCgdhZGRyZXNzGAEgASgEIi8KDVZvbHVtZVJlcXVlc3QSHgoHc3RvcmFnZRgBIAEoCzINLmdycGMuU3RvcmFnZSJWCgtWaWV3UmVxdWVzdBIUCgxjb250YWluZXJfaWQYASABKAkSDgoGc291cmNlGAIgASgJEg4KBnRhcmdldBgDIAEoCRIRCglyZWFkX29ubHkYBCABKAgy7AIKBFBsdWcSOAoKQmluZERldmljZRISLnRzdm1tLlNsb3RSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EjoKDFVuYmluZERldmljZRISLnRzdm1tLlNsb3RSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EjsKC01vdW50Vm9sdW1lEhQudHN2bW0uVm9sdW1lUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRI9Cg1Vbm1vdW50Vm9sdW1lEhQudHN2bW0uVm9sdW1lUmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRI4CgpTaG93Vm9sdW1lEhIudHN2bW0uVmlld1JlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSOAoKSGlkZVZvbHVtZRISLnRzdm1tLlZpZXdSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5YgZwcm90bzM", [file_agent, file_google_protobuf_empty]);
+  fileDesc("CgpwbHVnLnByb3RvEgV0c3ZtbSIeCgtTbG90UmVxdWVzdBIPCgdhZGRyZXNzGAEgASgEIiMKEVByb2Nlc3NvcnNSZXF1ZXN0Eg4KBm9ubGluZRgBIAEoDSIvCg1Wb2x1bWVSZXF1ZXN0Eh4KB3N0b3JhZ2UYASABKAsyDS5ncnBjLlN0b3JhZ2UiVgoLVmlld1JlcXVlc3QSFAoMY29udGFpbmVyX2lkGAEgASgJEg4KBnNvdXJjZRgCIAEoCRIOCgZ0YXJnZXQYAyABKAkSEQoJcmVhZF9vbmx5GAQgASgIMq8DCgRQbHVnEjgKCkJpbmREZXZpY2USEi50c3ZtbS5TbG90UmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRI6CgxVbmJpbmREZXZpY2USEi50c3ZtbS5TbG90UmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRJBCg1TZXRQcm9jZXNzb3JzEhgudHN2bW0uUHJvY2Vzc29yc1JlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHkSOwoLTW91bnRWb2x1bWUSFC50c3ZtbS5Wb2x1bWVSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5Ej0KDVVubW91bnRWb2x1bWUSFC50c3ZtbS5Wb2x1bWVSZXF1ZXN0GhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5EjgKClNob3dWb2x1bWUSEi50c3ZtbS5WaWV3UmVxdWVzdBoWLmdvb2dsZS5wcm90b2J1Zi5FbXB0eRI4CgpIaWRlVm9sdW1lEhIudHN2bW0uVmlld1JlcXVlc3QaFi5nb29nbGUucHJvdG9idWYuRW1wdHliBnByb3RvMw", [file_agent, file_google_protobuf_empty]);
 
 /**
  * @generated from message tsvmm.SlotRequest
@@ -40,6 +40,25 @@ export const SlotRequestSchema: GenMessage<SlotRequest> = /*@__PURE__*/
   messageDesc(file_plug, 0);
 
 /**
+ * @generated from message tsvmm.ProcessorsRequest
+ */
+export type ProcessorsRequest = Message<"tsvmm.ProcessorsRequest"> & {
+  /**
+   * From 1. FAILED_PRECONDITION when the guest does not have so many.
+   *
+   * @generated from field: uint32 online = 1;
+   */
+  online: number;
+};
+
+/**
+ * Describes the message tsvmm.ProcessorsRequest.
+ * Use `create(ProcessorsRequestSchema)` to create a new message.
+ */
+export const ProcessorsRequestSchema: GenMessage<ProcessorsRequest> = /*@__PURE__*/
+  messageDesc(file_plug, 1);
+
+/**
  * @generated from message tsvmm.VolumeRequest
  */
 export type VolumeRequest = Message<"tsvmm.VolumeRequest"> & {
@@ -56,7 +75,7 @@ export type VolumeRequest = Message<"tsvmm.VolumeRequest"> & {
  * Use `create(VolumeRequestSchema)` to create a new message.
  */
 export const VolumeRequestSchema: GenMessage<VolumeRequest> = /*@__PURE__*/
-  messageDesc(file_plug, 1);
+  messageDesc(file_plug, 2);
 
 /**
  * @generated from message tsvmm.ViewRequest
@@ -92,7 +111,7 @@ export type ViewRequest = Message<"tsvmm.ViewRequest"> & {
  * Use `create(ViewRequestSchema)` to create a new message.
  */
 export const ViewRequestSchema: GenMessage<ViewRequest> = /*@__PURE__*/
-  messageDesc(file_plug, 2);
+  messageDesc(file_plug, 3);
 
 /**
  * @generated from service tsvmm.Plug
@@ -116,6 +135,16 @@ export const Plug: GenService<{
   unbindDevice: {
     methodKind: "unary";
     input: typeof SlotRequestSchema;
+    output: typeof EmptySchema;
+  },
+  /**
+   * The guest works with so many of its processors; it has all of them from its boot.
+   *
+   * @generated from rpc tsvmm.Plug.SetProcessors
+   */
+  setProcessors: {
+    methodKind: "unary";
+    input: typeof ProcessorsRequestSchema;
     output: typeof EmptySchema;
   },
   /**

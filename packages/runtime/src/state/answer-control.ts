@@ -1,4 +1,5 @@
 import type { Container } from "../container/container.js"
+import type { SandboxCpus } from "../cpus/sandbox-cpus.js"
 import { SandboxError } from "../errors.js"
 import { changeMemory } from "../memory/control.js"
 import type { SandboxMemory } from "../memory/sandbox-memory.js"
@@ -11,6 +12,8 @@ export interface Controlled {
   readonly containers: Iterable<Container>
   /** @throws SandboxError `stopped` */
   memory(): SandboxMemory
+  /** @throws SandboxError `stopped` */
+  cpus(): SandboxCpus
   kill(signal: number): Promise<void>
   /** Begins its end. */
   end(): void
@@ -35,6 +38,11 @@ export async function answerControl(
       return firstContainer(sandbox).diff()
     case "memory":
       return changeMemory(sandbox.memory(), request.options)
+    case "cpus": {
+      const cpus = sandbox.cpus()
+      if (request.options.online !== undefined) await cpus.setOnline(request.options.online)
+      return { online: cpus.online, max: cpus.max }
+    }
     case "commit": {
       const { digest, configDigest } = await firstContainer(sandbox).commit(request.options)
       return { digest, configDigest }

@@ -11,8 +11,14 @@ export type ControlRequest =
   | { readonly op: "diff" }
   | { readonly op: "commit"; readonly options: CommitRequest }
   | { readonly op: "memory"; readonly options: MemoryChange }
+  | { readonly op: "cpus"; readonly options: CpuChange }
   | { readonly op: "copy-in"; readonly options: CopyInRequest }
   | { readonly op: "copy-out"; readonly options: CopyOutRequest }
+
+/** How many CPUs the guest shall work with; undefined: as before. */
+export interface CpuChange {
+  readonly online?: number
+}
 
 /** What can be said of a commit from outside. */
 export type CommitRequest = Omit<ContainerCommitOptions, "signal" | "timeoutMs" | "created">

@@ -9,6 +9,7 @@ import {
   type ControlReply,
   type ControlRequest,
   type CopyInRequest,
+  type CpuChange,
   MAX_REPLY,
   SOCKET_FILE,
 } from "./control-protocol.js"
@@ -102,11 +103,14 @@ function parseRequest(line: string): ControlRequest {
   if (value.op === "kill" || value.op === "diff") return { op: value.op }
   if (value.op === "signal" && Number.isInteger(value.signal))
     return { op: "signal", signal: value.signal as number }
-  const options = (value.options ?? undefined) as (Partial<CopyInRequest> & MemoryChange) | undefined
+  const options = (value.options ?? undefined) as
+    | (Partial<CopyInRequest> & MemoryChange & CpuChange)
+    | undefined
   // From the same user; the store holds the new image to what it holds every image to.
   if (value.op === "commit" && typeof options === "object") return { op: "commit", options }
-  // What is asked of the memory is checked where it is done.
+  // What is asked of memory and CPUs is checked where it is done.
   if (value.op === "memory" && typeof options === "object") return { op: "memory", options }
+  if (value.op === "cpus" && typeof options === "object") return { op: "cpus", options }
   // The agent checks what is copied, and where it goes.
   if (value.op === "copy-out" && typeof options?.path === "string")
     return { op: "copy-out", options: { ...options, path: options.path } }
