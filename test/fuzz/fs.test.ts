@@ -14,6 +14,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { useIoRing } from "@ts-vmm/native"
 import { FsDevice } from "@ts-vmm/virtio-devices/fs"
 import { BUFFERS, DeviceRig } from "./device-rig.js"
 import { DAX_RANGES, type FsCase, type FsStep, randomFsCase } from "./fs-cases.js"
@@ -112,6 +113,8 @@ fuzz<FsCase>({
   share: 0.06,
   minimum: 200,
   setUp() {
+    // Made at the first transfer that waits for a disk, and kept: not a case's.
+    useIoRing(true)
     root = mkdtempSync(join(tmpdir(), "tsvmm-fuzz-fs-"))
     mkdirSync(at("outside"))
     writeFileSync(at("outside", "canary"), CANARY)
