@@ -6,15 +6,17 @@ import { type AttachedNetwork, type NetworkAttachment, Networks } from "./attach
 import { Turns } from "./attach/turns.js"
 import { type BootedGuest, bootGuest, type SandboxTimings, type StartPlan } from "./boot.js"
 import { ConsoleLog } from "./console-log.js"
-import {
+import type {
   Container,
-  type ContainerOptions,
-  type ExecOptions,
-  type ExecResult,
-  type SpawnOptions,
+  ContainerHost,
+  ContainerOptions,
+  ExecOptions,
+  ExecResult,
+  SpawnOptions,
 } from "./container/container.js"
+import { Containers } from "./container/containers.js"
 import type { CopyInOptions, CopyOutOptions } from "./container/copy.js"
-import { type SandboxProcess, signalNumber } from "./container/process.js"
+import type { SandboxProcess } from "./container/process.js"
 import { resolveCommand } from "./container/spec.js"
 import type { SandboxMount } from "./container/volumes.js"
 import type { CopySummary } from "./copy/unpack.js"
@@ -70,7 +72,7 @@ export class Sandbox extends SandboxEmitter {
   readonly #options: SandboxOptions
   readonly #directory: SandboxDirectory
   readonly #createdAt = Date.now()
-  readonly #containers = new Map<string, Container>()
+  readonly #containers: Containers
   readonly #ended = deferred<SandboxExitReason>()
   readonly #root: SandboxRoot
   readonly #arriving: ArrivingImage | undefined
@@ -81,9 +83,6 @@ export class Sandbox extends SandboxEmitter {
   #guest: BootedGuest | undefined
   #machine: Machine | undefined
   #control: Server | undefined
-  #main: Promise<Container> | undefined
-  /** Of all that were made; the guest has those of ended ones until they are removed. */
-  readonly #containerIds: string[] = []
   #killRequested = false
   #exitCode: number | undefined
 
@@ -98,6 +97,7 @@ export class Sandbox extends SandboxEmitter {
     this.#directory = directory
     this.id = directory.id
     this.name = directory.name
+    this.#containers = new Containers(options.hostname ?? this.id, () => this.#containerHost())
     this.#root = root
     this.image = root.kind === "image" ? root.image : undefined
     this.#arriving = arrivingOf(root)
@@ -175,7 +175,7 @@ export class Sandbox extends SandboxEmitter {
    */
   async createContainer(options: ContainerOptions = {}): Promise<Container> {
     const command = resolveCommand(rootDefaults(this.#root), options)
-    return this.#startContainer(command, options)
+    return this.#containers.start(command, options)
   }
 
   /** Starts a program in the sandbox's main container, which is made when it is first needed. */
@@ -184,17 +184,17 @@ export class Sandbox extends SandboxEmitter {
     args: readonly string[] = [],
     options: SpawnOptions = {},
   ): Promise<SandboxProcess> {
-    return (await this.#mainContainer(options)).spawn(command, args, options)
+    return (await this.#containers.main(options)).spawn(command, args, options)
   }
 
   /** Runs a program in the main container to its end. See `Container.exec`. */
   async exec(command: string, args: readonly string[] = [], options: ExecOptions = {}): Promise<ExecResult> {
-    return (await this.#mainContainer(options)).exec(command, args, options)
+    return (await this.#containers.main(options)).exec(command, args, options)
   }
 
   /** Runs a shell script in the main container. */
   async shell(script: string, options: ExecOptions = {}): Promise<ExecResult> {
-    return (await this.#mainContainer(options)).shell(script, options)
+    return (await this.#containers.main(options)).shell(script, options)
   }
 
   /** Copies a file, a folder or a tar stream into the main container. See `Container.copyIn`. */
@@ -203,12 +203,12 @@ export class Sandbox extends SandboxEmitter {
     path: string,
     options: CopyInOptions = {},
   ): Promise<CopySummary> {
-    return (await this.#mainContainer(options)).copyIn(source, path, options)
+    return (await this.#containers.main(options)).copyIn(source, path, options)
   }
 
   /** A file or folder of the main container as a tar stream. See `Container.copyOut`. */
   async *copyOut(path: string, options: CopyOutOptions = {}): AsyncGenerator<Buffer> {
-    yield* (await this.#mainContainer(options)).copyOut(path, options)
+    yield* (await this.#containers.main(options)).copyOut(path, options)
   }
 
   /**
@@ -252,16 +252,13 @@ export class Sandbox extends SandboxEmitter {
 
   /** Sends a signal to the first program of every container. */
   async kill(signal: NodeJS.Signals | number = "SIGKILL", options: WaitOptions = {}): Promise<void> {
-    signalNumber(signal)
-    await Promise.all([...this.#containers.values()].map(container => container.kill(signal, options)))
+    await this.#containers.kill(signal, options)
   }
 
   /** SIGTERM for every container, at most `timeoutMs` (10 s) for them to follow, then the machine ends. */
   async stop(options: WaitOptions = {}): Promise<void> {
-    const containers = [...this.#containers.values()]
-    const graceful = Promise.all(containers.map(one => one.kill("SIGTERM").then(() => one.wait())))
     const wait = { timeoutMs: STOP_GRACE_MS, ...pickWait(options) }
-    await withDeadline(graceful, "stopping", wait).catch(() => undefined)
+    await withDeadline(this.#containers.terminate(), "stopping", wait).catch(() => undefined)
     await this.destroy()
   }
 
@@ -293,7 +290,7 @@ export class Sandbox extends SandboxEmitter {
   async #unmount(): Promise<void> {
     if (!this.#guest || this.#status !== "running") return
     if (!isWritten(this.#root) && !this.#attachments.areWritten) return
-    await unmount(this.#guest, this.#containerIds).catch(error => this.#report(error))
+    await unmount(this.#guest, this.#containers.ids).catch(error => this.#report(error))
   }
 
   async #boot({ config, hypervisor, paths, startedAt }: StartPlan): Promise<void> {
@@ -318,7 +315,7 @@ export class Sandbox extends SandboxEmitter {
     })
     this.#turns.begin(this.#guest)
     this.#networks.begin(this.#guest, config.network)
-    await this.#attachments.begin(this.#guest, config, this.#containers)
+    await this.#attachments.begin(this.#guest, config, this.#containers.running)
     this.timings.readyMs = performance.now() - startedAt
     this.#control = await serveControl(this.#directory.path, this.#onControl)
     this.#status = "running"
@@ -376,39 +373,22 @@ export class Sandbox extends SandboxEmitter {
     await this.#arriving?.[Symbol.asyncDispose]()
   }
 
-  /** Made once, for whoever asks first; each asker waits as long as it wants to. */
-  async #mainContainer(options: WaitOptions): Promise<Container> {
-    this.#running()
-    this.#main ??= this.#startContainer([], {})
-    return withDeadline(this.#main, "making the main container", pickWait(options))
-  }
-
   /** @throws SandboxError `stopped` */
   #running(): BootedGuest {
     if (this.#guest && this.#status === "running") return this.#guest
     throw new SandboxError("stopped", `the sandbox ${this.name} is not running`)
   }
 
-  async #startContainer(command: readonly string[], options: ContainerOptions): Promise<Container> {
+  #containerHost(): ContainerHost {
     const { agent, vsock } = this.#running()
-    const id = `c${this.#containerIds.length + 1}`
-    this.#containerIds.push(id)
-    const host = {
-      ...{ agent, vsock, root: this.#root, places: this.#attachments.volumes },
-      imageDir: (this.#options.paths ?? defaultPaths()).imageDir,
-    }
-    const hostname = options.hostname ?? this.#options.hostname ?? this.id
-    const container = await Container.start(host, id, command, hostname, options)
-    this.#containers.set(id, container)
-    const forget = () => this.#containers.delete(id)
-    container.wait().then(forget, forget)
-    return container
+    const { imageDir } = this.#options.paths ?? defaultPaths()
+    return { agent, vsock, root: this.#root, places: this.#attachments.volumes, imageDir }
   }
 
   readonly #onControl: ControlHandler = (request, streams) =>
     answerControl(request, streams, {
       name: this.name,
-      containers: this.#containers.values(),
+      containers: this.#containers.running.values(),
       memory: () => this.memory,
       cpus: () => this.cpus,
       kill: signal => this.kill(signal),
