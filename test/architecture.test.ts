@@ -19,7 +19,18 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   vmm: ["native", "vm-memory", "virtio-devices", "kvm-ioctls", "linux-loader"],
   guest: [],
   "oci-image": [],
-  runtime: ["native", "vm-memory", "virtio-devices", "vsock", "kvm-ioctls", "vmm", "guest", "oci-image"],
+  cni: [],
+  runtime: [
+    "native",
+    "vm-memory",
+    "virtio-devices",
+    "vsock",
+    "kvm-ioctls",
+    "vmm",
+    "guest",
+    "oci-image",
+    "cni",
+  ],
 }
 
 /** Where `native` may be reached from: the rest must load without a compiled addon. */
