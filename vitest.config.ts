@@ -60,7 +60,7 @@ export default defineConfig({
           ...built,
           name: "kvm-e2e",
           include: ["test/e2e/**/*.test.ts"],
-          // The test host has no other users, and no network interface that passt could use; the balloon's guest does not
+          // The test host has no other users, no bridge, and no network interface that passt could use; the balloon's guest does not
           // wait for a host that is late to look, and memory is given back in seconds of a processor that is not emulated
           // (test/kvm/sandbox-memory). Policies and images that arrive as they are read end before a
           // hypervisor begins: there they pass as well, but take minutes each where the processor is emulated.
@@ -68,6 +68,7 @@ export default defineConfig({
             ...[
               "ordinary-user",
               "network",
+              "cni",
               "balloon",
               "memory",
               "policy",

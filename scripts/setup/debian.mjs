@@ -12,6 +12,7 @@ export const GROUPS = {
     ...["erofs-utils", "e2fsprogs", "cpio", "xz-utils", "zstd"], // oracles for what we write
     ...["acpica-tools", "device-tree-compiler", "binutils"], // iasl, dtc, readelf: the same for boot tables and kernels
     ...["passt", "iperf3", "iproute2"], // the network of sandboxes, what measures it, and namespaces for its tests
+    ...["containernetworking-plugins", "iptables"], // CNI plugins, and what they publish ports with
     ...["skopeo", "umoci", "podman", "buildah", "mmdebstrap", "uidmap"], // images
     ...["docker-registry", "apache2-utils", "openssl"], // a registry, its passwords and certificates
     ...["kmod", "socat", "util-linux", "procps"], // depmod for the stock kernel, sockets, setpriv, ps

@@ -2,6 +2,7 @@ import type { AgentClient } from "@ts-vmm/guest"
 import { guestArtifacts } from "@ts-vmm/guest/artifacts"
 import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
+import { afterUndoing, undoAll } from "./attach/turns.js"
 import type { ConsoleLog } from "./console-log.js"
 import { sandboxStorages } from "./container/rootfs.js"
 import { fromVolumeError, openVolumes } from "./container/volume-devices.js"
@@ -14,7 +15,7 @@ import { fromGuestError } from "./guest-errors.js"
 import type { Hypervisor, Machine } from "./hypervisor/hypervisor.js"
 import { memoryArguments } from "./memory/options.js"
 import { SandboxMemory } from "./memory/sandbox-memory.js"
-import { configureNetwork, type GuestNetwork } from "./network/guest-network.js"
+import { configureNetwork, type GuestNetwork, type SandboxNetwork } from "./network/guest-network.js"
 import { startNetwork } from "./network/start.js"
 import type { SandboxConfig } from "./options.js"
 import type { RuntimePaths } from "./paths.js"
@@ -73,8 +74,12 @@ export interface BootRequest {
   readonly console: ConsoleLog
   /** A device stopped: the guest broke its protocol. */
   onDeviceError(error: Error): void
-  /** Called as soon as there is a machine to end. */
-  onMachine(machine: Machine): void
+  /**
+   * Called as soon as there is a machine to end.
+   *
+   * @param gone - resolves when it has ended, and all that it had is given back
+   */
+  onMachine(machine: Machine, gone: Promise<void>): void
 }
 
 /**
@@ -88,8 +93,8 @@ export async function bootGuest(request: BootRequest): Promise<BootedGuest> {
   const connected = acceptAgent(vsock)
   const root = openRoot(request.root, request.onDeviceError, request.config.diskLimiter)
   const memory = new SandboxMemory(request.config)
-  const { machine, network } = await startMachine(request, root, [vsock, ...memory.devices])
-  request.onMachine(machine)
+  const { machine, network, gone } = await startMachine(request, root, [vsock, ...memory.devices])
+  request.onMachine(machine, gone)
   machine.onConsole(chunk => request.console.push(chunk))
   const died = machine.exited.then(exit => {
     throw bootFailed(exit.how, request.console)
@@ -108,13 +113,10 @@ async function startMachine(
   request: BootRequest,
   root: RootDevice,
   always: readonly VirtioDevice[],
-): Promise<{ machine: Machine; network: GuestNetwork | undefined }> {
+): Promise<{ machine: Machine; network: GuestNetwork | undefined; gone: Promise<void> }> {
   const { hypervisor, directory, config, onDeviceError } = request
   const { memoryMiB, sharedMemory } = config
-  const ends = [() => root.close()]
-  const close = () => {
-    for (const end of ends) end()
-  }
+  const ends: (() => unknown)[] = [() => root.close()]
   try {
     const volumes = await openVolumes(config.volumes, {
       limiter: config.diskLimiter,
@@ -123,8 +125,7 @@ async function startMachine(
     ends.push(...volumes.map(volume => () => volume.close()))
     const storage = await openStorage(request)
     if (storage) ends.push(() => storage.close())
-    const network =
-      config.network.kind === "none" ? undefined : await startNetwork(config.network, onDeviceError)
+    const network = await openNetwork(request)
     if (network) ends.push(() => network.close())
     const machine = await hypervisor.start({
       directory,
@@ -143,12 +144,20 @@ async function startMachine(
       kernelArguments: [...memoryArguments(config), ...cpuArguments(config)],
       onDeviceError,
     })
-    machine.exited.then(close)
-    return { machine, network: network?.guest }
+    const gone = machine.exited.then(() => undoAll(ends)).catch(onDeviceError)
+    return { machine, network: network?.guest, gone }
   } catch (error) {
-    close()
-    throw error
+    throw await afterUndoing(error, () => undoAll(ends))
   }
+}
+
+async function openNetwork(request: BootRequest): Promise<SandboxNetwork | undefined> {
+  const { network } = request.config
+  if (network.kind === "none") return undefined
+  if (network.kind !== "cni") return startNetwork(network, request.onDeviceError)
+  // Few have one, and it is much code.
+  const { startCni } = await import("./network/cni/start.js")
+  return startCni(network, request.directory, request.onDeviceError)
 }
 
 async function openStorage(request: BootRequest): Promise<StorageDisk | undefined> {

@@ -9,6 +9,8 @@
  * - `no-space`: the host lacks disk or shared memory for the sandbox.
  * - `disk-failed`: the host could not write the sandbox's disk, for another reason than want of space.
  * - `name-in-use`, `not-found`: names of sandboxes.
+ * - `network-failed`: a network cannot be had, or not be given back: its plugins or the tools for it fail, or this user may
+ *   not use them. The message says which, and whether something is kept to be given back later.
  * - `boot-failed`: the guest kernel or the agent did not come up.
  * - `guest-died`: the guest kernel ended (panic, crash, killed) while the sandbox was in use.
  * - `agent-failed`: the guest agent answered with an error, nonsense, or not at all.
@@ -32,6 +34,7 @@ export type SandboxErrorCode =
   | "disk-failed"
   | "name-in-use"
   | "not-found"
+  | "network-failed"
   | "boot-failed"
   | "guest-died"
   | "agent-failed"

@@ -9,6 +9,7 @@ import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
 import type { PullPolicy } from "./images.js"
 import { checkMax, checkTarget, type MemoryConfig } from "./memory/options.js"
 import {
+  type CniOptions,
   checkNetwork,
   type GuestNetworkOptions,
   type NetworkConfig,
@@ -20,7 +21,7 @@ import { checkRoot, type ImageDevice, type RootConfig, type SandboxRootfs } from
 import { checkStorage, type SandboxStorage, type StorageConfig } from "./storage/options.js"
 
 /** Options of `Sandbox.create`. */
-export interface SandboxOptions extends WaitOptions {
+export interface SandboxOptions extends WaitOptions, CniOptions {
   /**
    * The root file system of the containers: a name in the image store, a folder or archive (`oci:DIR`,
    * `oci-archive:FILE`, `docker-archive:FILE`, `rootfs:DIR`), an image of the store, or a name that a registry knows.
@@ -91,11 +92,14 @@ export interface SandboxOptions extends WaitOptions {
    * of `storage`; not folders of the host. Default: as fast as they are.
    */
   readonly diskLimit?: RateLimit
-  /** Default `none`. `passt` needs the program of that name, `tap:NAME` a tap device that this user may open. */
+  /**
+   * Default `none`. `passt` needs the program of that name, `tap:NAME` a tap device that this user may open, `cni:NAME`
+   * root, the plugins of the network, and the package iproute2.
+   */
   readonly network?: NetworkMode
   /** Addresses and more of a guest on a tap device. */
   readonly guestNetwork?: GuestNetworkOptions
-  /** Ports of the host that lead into the guest; with passt only. */
+  /** Ports of the host that lead into the guest; with passt, or a CNI network that has the capability `portMappings`. */
   readonly ports?: readonly PublishedPort[]
   /**
    * How long an answer of the guest's agent may take, in milliseconds; a machine that is much overcommitted wants
@@ -176,7 +180,7 @@ export function checkOptions(options: SandboxOptions): SandboxConfig {
     attached: volumes.filter(volume => !isServedHere(volume)),
     storage: checkStorage(options.storage),
     diskLimiter: options.diskLimit && checkDiskLimit(options.diskLimit),
-    network: checkNetwork(options.network ?? "none", options.ports ?? [], options.guestNetwork),
+    network: checkNetwork(options.network ?? "none", options.ports ?? [], options.guestNetwork, options),
     agentTimeoutMs: checkCount(
       "agentTimeoutMs",
       options.agentTimeoutMs ?? Math.max(DEFAULT_AGENT_TIMEOUT_MS, Math.ceil(options.timeoutMs ?? 0)),

@@ -6,6 +6,7 @@ import type { CopySummary } from "./copy/unpack.js"
 import type { CpuReport } from "./cpus/sandbox-cpus.js"
 import { SandboxError } from "./errors.js"
 import type { MemoryChange, MemoryReport } from "./memory/control.js"
+import { releaseDead } from "./network/cni/sweep.js"
 import { defaultPaths, type RuntimePaths } from "./paths.js"
 import { receiveControl, requestControl, sendControl } from "./state/ask-control.js"
 import type { CommitRequest, CpuChange } from "./state/control-protocol.js"
@@ -195,7 +196,8 @@ function runningSandbox(wanted: string, paths: RuntimePaths): FoundSandbox {
 /**
  * Removes what is left of a sandbox that ended, or with `force` ends it first.
  *
- * @throws SandboxError `not-found`; `invalid-argument` for a running one without `force`; `timeout`
+ * @throws SandboxError `not-found`; `invalid-argument` for a running one without `force`; `timeout`; `network-failed` when
+ *   its network cannot be given back, which keeps it
  */
 export async function removeSandbox(
   wanted: string,
@@ -210,6 +212,7 @@ export async function removeSandbox(
     )
   }
   if (found.alive) await endOwner(paths.stateDir, found)
+  await releaseDead(found)
   removeFolder(paths.stateDir, found.id, found.record?.name)
 }
 

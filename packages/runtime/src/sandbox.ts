@@ -30,6 +30,7 @@ import type { HypervisorName, Machine } from "./hypervisor/hypervisor.js"
 import { fromImageError } from "./images.js"
 import { watchOom } from "./memory/oom.js"
 import type { SandboxMemory } from "./memory/sandbox-memory.js"
+import { pruneWithNetworks } from "./network/cni/sweep.js"
 import { checkNetworkOn } from "./network/options.js"
 import { checkOptions, type SandboxOptions } from "./options.js"
 import { defaultPaths } from "./paths.js"
@@ -39,7 +40,7 @@ import { unmount } from "./root/unmount.js"
 import { answerControl } from "./state/answer-control.js"
 import { type ControlHandler, serveControl } from "./state/control.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
-import { findSandboxes, pruneSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
+import { findSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
 import { watchGuest } from "./watchdog/watchdog.js"
 
 /** Default for a guest to come up; a hundred times what it takes on a quiet machine. */
@@ -82,6 +83,7 @@ export class Sandbox extends SandboxEmitter {
   #status: SandboxStatus = "creating"
   #guest: BootedGuest | undefined
   #machine: Machine | undefined
+  #gone: Promise<void> | undefined
   #control: Server | undefined
   #killRequested = false
   #exitCode: number | undefined
@@ -144,9 +146,16 @@ export class Sandbox extends SandboxEmitter {
     )
   }
 
-  /** Removes what dead owners left, and with `finished` the records of ended sandboxes. Returns ids. */
-  static prune(options: { finished?: boolean } = {}, paths = defaultPaths()): string[] {
-    return pruneSandboxes(paths.stateDir, { finished: options.finished ?? false })
+  /**
+   * Removes what dead owners left, and with `finished` the records of ended sandboxes. Returns ids. Networks by plugins are
+   * given back first; what fails of that is told, and left for the next time.
+   */
+  static async prune(
+    options: { finished?: boolean; onFailure?: (error: Error) => void } = {},
+    paths = defaultPaths(),
+  ): Promise<string[]> {
+    const { finished = false, onFailure = () => undefined } = options
+    return pruneWithNetworks(paths.stateDir, { finished }, onFailure)
   }
 
   get status(): SandboxStatus {
@@ -306,11 +315,12 @@ export class Sandbox extends SandboxEmitter {
       sandboxId: this.id,
       console: this.console,
       onDeviceError: error => this.#report(error),
-      onMachine: machine => {
+      onMachine: (machine, gone) => {
         this.timings.machineMs = performance.now() - startedAt
-        this.#watch(machine)
+        this.#watch(machine, gone)
         // Others' leftovers go while the guest boots and this process would only wait.
-        pruneSandboxes(paths.stateDir, { finished: false })
+        const report = (error: Error) => this.#report(error)
+        pruneWithNetworks(paths.stateDir, { finished: false }, report).catch(report)
       },
     })
     this.#turns.begin(this.#guest)
@@ -328,10 +338,11 @@ export class Sandbox extends SandboxEmitter {
     this.emit("ready")
   }
 
-  #watch(machine: Machine): void {
+  #watch(machine: Machine, gone: Promise<void>): void {
     this.#machine = machine
+    this.#gone = gone
     machine.onConsole(chunk => this.emit("console", chunk))
-    machine.exited.then(() => this.#onMachineExit())
+    gone.then(() => this.#onMachineExit())
   }
 
   #onMachineExit(): void {
@@ -369,6 +380,7 @@ export class Sandbox extends SandboxEmitter {
     await this.#machine?.kill()
     await booting.catch(() => undefined)
     await this.#machine?.kill()
+    await this.#gone
     this.#directory.remove()
     await this.#arriving?.[Symbol.asyncDispose]()
   }

@@ -32,6 +32,8 @@ export interface RunOptions {
   readonly disk: SandboxMount[]
   readonly network: string
   readonly publish: PublishedPort[]
+  readonly cniConfDir?: string
+  readonly cniPluginDir: readonly string[]
   readonly ip: string[]
   readonly ip6: string[]
   readonly gateway: readonly string[]
@@ -105,12 +107,16 @@ function unlessHung<T>(sandbox: Sandbox, work: Promise<T>): Promise<T> {
   return Promise.race([work, hung])
 }
 
-/** Failures of which the program sees no more than an I/O error: of its disk, and of an image that is on its way. */
+/**
+ * Failures of which the program sees no more than an I/O error: of its disk, and of an image that is on its way; and what of
+ * its network could not be given back.
+ */
 const BEHIND_IO: ReadonlySet<unknown> = new Set([
   "no-space",
   "disk-failed",
   "image-unavailable",
   "image-invalid",
+  "network-failed",
 ])
 
 /** Tells of each kind once: a program may try again and again. */
@@ -137,6 +143,7 @@ function sandboxOptions(
     network: options.network as "none",
     ports: options.publish,
     guestNetwork: guestNetworkOf(options),
+    cniPluginDirs: options.cniPluginDir,
     // The runtime checks these names itself, and says which there are.
     pull: options.pull as "missing",
     lazy: options.lazy ?? false,
@@ -144,6 +151,7 @@ function sandboxOptions(
     umlMode: options.umlMode as "ptrace",
     ...defined({
       imageDevice: options.imageDevice as "blk" | undefined,
+      cniConfDir: options.cniConfDir,
       name: options.name,
       memoryMiB: options.memory,
       memoryTargetMiB: options.memoryTarget,

@@ -1,3 +1,4 @@
+import { resolve as absolute } from "node:path"
 import type { Command } from "commander"
 import {
   collect,
@@ -58,7 +59,7 @@ export function addRun(program: Command): void {
     )
     .option(
       "--network <mode>",
-      "none, passt for the host's network without privileges, or tap:NAME, a tap device of the host",
+      "none, passt for the host's network without privileges, tap:NAME, a tap device of the host, or cni:NAME, what the CNI configuration of this name says (root)",
       "none",
     )
     .option("--ip <address/bits>", "IPv4 address on a tap device", parseGuestAddress, [])
@@ -69,9 +70,18 @@ export function addRun(program: Command): void {
     .option("--mtu <bytes>", "on a tap device (default: the device's)", parseMtu)
     .option("--network-queues <n>", "queue pairs, if the tap device was made for several", parseQueuePairs)
     .option("--network-vhost", "on a tap device: the host's kernel moves the frames, unchecked; kvm only")
+    .option("--cni-conf-dir <dir>", "where cni:NAME is described (default: /etc/cni/net.d)", dir =>
+      absolute(dir),
+    )
+    .option(
+      "--cni-plugin-dir <dir>",
+      "where its plugins are, several times (default: /opt/cni/bin, /usr/lib/cni)",
+      (dir, before) => collect(absolute(dir), before),
+      [] as readonly string[],
+    )
     .option(
       "-p, --publish <host:guest[/udp]>",
-      "a port of the host that leads into the container",
+      "a port of the host that leads into the container, with passt or CNI plugins that can",
       parsePort,
       [],
     )

@@ -13,6 +13,7 @@ import { plug, slotsOf, type Turns, undoAll } from "./turns.js"
 
 /** A network for a sandbox that runs: what `network`, `guestNetwork` and `ports` are for one that starts. */
 export interface NetworkAttachment extends GuestNetworkOptions {
+  /** Not `cni:NAME`. */
   readonly network: Exclude<NetworkMode, "none">
   /** With passt only. */
   readonly ports?: readonly PublishedPort[]
@@ -69,6 +70,11 @@ export class Networks {
     return this.#turns.take(async guest => {
       const config = checkNetwork(mode, ports, guestSide)
       if (config.kind === "none") throw new SandboxError("invalid-argument", "none is no network to attach")
+      if (config.kind === "cni")
+        throw new SandboxError(
+          "invalid-argument",
+          "a network of CNI plugins is there from the start, or not at all",
+        )
       if (config.kind === "passt" && this.#kinds().includes("passt"))
         throw new SandboxError(
           "invalid-argument",

@@ -63,7 +63,9 @@ test("other networks take no addresses", () => {
     kind: "passt",
     ports: [],
   })
-  expect(() => checkNetwork("bridge" as "none", [], undefined)).toThrow("use none, passt or tap:NAME")
+  expect(() => checkNetwork("bridge" as "none", [], undefined)).toThrow(
+    "use none, passt, tap:NAME or cni:NAME",
+  )
 })
 
 test("addresses of IPv6 have their bytes, however they are written", () => {
@@ -73,4 +75,28 @@ test("addresses of IPv6 have their bytes, however they are written", () => {
   expect(hex("1:2:3:4:5:6:7:8")).toBe("00010002000300040005000600070008")
   expect(hex("::ffff:192.0.2.1")).toBe("00000000000000000000ffffc0000201")
   expect(parseNetworkAddress("fd00::1/64")?.prefixLength).toBe(64)
+})
+
+describe("a network of CNI plugins", () => {
+  test("has a name, folders, and ports", () => {
+    const options = { cniConfDir: "/conf", cniPluginDirs: ["/a", "/b"] }
+    expect(checkNetwork("cni:lan", [{ hostPort: 8080, guestPort: 80 }], {}, options)).toEqual({
+      kind: "cni",
+      name: "lan",
+      ports: [{ hostAddress: "127.0.0.1", hostPort: 8080, guestPort: 80, protocol: "tcp" }],
+      ...options,
+    })
+  })
+
+  test.each(["cni:", "cni:../lan", "cni:a/b", "cni:-x", "cni:a\nb"])("%j has no name", mode => {
+    expect(() => checkNetwork(mode as "cni:x", [], undefined)).toThrow("no name of a network")
+  })
+
+  test("takes absolute folders, and gives the guest's side itself", () => {
+    expect(() => checkNetwork("cni:lan", [], undefined, { cniConfDir: "conf" })).toThrow("no absolute path")
+    expect(() => checkNetwork("cni:lan", [], undefined, { cniPluginDirs: ["bin"] })).toThrow(
+      "no absolute path",
+    )
+    expect(() => checkNetwork("cni:lan", [], { mtu: 1400 })).toThrow("are for --network tap:NAME")
+  })
 })

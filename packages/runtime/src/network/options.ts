@@ -1,13 +1,23 @@
 import { isIPv4 } from "node:net"
+import { isAbsolute } from "node:path"
 import { SandboxError } from "../errors.js"
 import type { HypervisorName } from "../hypervisor/hypervisor.js"
 import { familyOf, type NetworkAddress, parseNetworkAddress } from "./address.js"
 
 /**
- * How a sandbox is connected: not at all; through passt, a network stack in a process of its own; or with a tap device of
- * the host (`tap:NAME`), which is there already.
+ * How a sandbox is connected: not at all; through passt, a network stack in a process of its own; with a tap device of
+ * the host (`tap:NAME`), which is there already; or by CNI plugins, as a configuration says that is called NAME
+ * (`cni:NAME`), which needs root and the package iproute2.
  */
-export type NetworkMode = "none" | "passt" | `tap:${string}`
+export type NetworkMode = "none" | "passt" | `tap:${string}` | `cni:${string}`
+
+/** Where the networks of `cni:NAME` come from. */
+export interface CniOptions {
+  /** Folder of configurations. Default `/etc/cni/net.d`. */
+  readonly cniConfDir?: string
+  /** Folders of plugins. Default `/opt/cni/bin` and `/usr/lib/cni`. */
+  readonly cniPluginDirs?: readonly string[]
+}
 
 /** The guest's side of a tap device: its network is not ours, so nothing of this has a default. */
 export interface GuestNetworkOptions {
@@ -54,11 +64,19 @@ export interface TapConfig {
   readonly vhost: boolean
 }
 
+/** A network by CNI plugins, as far as it can be checked without its configuration. */
+export interface CniConfig extends CniOptions {
+  readonly kind: "cni"
+  readonly name: string
+  readonly ports: readonly Required<PublishedPort>[]
+}
+
 /** {@link NetworkMode} and what goes with it, checked. */
 export type NetworkConfig =
   | { readonly kind: "none" }
   | { readonly kind: "passt"; readonly ports: readonly Required<PublishedPort>[] }
   | TapConfig
+  | CniConfig
 
 const LOOPBACK = "127.0.0.1"
 const MAX_PORTS = 256
@@ -70,26 +88,47 @@ const MIN_MTU = 1280
 const MAX_MTU = 65_535
 const MAX_QUEUE_PAIRS = 16
 const TAP = "tap:"
+const CNI = "cni:"
 
 /** @throws SandboxError `invalid-argument`, naming the option */
 export function checkNetwork(
   mode: NetworkMode,
   ports: readonly PublishedPort[],
   guest: GuestNetworkOptions | undefined,
+  cni: CniOptions = {},
 ): NetworkConfig {
   if (mode.startsWith(TAP)) {
     if (ports.length > 0)
       throw invalid("a tap device has no published ports: its host reaches the guest anyway")
     return checkTap(mode.slice(TAP.length), guest ?? {})
   }
-  if (mode !== "none" && mode !== "passt")
-    throw invalid(`unknown network "${mode}": use none, passt or tap:NAME`)
+  if (mode !== "none" && mode !== "passt" && !mode.startsWith(CNI))
+    throw invalid(`unknown network "${mode}": use none, passt, tap:NAME or cni:NAME`)
   if (guest && Object.values(guest).some(value => value !== undefined && !isEmpty(value)))
     throw invalid("addresses, gateways, name servers, MAC address, MTU and vhost are for --network tap:NAME")
   if (mode === "none" && ports.length > 0)
     throw invalid("a sandbox without a network has no ports: use --network passt")
   if (ports.length > MAX_PORTS) throw invalid(`${ports.length} ports are too many (at most ${MAX_PORTS})`)
+  if (mode.startsWith(CNI)) return checkCni(mode.slice(CNI.length), ports.map(checkPort), cni)
   return mode === "none" ? { kind: "none" } : { kind: "passt", ports: ports.map(checkPort) }
+}
+
+function checkCni(
+  name: string,
+  ports: CniConfig["ports"],
+  { cniConfDir, cniPluginDirs }: CniOptions,
+): CniConfig {
+  if (!/^[a-zA-Z0-9][\w.-]{0,127}$/.test(name))
+    throw invalid(`"${name}" is no name of a network: use cni:NAME`)
+  for (const folder of [cniConfDir ?? "/", ...(cniPluginDirs ?? [])])
+    if (!isAbsolute(folder)) throw invalid(`"${folder}" is no absolute path of a folder`)
+  return {
+    kind: "cni",
+    name,
+    ports,
+    ...(cniConfDir === undefined ? {} : { cniConfDir }),
+    ...(cniPluginDirs === undefined || cniPluginDirs.length === 0 ? {} : { cniPluginDirs }),
+  }
 }
 
 /** @throws SandboxError `invalid-argument` for what this hypervisor cannot connect its guests with */

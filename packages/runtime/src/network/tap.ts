@@ -4,7 +4,7 @@ import { openTap, type Tap, TapError, TapPort } from "@ts-vmm/virtio-devices/net
 import { VhostError, VhostNetDevice, type VhostNetDeviceOptions } from "@ts-vmm/virtio-devices/vhost"
 import { SandboxError } from "../errors.js"
 import { FilteredPort } from "./filtered-port.js"
-import type { SandboxNetwork } from "./guest-network.js"
+import type { GuestNetwork, SandboxNetwork } from "./guest-network.js"
 import type { TapConfig } from "./options.js"
 
 /**
@@ -24,10 +24,20 @@ export function startTap(config: TapConfig, onEnd: (error: Error) => void): Sand
     const device = openKernelCard(tap, { mac, mtu })
     return { device, guest, close: () => device.close() }
   }
-  const own = addresses.map(({ address }) => address)
+  return connectTap(tap, mac, guest, onEnd)
+}
+
+/** The guest's end of an open tap device, which is the network's from here on. */
+export function connectTap(
+  tap: Tap,
+  mac: string,
+  guest: GuestNetwork,
+  onEnd: (error: Error) => void,
+): SandboxNetwork {
+  const own = guest.addresses.map(({ address }) => address)
   const tapPort = new TapPort(tap, { onEnd })
   const port = own.length > 0 ? new FilteredPort(tapPort, { mac, addresses: own }) : tapPort
-  return { device: new NetDevice(port, { mac, mtu }), guest, close: () => port.close() }
+  return { device: new NetDevice(port, { mac, mtu: guest.mtu }), guest, close: () => port.close() }
 }
 
 function openKernelCard(tap: Tap, options: VhostNetDeviceOptions): VhostNetDevice {

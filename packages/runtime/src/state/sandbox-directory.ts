@@ -1,5 +1,14 @@
 import { randomBytes } from "node:crypto"
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs"
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs"
 import { join } from "node:path"
 import { SandboxError } from "../errors.js"
 import { ensurePrivateDirectory } from "../paths.js"
@@ -18,12 +27,20 @@ const UNBORN_MAX_AGE_MS = 60_000
 const MAX_STATE_DIR_LENGTH = 107 - "/s/0123456789ab".length - 20
 
 /**
+ * Folder in a sandbox's that is there as long as it has something of a network to give back: neither it nor the sandbox's
+ * folder goes before that is done (`network/cni/release.ts`).
+ */
+export const NETWORK_FOLDER = "cni"
+const LOCK_FILE = "lock"
+
+/**
  * The one private folder of a sandbox and the claim on its name.
  *
  * ```
  * STATE/s/<id>/          0700, everything the sandbox makes
  *             lock       locked as long as the owner lives
  *             record.json
+ *             cni/       what its network's plugins hold
  * STATE/n/<name>         holds the id
  * ```
  */
@@ -75,14 +92,11 @@ export class SandboxDirectory {
 
   /** Removes everything but the record, which `ps -a` shows until `rm`; the name stays taken. */
   keepRecordOnly(): void {
-    for (const file of readdirSync(this.path)) {
-      if (file !== "record.json" && file !== "lock")
-        rmSync(join(this.path, file), { recursive: true, force: true })
-    }
+    clearFolder(this.path, ["record.json", LOCK_FILE, NETWORK_FOLDER])
     this.#lock.release()
   }
 
-  /** Removes everything, the name too. */
+  /** Removes everything, the name too; but not what has to be given back first. */
   remove(): void {
     removeSandbox(this.#stateDir, this.id, this.name)
     this.#lock.release()
@@ -144,17 +158,37 @@ export function findSandbox(stateDir: string, wanted: string): FoundSandbox {
  * @returns ids that were removed
  */
 export function pruneSandboxes(stateDir: string, options: { finished: boolean }): string[] {
-  const removed = findSandboxes(stateDir).filter(one => !one.alive && (options.finished || !isFinished(one)))
-  for (const one of removed) removeSandbox(stateDir, one.id, one.record?.name)
+  const over = findSandboxes(stateDir).filter(one => !one.alive && (options.finished || !isFinished(one)))
+  const removed = over.filter(one => removeSandbox(stateDir, one.id, one.record?.name))
   removeUnborn(join(stateDir, "s"))
   return removed.map(one => one.id)
 }
 
-/** Removes the folder and the name of a sandbox that is not alive. */
-export function removeSandbox(stateDir: string, id: string, name: string | undefined): void {
+/**
+ * Removes the folder and the name of a sandbox that is not alive.
+ *
+ * @returns whether the folder is gone: one with something of a network to give back is only emptied
+ */
+export function removeSandbox(stateDir: string, id: string, name: string | undefined): boolean {
+  const path = sandboxPath(stateDir, id)
   if (name !== undefined && NAME_PATTERN.test(name) && readName(stateDir, name) === id)
     rmSync(namePath(stateDir, name), { force: true })
-  rmSync(sandboxPath(stateDir, id), { recursive: true, force: true })
+  if (hasNetwork(path)) {
+    clearFolder(path, [LOCK_FILE, NETWORK_FOLDER])
+    return false
+  }
+  rmSync(path, { recursive: true, force: true })
+  return true
+}
+
+/** Whether the sandbox in `path` has something of a network to give back. */
+export function hasNetwork(path: string): boolean {
+  return existsSync(join(path, NETWORK_FOLDER))
+}
+
+function clearFolder(path: string, kept: readonly string[]): void {
+  for (const file of listFolder(path))
+    if (!kept.includes(file)) rmSync(join(path, file), { recursive: true, force: true })
 }
 
 function inspectSandbox(stateDir: string, id: string): FoundSandbox | undefined {
