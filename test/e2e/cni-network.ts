@@ -101,6 +101,11 @@ export class CniHost {
     }
   }
 
+  /** Throws when it does not answer. */
+  ping(address: string): void {
+    run("ip", "netns", "exec", this.#namespace, "busybox", "ping", "-q", "-c", "1", "-W", "5", address)
+  }
+
   /** Addresses that host-local has given out. */
   leases(): string[] {
     return readdirSync(this.#leases, { recursive: true, encoding: "utf8" })

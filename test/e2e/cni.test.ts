@@ -144,9 +144,11 @@ describe.skipIf(skipped !== undefined)(`CNI plugins${skipped ? ` (skipped: ${ski
   test("publish ports of the host", async () => {
     const ports = ["-p", "8081:80", "-p", "0.0.0.0:8082:80"]
     const { child } = await startServer("--network", "cni:lan", ...ports, image(), "sh", "-c", SERVER)
-    const [address] = host.leases()
+    const [address, address6] = host.leases() as [string, string]
+    host.ping(address)
+    host.ping(address6)
     host.ip("addr", "add", "198.51.100.1/32", "dev", "lo")
-    expect(host.get(`${address}`)).toBe("from the guest\n")
+    expect(host.get(address)).toBe("from the guest\n")
     expect(host.get("127.0.0.1:8081")).toBe("from the guest\n")
     expect(host.get("198.51.100.1:8082")).toBe("from the guest\n")
     // Of this machine only.
@@ -197,6 +199,12 @@ describe.skipIf(skipped !== undefined)(`CNI plugins${skipped ? ` (skipped: ${ski
     expect(JSON.parse(readFileSync(record, "utf8"))).toMatchObject({ version: 1 })
     host.breakWith("exit 0")
     expect(await prune()).toEqual({ stdout: `${id}\n`, stderr: "", exitCode: 0 })
+  })
+
+  test("give everything back when the guest does not come up", async () => {
+    const ended = await run("--network", "cni:lan", "--kernel", "/bin/true", image(), "true")
+    expect(ended).toMatchObject({ stdout: "", exitCode: 125 })
+    expect(ended.stderr).toContain("before its agent was up")
   })
 
   test("that are not there, or cannot publish, are refused with a line", async () => {

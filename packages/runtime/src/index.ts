@@ -43,7 +43,7 @@ export { UmlHypervisor, type UmlOptions } from "./hypervisor/uml/uml-hypervisor.
 export type { PullPolicy } from "./images.js"
 export type { MemoryChange, MemoryReport } from "./memory/control.js"
 export type { MemorySizes, SandboxMemory } from "./memory/sandbox-memory.js"
-export type { CniOptions, GuestNetworkOptions, NetworkMode, PublishedPort } from "./network/options.js"
+export type { CniNetworkOptions, GuestNetworkOptions, NetworkMode, PublishedPort } from "./network/options.js"
 export type { SandboxOptions } from "./options.js"
 export { defaultPaths, defaultPolicyFile, defaultRegistriesFile, type RuntimePaths } from "./paths.js"
 export {

@@ -9,7 +9,7 @@ import type { HypervisorName, UmlMode } from "./hypervisor/hypervisor.js"
 import type { PullPolicy } from "./images.js"
 import { checkMax, checkTarget, type MemoryConfig } from "./memory/options.js"
 import {
-  type CniOptions,
+  type CniNetworkOptions,
   checkNetwork,
   type GuestNetworkOptions,
   type NetworkConfig,
@@ -21,7 +21,7 @@ import { checkRoot, type ImageDevice, type RootConfig, type SandboxRootfs } from
 import { checkStorage, type SandboxStorage, type StorageConfig } from "./storage/options.js"
 
 /** Options of `Sandbox.create`. */
-export interface SandboxOptions extends WaitOptions, CniOptions {
+export interface SandboxOptions extends WaitOptions, CniNetworkOptions {
   /**
    * The root file system of the containers: a name in the image store, a folder or archive (`oci:DIR`,
    * `oci-archive:FILE`, `docker-archive:FILE`, `rootfs:DIR`), an image of the store, or a name that a registry knows.

@@ -12,7 +12,7 @@ import { familyOf, type NetworkAddress, parseNetworkAddress } from "./address.js
 export type NetworkMode = "none" | "passt" | `tap:${string}` | `cni:${string}`
 
 /** Where the networks of `cni:NAME` come from. */
-export interface CniOptions {
+export interface CniNetworkOptions {
   /** Folder of configurations. Default `/etc/cni/net.d`. */
   readonly cniConfDir?: string
   /** Folders of plugins. Default `/opt/cni/bin` and `/usr/lib/cni`. */
@@ -65,7 +65,7 @@ export interface TapConfig {
 }
 
 /** A network by CNI plugins, as far as it can be checked without its configuration. */
-export interface CniConfig extends CniOptions {
+export interface CniConfig extends CniNetworkOptions {
   readonly kind: "cni"
   readonly name: string
   readonly ports: readonly Required<PublishedPort>[]
@@ -95,7 +95,7 @@ export function checkNetwork(
   mode: NetworkMode,
   ports: readonly PublishedPort[],
   guest: GuestNetworkOptions | undefined,
-  cni: CniOptions = {},
+  cni: CniNetworkOptions = {},
 ): NetworkConfig {
   if (mode.startsWith(TAP)) {
     if (ports.length > 0)
@@ -116,7 +116,7 @@ export function checkNetwork(
 function checkCni(
   name: string,
   ports: CniConfig["ports"],
-  { cniConfDir, cniPluginDirs }: CniOptions,
+  { cniConfDir, cniPluginDirs }: CniNetworkOptions,
 ): CniConfig {
   if (!/^[a-zA-Z0-9][\w.-]{0,127}$/.test(name))
     throw invalid(`"${name}" is no name of a network: use cni:NAME`)

@@ -6,11 +6,15 @@ import { SandboxError } from "../../errors.js"
 import { NETWORK_FOLDER } from "../../state/sandbox-directory.js"
 import { SandboxNamespace } from "./namespace.js"
 
+/** Less than a sandbox has to start: then the error says which plugin it was. */
+const PLUGIN_TIMEOUT_MS = 20_000
+
 /** Plugins that run for a sandbox, with their records in its folder: both end with it, and with its owner. */
 export function openCni(directory: string, pluginDirs?: readonly string[]): Cni {
   return new Cni({
     stateDir: join(directory, NETWORK_FOLDER),
     launcher: launcherPath(),
+    timeoutMs: PLUGIN_TIMEOUT_MS,
     ...(pluginDirs ? { pluginDirs } : {}),
   })
 }
