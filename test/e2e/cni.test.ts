@@ -182,6 +182,19 @@ describe.skipIf(skipped !== undefined)(`CNI plugins${skipped ? ` (skipped: ${ski
     expect(ended.stderr).toContain("broken: ADD failed: no room")
   })
 
+  test("N9: that fail, and then cannot give something back, say both", async () => {
+    host.breakWith(`echo '{"code": 42, "msg": "no room"}'; exit 1`)
+    const ended = await run("--network", "cni:broken", image(), "true")
+    expect(ended).toMatchObject({ stdout: "", exitCode: 125 })
+    expect(ended.stderr).toMatch(
+      /broken: ADD failed: no room; and DEL of .* its record is kept: .*prune tries/,
+    )
+    expect(host.leases()).toEqual([])
+    const [id = ""] = ids()
+    host.breakWith("exit 0")
+    expect(await prune()).toEqual({ stdout: `${id}\n`, stderr: "", exitCode: 0 })
+  })
+
   test("N9: that cannot give something back are asked again until they can", async () => {
     host.breakWith(`[ "$CNI_COMMAND" = ADD ] || exit 1; exec sed 's/.*"prevResult"://; s/}$//'`)
     const ended = await run("--network", "cni:broken", image(), "echo", "hello")

@@ -1,9 +1,9 @@
 // N9 of the catalogue of hostile inputs and faults, clause by clause.
-import { spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout } from "node:timers/promises"
-import { afterEach, beforeEach, describe, expect, test } from "vitest"
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest"
 import { launcherPath } from "../../native/src/launcher.js"
 import { Cni, type CniError, type CniOptions, parseNetwork } from "../src/index.js"
 import { FakePlugins, RESULT, say } from "./support/fake-plugins.js"
@@ -43,6 +43,10 @@ function isRunning(pid: string): boolean {
   return existsSync(`/proc/${pid}`) && !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, "utf8"))
 }
 
+/** Two processes, one of which its parent knows nothing of, that write their numbers to PIDS. */
+const HANGS = `(sleep 86400 & echo $! > PIDS); sleep 86400 & echo $! >> PIDS; wait`
+const OWNER = join(import.meta.dirname, "support", "owner.mjs")
+
 describe("N9: the name of a plugin", () => {
   test.each([
     "../evil",
@@ -78,8 +82,6 @@ describe("N9: the name of a plugin", () => {
 })
 
 describe("N9: an ADD that hangs for a day", () => {
-  const HANGS = `(sleep 86400 & echo $! > PIDS); sleep 86400 & echo $! >> PIDS; wait`
-
   test.each([
     ["in its process group", undefined],
     ["below a launcher", launcherPath()],
@@ -267,8 +269,7 @@ describe("N9: a record", () => {
     fakes.add("first", {
       ADD: `stat -c '%a %n' ${fakes.stateDir}/*.json > ${fakes.root}/seen; kill -9 $PPID`,
     })
-    const source = join(import.meta.dirname, "support", "owner.mjs")
-    const { signal } = spawnSync(process.execPath, [source, fakes.stateDir, fakes.pluginDir])
+    const { signal } = spawnSync(process.execPath, [OWNER, fakes.stateDir, fakes.pluginDir])
     expect(signal).toBe("SIGKILL")
     expect(readFileSync(join(fakes.root, "seen"), "utf8")).toBe(`600 ${join(fakes.stateDir, RECORD)}\n`)
     expect(statSync(fakes.stateDir).mode & 0o777).toBe(0o700)
@@ -276,6 +277,19 @@ describe("N9: a record", () => {
     await makeCni().del(WEB)
     expect(fakes.calls()).toEqual(["DEL first"])
     expect(fakes.records().filter(name => name.endsWith(".json"))).toEqual([])
+  })
+
+  test("is all that is left when the owner is killed while a plugin hangs below a launcher", async () => {
+    const pids = join(fakes.root, "pids")
+    fakes.add("first", { ADD: HANGS.replaceAll("PIDS", pids) })
+    const owner = spawn(process.execPath, [OWNER, fakes.stateDir, fakes.pluginDir, launcherPath()])
+    const running = () => (existsSync(pids) ? readFileSync(pids, "utf8").split("\n").filter(Boolean) : [])
+    await vi.waitFor(() => expect(running()).toHaveLength(2), { timeout: 20_000 })
+    owner.kill("SIGKILL")
+    await vi.waitFor(() => expect(running().filter(isRunning)).toEqual([]), { timeout: 20_000 })
+    fakes.calls()
+    await makeCni().del(WEB)
+    expect(fakes.calls()).toEqual(["DEL first"])
   })
 
   test.each([

@@ -2,7 +2,7 @@ import type { AgentClient } from "@ts-vmm/guest"
 import { guestArtifacts } from "@ts-vmm/guest/artifacts"
 import type { VirtioDevice } from "@ts-vmm/virtio-devices"
 import { VsockDevice, type VsockStream } from "@ts-vmm/vsock"
-import { afterUndoing, undoAll } from "./attach/turns.js"
+import { undoAll } from "./attach/turns.js"
 import type { ConsoleLog } from "./console-log.js"
 import { sandboxStorages } from "./container/rootfs.js"
 import { fromVolumeError, openVolumes } from "./container/volume-devices.js"
@@ -147,7 +147,8 @@ async function startMachine(
     const gone = machine.exited.then(() => undoAll(ends)).catch(onDeviceError)
     return { machine, network: network?.guest, gone }
   } catch (error) {
-    throw await afterUndoing(error, () => undoAll(ends))
+    await undoAll(ends).catch(onDeviceError)
+    throw error
   }
 }
 

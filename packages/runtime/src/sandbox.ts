@@ -40,7 +40,7 @@ import { unmount } from "./root/unmount.js"
 import { answerControl } from "./state/answer-control.js"
 import { type ControlHandler, serveControl } from "./state/control.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
-import { findSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
+import { findSandboxes, hasNetwork, SandboxDirectory } from "./state/sandbox-directory.js"
 import { watchGuest } from "./watchdog/watchdog.js"
 
 /** Default for a guest to come up; a hundred times what it takes on a quiet machine. */
@@ -135,7 +135,7 @@ export class Sandbox extends SandboxEmitter {
       return sandbox
     } catch (error) {
       await sandbox.#abandon(booting)
-      throw fromGuestError(error)
+      throw sandbox.#leaving(fromGuestError(error))
     }
   }
 
@@ -383,6 +383,14 @@ export class Sandbox extends SandboxEmitter {
     await this.#gone
     this.#directory.remove()
     await this.#arriving?.[Symbol.asyncDispose]()
+  }
+
+  /** The error of a start that failed says what is left of it. */
+  #leaving(error: unknown): unknown {
+    if (!hasNetwork(this.#directory.path)) return error
+    const code = error instanceof SandboxError ? error.code : "network-failed"
+    const message = `${(error as Error).message}; what its network still holds, prune tries to give back`
+    return new SandboxError(code, message, { cause: error })
   }
 
   /** @throws SandboxError `stopped` */

@@ -72,19 +72,3 @@ export async function undoAll(steps: readonly (() => unknown)[]): Promise<void> 
   }
   if (errors.length > 0) throw errors[0]
 }
-
-/**
- * Undoes what was begun, because of an error.
- *
- * @returns the error to throw: it says as well when not all could be undone
- */
-export async function afterUndoing(error: unknown, undo: () => Promise<void>): Promise<unknown> {
-  try {
-    await undo()
-    return error
-  } catch (undoing) {
-    const code = error instanceof SandboxError ? error.code : "boot-failed"
-    const message = `${(error as Error).message}; and it could not be undone: ${(undoing as Error).message}`
-    return new SandboxError(code, message, { cause: error })
-  }
-}

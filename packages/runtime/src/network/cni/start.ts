@@ -1,7 +1,6 @@
 import { mkdirSync } from "node:fs"
 import { basename, join } from "node:path"
 import { type CniAttachment, type CniError, type CniNetwork, loadNetwork } from "@ts-vmm/cni"
-import { afterUndoing } from "../../attach/turns.js"
 import { SandboxError } from "../../errors.js"
 import { NETWORK_FOLDER } from "../../state/sandbox-directory.js"
 import type { SandboxNetwork } from "../guest-network.js"
@@ -23,7 +22,7 @@ const PORT_MAPPINGS = "portMappings"
  *                            '-- the sandbox's namespace --'          the guest has the MAC address, addresses, routes, MTU of eth0
  * ```
  *
- * Whatever fails, all of it is given back.
+ * Whatever fails, all of it is given back; or its folder stays in the sandbox's, for others to try.
  *
  * @param directory - the sandbox's; its name is its id
  * @param onEnd - called when the namespace or the tap device is deleted
@@ -50,7 +49,9 @@ export async function startCni(
     }
     return { ...started, close }
   } catch (error) {
-    throw await afterUndoing(error, () => releaseNetwork(directory))
+    // What is left then is in the sandbox's folder, for all who come to see.
+    await releaseNetwork(directory).catch(() => undefined)
+    throw error
   }
 }
 
