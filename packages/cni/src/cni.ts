@@ -40,6 +40,8 @@ export const DEFAULT_PLUGIN_DIRS: readonly string[] = ["/opt/cni/bin", "/usr/lib
 
 const DEFAULT_TIMEOUT_MS = 30_000
 const DEFAULT_OUTPUT_BYTES = 2 ** 20
+/** A plugin's code for a version that it does not speak (CNI 1.0.0, section 5, "Error"). */
+const INCOMPATIBLE_VERSION = 1
 
 /**
  * Runs the plugins of networks, and remembers for which containers: what was added, or may have been, can be deleted by
@@ -197,7 +199,11 @@ export class Cni {
   async #deleteAll(record: CniRecord): Promise<void> {
     const failures: CniError[] = []
     for (const plugin of record.network.plugins.toReversed())
-      await this.#call("DEL", plugin, record, record.result).catch(error => failures.push(error))
+      await this.#call("DEL", plugin, record, record.result).catch((error: CniError) => {
+        // Its ADD has failed for the same reason, and will not succeed: there is nothing of it to delete.
+        const neverSpoke = !record.result && error.pluginCode === INCOMPATIBLE_VERSION
+        if (!neverSpoke) failures.push(error)
+      })
     const { containerId, ifName } = record.attachment
     if (failures.length === 0) return this.#records.remove(record.attachment)
     throw new CniError(

@@ -142,6 +142,17 @@ describe("N9: an ADD that fails after it has made something", () => {
     expect(fakes.records()).toEqual([])
   })
 
+  test("because a plugin does not speak the version is over with it: its DEL cannot do better", async () => {
+    const refuses = `${say({ code: 1, msg: "incompatible CNI versions" })}; exit 1`
+    fakes.add("second", { ADD: refuses, DEL: refuses })
+    expect(await failureOf(makeCni().add(LIST, WEB))).toMatchObject({ pluginCode: 1, cleanUp: undefined })
+    expect(fakes.records()).toEqual([])
+    // One that did speak it holds something.
+    fakes.add("second", { DEL: refuses })
+    await makeCni().add(LIST, WEB)
+    expect(await failureOf(makeCni().del(WEB))).toMatchObject({ code: "delete-failed" })
+  })
+
   test("gives its lease back though its own DEL comes last and others fail", async () => {
     const lease = join(fakes.root, "lease")
     fakes.add("first", { ADD: `touch ${lease}; ${say(RESULT)}`, DEL: `rm -f ${lease}` })
