@@ -9,6 +9,15 @@ const ip = (...args) => execFileSync("ip", args, { stdio: "pipe" })
 export const GUEST = "10.9.0.2"
 export const FAR = "10.8.0.2"
 export const TAP = "tap0"
+/** The veth pair. */
+export const NEAR_END = "veth0"
+export const FAR_END = "veth1"
+
+/** One more tap device: one program has it open at a time. */
+export function addTap(namespace, name) {
+  ip("-n", namespace, "tuntap", "add", name, "mode", "tap")
+  ip("-n", namespace, "link", "set", name, "up")
+}
 
 /** A command line inside of a namespace. */
 export const inside = (namespace, ...commandLine) => ["ip", "netns", "exec", namespace, ...commandLine]
@@ -26,13 +35,12 @@ export function makeNamespaces(onEnd) {
     onEnd(() => ip("netns", "del", namespace))
     ip("-n", namespace, "link", "set", "lo", "up")
   }
-  ip("-n", near, "tuntap", "add", TAP, "mode", "tap")
+  addTap(near, TAP)
   ip("-n", near, "addr", "add", "10.9.0.1/24", "dev", TAP)
-  ip("-n", near, "link", "set", TAP, "up")
-  ip("-n", near, "link", "add", "veth0", "type", "veth", "peer", "name", "veth1", "netns", far)
-  ip("-n", near, "addr", "add", "10.8.0.1/24", "dev", "veth0")
-  ip("-n", near, "link", "set", "veth0", "up")
-  ip("-n", far, "addr", "add", `${FAR}/24`, "dev", "veth1")
-  ip("-n", far, "link", "set", "veth1", "up")
+  ip("-n", near, "link", "add", NEAR_END, "type", "veth", "peer", "name", FAR_END, "netns", far)
+  ip("-n", near, "addr", "add", "10.8.0.1/24", "dev", NEAR_END)
+  ip("-n", near, "link", "set", NEAR_END, "up")
+  ip("-n", far, "addr", "add", `${FAR}/24`, "dev", FAR_END)
+  ip("-n", far, "link", "set", FAR_END, "up")
   return { near, far }
 }

@@ -8,10 +8,11 @@ import { setUp } from "./setup/index.mjs"
 import { main, note, SetupError } from "./setup/report.mjs"
 
 const KVM_SUITES = ["kvm-load", "kvm-exits", "kvm-boot", "kvm-memory"]
+const NET_SUITES = ["net-frames", "net-uml"]
 /** Every device. */
-const DEVICE_SUITES = ["blk", "fs", "inodes", "vsock", "net", "balloon"]
+const DEVICE_SUITES = ["blk", "fs", "inodes", "vsock", ...NET_SUITES, "balloon"]
 const SUITES = ["queue", ...DEVICE_SUITES, "guest", "start", "idle", "images", ...KVM_SUITES]
-const GROUPS = { kvm: KVM_SUITES, devices: DEVICE_SUITES }
+const GROUPS = { kvm: KVM_SUITES, devices: DEVICE_SUITES, net: NET_SUITES }
 const USAGE = `usage: npm run bench -- [${[...Object.keys(GROUPS), ...SUITES].join("|")}]… [--json FILE] [--rounds N]`
 
 function readArguments() {

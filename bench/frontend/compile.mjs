@@ -4,7 +4,7 @@ import { CACHE } from "../../scripts/setup/paths.mjs"
 import { output } from "../process.mjs"
 
 const HERE = fileURLToPath(new URL(".", import.meta.url))
-const SHARED = ["vhost_user.c", "vring.c", "pattern.c"]
+const SHARED = ["vhost_user.c", "vring.c", "pattern.c", "net_frames.c"]
 
 /**
  * Compiles one of the C programs of this folder when it or a header is newer than the result.

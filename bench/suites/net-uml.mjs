@@ -1,8 +1,5 @@
-// iperf3 into a guest, over a tap device, beside a plain veth pair between two namespaces. The same
+// iperf3 into a guest on User Mode Linux, over a tap device, beside a plain veth pair between two namespaces. The same
 // client asks a server in the guest, or in the other namespace; nothing leaves the namespaces that the bench makes.
-//
-// passt is not measured yet, on our side or on QEMU's: without KVM QEMU's guest has an emulated processor, and what would be
-// measured is that.
 import { execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
 import { copyFileSync, mkdirSync } from "node:fs"
@@ -84,7 +81,7 @@ async function untilUp(child, near, address) {
 }
 
 export default {
-  name: "net",
+  name: "net-uml",
   description: "iperf3 to and from a guest on a tap device",
   async prepare({ folder, onEnd }) {
     const iperf3 = which("iperf3")
