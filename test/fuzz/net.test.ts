@@ -30,8 +30,11 @@ function checkSentFrame(frame: Uint8Array, header: Uint8Array): void {
   ok((frame.length - headerLength!) / gsoSize! <= 1366, "too many segments")
 }
 
+type SentChain = Parameters<NonNullable<NetPort["packets"]>["sendPacket"]>[2]
+
 /** A port that checks what it gets, and is full now and then. */
 class SuspiciousPort implements NetPort {
+  static made = 0
   readonly offloads = ALL_OFFLOADS
   readonly queuePairs = 2
   isFull = false
@@ -51,6 +54,28 @@ class SuspiciousPort implements NetPort {
     this.sent++
     return true
   }
+
+  #head = new Uint8Array(256)
+
+  /** A port of every other device takes packets out of the guest's memory: what it checks is what it would send. */
+  readonly packets =
+    SuspiciousPort.made++ % 2 === 0
+      ? undefined
+      : {
+          packetHead: () => {
+            this.#head = new Uint8Array(256)
+            return this.#head
+          },
+          sendPacket: (pair: number, length: number, chain: SentChain) => {
+            ok(pair === 0 || pair === 1, `queue pair ${pair}`)
+            ok(length === Math.min(256, chain.readableLength), `${length} bytes of a head`)
+            const packet = new Uint8Array(chain.readableLength)
+            chain.read(0, packet)
+            packet.set(this.#head.subarray(0, length))
+            checkSentFrame(packet.subarray(12), packet.subarray(0, 12))
+            this.sent++
+          },
+        }
 
   setQueuePairs(count: number): void {
     ok(count === 1 || count === 2, `${count} queue pairs`)

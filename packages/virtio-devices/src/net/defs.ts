@@ -75,6 +75,9 @@ export const VIRTIO_NET_HDR_GSO_ECN = 0x80
 export const CONFIG_SIZE = 12
 export const CONFIG = { mac: 0, status: 6, maxVirtqueuePairs: 8, mtu: 10 } as const
 
+/** What is copied of a packet that is sent out of guest memory: header, and all headers of the frame that are looked at. */
+export const PACKET_HEAD_SIZE = 256
+
 /** Ethernet header; a frame is this, a VLAN tag and the MTU at most. */
 export const ETHERNET_HEADER_SIZE = 14
 export const VLAN_TAG_SIZE = 4

@@ -1,8 +1,9 @@
 import { PassThrough } from "node:stream"
 import { afterEach, describe, expect, test } from "vitest"
 import { deviceConformance, direct, MockDriver, overMmio, overVhostUser } from "../testing/index.js"
+import * as defs from "./defs.js"
 import { NetDevice, StreamPort } from "./index.js"
-import { Cable } from "./testing.js"
+import { Cable, ipv4Frame, makeHeader, makeRig, PacketCable, ROUTE, TRANSPORT_AT } from "./testing.js"
 
 const [RECEIVE, TRANSMIT] = [0, 1]
 const HEADER = new Uint8Array(12)
@@ -98,6 +99,80 @@ describe("receiving", () => {
   })
 })
 
+describe("a port that sends out of the guest's memory", () => {
+  const offloads = defs.HOST_OFFLOADS | defs.GUEST_OFFLOADS
+  const TSO = {
+    flags: 1,
+    gsoType: 1,
+    gsoSize: 1448,
+    headerLength: 54,
+    csumStart: TRANSPORT_AT,
+    csumOffset: 16,
+  }
+  const segmented = (size: number) => ipv4Frame(6, [1, 2], frameOf(size, 9), ROUTE)
+
+  test("has the whole packet by the time that the driver has it back", async () => {
+    await using rig = await makeRig(new PacketCable({ offloads }))
+    const frame = segmented(20_000)
+    const parts = [frame.subarray(0, 100), frame.subarray(100, 9000), frame.subarray(9000)]
+    const pieces = [makeHeader(TSO), ...parts].map(part => rig.driver.readable(part))
+    await rig.driver.send(TRANSMIT, pieces)
+    expect(rig.cable.sent).toEqual([frame])
+    expect(rig.cable.seen[0]?.header).toEqual(makeHeader(TSO))
+    expect(rig.device.counters).toMatchObject({ framesSent: 1, bytesSent: frame.length })
+  })
+
+  test("short frames, many of them, go in order", async () => {
+    await using rig = await makeRig(new PacketCable({ offloads }))
+    for (let i = 1; i <= 30; i++)
+      rig.driver.queue(TRANSMIT).post([rig.driver.readable(HEADER), rig.driver.readable(frameOf(60, i))])
+    rig.driver.port.kick(TRANSMIT)
+    await rig.driver.until(() => rig.cable.sent.length === 30, "the frames")
+    expect(rig.cable.sent.map(frame => frame[0])).toEqual(Array.from({ length: 30 }, (_, i) => i + 1))
+  })
+
+  test("N2: a header that does not fit never reaches it, also where the frame is only looked at in part", async () => {
+    await using rig = await makeRig(new PacketCable({ offloads }))
+    const frame = segmented(3000)
+    const bad = [
+      { ...TSO, csumStart: 0xfff0 },
+      { ...TSO, csumStart: 3000 },
+      { ...TSO, gsoSize: 0 },
+      { ...TSO, gsoSize: 1 },
+      { ...TSO, headerLength: 0xffff },
+      { ...TSO, gsoType: 4 },
+      { gsoType: 1 },
+      {}, // longer than the MTU, and nothing to cut
+    ]
+    for (const fields of bad)
+      await rig.driver.send(TRANSMIT, [rig.driver.readable(makeHeader(fields)), rig.driver.readable(frame)])
+    expect(rig.cable.sent).toEqual([])
+    expect(rig.device.counters).toMatchObject({ framesSent: 0, dropped: bad.length })
+  })
+
+  test("a checksum far behind in a frame is one of a frame that is copied whole", async () => {
+    await using rig = await makeRig(new PacketCable({ offloads }))
+    const header = makeHeader({ flags: 1, csumStart: 1000, csumOffset: 16 })
+    await rig.driver.send(TRANSMIT, [rig.driver.readable(header), rig.driver.readable(frameOf(1500))])
+    expect(rig.cable.seen).toEqual([{ header, frame: frameOf(1500), pair: 0 }])
+  })
+
+  test("a frame that comes with its header is spread like any other", async () => {
+    await using rig = await makeRig(new PacketCable({ offloads }))
+    const buffers = Array.from({ length: 3 }, () => rig.driver.writable(512))
+    for (const buffer of buffers) rig.driver.queue(RECEIVE).post([buffer])
+    const packet = Uint8Array.from([...makeHeader({ ...TSO, gsoSize: 400 }), ...segmented(1000)])
+    expect(rig.cable.deliverPacket(packet, 0)).toBe(true)
+    await published()
+    const used = buffers.map(() => rig.driver.queue(RECEIVE).poll()?.length)
+    expect(used).toEqual([512, 512, packet.length - 1024])
+    const bytes = buffers.flatMap(buffer => [...buffer.bytes()]).slice(0, packet.length)
+    expect(bytes.slice(12)).toEqual([...packet.subarray(12)])
+    expect(bytes.slice(0, 12)).toEqual([...makeHeader({ ...TSO, gsoSize: 400 }).subarray(0, 10), 3, 0])
+    expect(rig.cable.deliverPacket(packet, 0)).toBe(false)
+  })
+})
+
 test("options out of range are refused", () => {
   expect(() => new NetDevice(new Cable(), { mtu: 67 })).toThrow(RangeError)
   expect(() => new NetDevice(new Cable(), { mac: "02:00:00:00:00" })).toThrow(RangeError)
@@ -108,7 +183,7 @@ describe.each([direct, overVhostUser, overMmio])("network device over $name", ov
   const works = async (driver: MockDriver) => {
     await driver.send(TRANSMIT, [driver.readable(HEADER), driver.readable(frameOf(60))])
   }
-  const makeDevice = () => new NetDevice(new Cable())
+  const makeDevice = () => new NetDevice(new PacketCable())
   test.each(deviceConformance({ makeDevice, over, requestQueues: [TRANSMIT], works }))("$name", ({ run }) =>
     run(),
   )

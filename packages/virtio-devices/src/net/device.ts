@@ -87,6 +87,7 @@ export class NetDevice implements VirtioDevice {
       (frame, header, pair = 0) => this.#receive(frame, header, pair),
       (pair = 0) => this.#active?.transmitter.drain(pair),
       isUp => this.setLink(isUp),
+      (packet, pair) => this.#receivePacket(packet, pair),
     )
   }
 
@@ -151,7 +152,7 @@ export class NetDevice implements VirtioDevice {
     if (index === active.controlQueue) this.#control(active)
     else if (index >> 1 >= active.pairs) return
     else if (index % 2 === defs.RECEIVE_QUEUE) this.#port.resume(index >> 1)
-    else active.transmitter.drain(index >> 1)
+    else active.transmitter.notify(index >> 1)
   }
 
   #control(active: Active): void {
@@ -177,17 +178,29 @@ export class NetDevice implements VirtioDevice {
   /** @returns false while the guest has no buffers; without a guest frames are lost, as on a cable */
   #receive(frame: Uint8Array, header: Uint8Array | undefined, pair: number): boolean {
     const active = this.#active
-    if (!active || pair >= active.pairs || !this.#isFrame(frame, header)) return true
-    if (active.filter.accepts(frame))
+    const isCut = header !== undefined && header[defs.HEADER.gsoType] !== 0
+    if (!active || pair >= active.pairs || !this.#isFrame(frame.length, isCut)) return true
+    if (active.filter.accepts(frame, 0))
       return active.receiver.deliver(2 * pair + defs.RECEIVE_QUEUE, frame, header)
     this.counters.filtered++
     return true
   }
 
-  #isFrame(frame: Uint8Array, header: Uint8Array | undefined): boolean {
-    const isCut = header !== undefined && header[defs.HEADER.gsoType] !== 0
+  /** As {@link #receive}, of a frame behind its header. */
+  #receivePacket(packet: Uint8Array, pair: number): boolean {
+    const active = this.#active
+    const isCut = packet[defs.HEADER.gsoType] !== 0
+    const isFrame = this.#isFrame(packet.length - defs.NET_HEADER_SIZE, isCut)
+    if (!active || pair >= active.pairs || !isFrame) return true
+    if (active.filter.accepts(packet, defs.NET_HEADER_SIZE))
+      return active.receiver.deliverPacket(2 * pair + defs.RECEIVE_QUEUE, packet)
+    this.counters.filtered++
+    return true
+  }
+
+  #isFrame(length: number, isCut: boolean): boolean {
     const most = isCut ? defs.MAX_FRAME_SIZE : this.#maxFrame + defs.VLAN_TAG_SIZE
-    return frame.length >= defs.ETHERNET_HEADER_SIZE && frame.length <= most
+    return length >= defs.ETHERNET_HEADER_SIZE && length <= most
   }
 
   get #macBytes(): Uint8Array {

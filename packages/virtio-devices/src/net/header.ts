@@ -64,20 +64,23 @@ export class HeaderCheck {
   }
 
   /**
+   * @param frame - or its beginning: what is cut up must have its headers in there
+   * @param length - of the whole frame
    * @returns what to pass on with the frame, valid until the next call, made of nothing but checked fields; undefined for a
    * header that is wrong
    */
-  check(header: Uint8Array, frame: Uint8Array): Uint8Array | undefined {
-    const [flags, gsoType] = header
+  check(header: Uint8Array, frame: Uint8Array, length = frame.length): Uint8Array | undefined {
+    const flags = header[defs.HEADER.flags] as number
+    const gsoType = header[defs.HEADER.gsoType] as number
     if (flags === 0 && gsoType === 0) return NO_HEADER
     if (flags !== defs.VIRTIO_NET_HDR_F_NEEDS_CSUM || !this.#has(defs.VIRTIO_NET_F_CSUM)) return undefined
     const start = u16(header, defs.HEADER.csumStart)
     const offset = u16(header, defs.HEADER.csumOffset)
-    if (start < defs.ETHERNET_HEADER_SIZE || start + offset + 2 > frame.length) return undefined
+    if (start < defs.ETHERNET_HEADER_SIZE || start + offset + 2 > length) return undefined
     const into = this.#checked.fill(0)
-    if (gsoType !== 0 && !this.#checkSegments(header, frame, into)) return undefined
+    if (gsoType !== 0 && !this.#checkSegments(header, frame, length, into)) return undefined
     into[defs.HEADER.flags] = flags
-    into.set(header.subarray(defs.HEADER.csumStart, defs.HEADER.numBuffers), defs.HEADER.csumStart)
+    copyFields(header, into, defs.HEADER.csumStart, defs.HEADER.numBuffers)
     return into
   }
 
@@ -85,7 +88,7 @@ export class HeaderCheck {
     return (this.#features & feature) !== 0n
   }
 
-  #checkSegments(header: Uint8Array, frame: Uint8Array, into: Uint8Array): boolean {
+  #checkSegments(header: Uint8Array, frame: Uint8Array, length: number, into: Uint8Array): boolean {
     const gsoType = header[defs.HEADER.gsoType] as number
     const kind = SEGMENTATION.get(gsoType & ~defs.VIRTIO_NET_HDR_GSO_ECN)
     if (!kind || !this.#has(kind.feature)) return false
@@ -94,12 +97,12 @@ export class HeaderCheck {
     const gsoSize = u16(header, defs.HEADER.gsoSize)
     const headerLength = headersOf(header, frame, kind)
     if (headerLength === undefined || gsoSize === 0) return false
-    if (u16(header, defs.HEADER.headerLength) > frame.length) return false
-    if (frame.length - headerLength > gsoSize * MAX_SEGMENTS) return false
+    if (u16(header, defs.HEADER.headerLength) > length) return false
+    if (length - headerLength > gsoSize * MAX_SEGMENTS) return false
     into[defs.HEADER.gsoType] = gsoType
     into[defs.HEADER.headerLength] = headerLength & 0xff
     into[defs.HEADER.headerLength + 1] = headerLength >> 8
-    into.set(header.subarray(defs.HEADER.gsoSize, defs.HEADER.csumStart), defs.HEADER.gsoSize)
+    copyFields(header, into, defs.HEADER.gsoSize, defs.HEADER.csumStart)
     return true
   }
 }
@@ -142,12 +145,17 @@ function etherTypeAt(frame: Uint8Array, at: number): number {
   return ((frame[at] ?? 0) << 8) | (frame[at + 1] ?? 0)
 }
 
+/** A few bytes: a loop beats the views that `set` needs. */
+function copyFields(from: Uint8Array, into: Uint8Array, start: number, end: number): void {
+  for (let at = start; at < end; at++) into[at] = from[at] as number
+}
+
 /** Little endian. */
 function u16(bytes: Uint8Array, at: number): number {
   return (bytes[at] as number) | ((bytes[at + 1] as number) << 8)
 }
 
-/** Whether a frame has a VLAN tag. */
-export function isTagged(frame: Uint8Array): boolean {
-  return etherTypeAt(frame, defs.ETHERTYPE_OFFSET) === defs.ETHERTYPE_VLAN
+/** Whether the frame that begins at `at` has a VLAN tag. */
+export function isTagged(bytes: Uint8Array, at = 0): boolean {
+  return etherTypeAt(bytes, at + defs.ETHERTYPE_OFFSET) === defs.ETHERTYPE_VLAN
 }

@@ -6,5 +6,5 @@
 export type { NetCounters } from "./counters.js"
 export { NetDevice, type NetDeviceOptions } from "./device.js"
 export { randomMac } from "./mac.js"
-export type { FrameSink, NetPort } from "./port.js"
+export type { FrameSink, NetPort, PacketSender, PacketSink } from "./port.js"
 export { StreamPort, type StreamPortOptions } from "./stream-port.js"

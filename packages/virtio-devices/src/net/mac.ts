@@ -17,8 +17,8 @@ export function parseMac(mac: string): Uint8Array {
 }
 
 /** The address of one machine, not of a group (IEEE 802, the first bit on the wire). */
-export function isUnicast(mac: Uint8Array): boolean {
-  return ((mac[0] as number) & 1) === 0
+export function isUnicast(bytes: Uint8Array, at = 0): boolean {
+  return ((bytes[at] as number) & 1) === 0
 }
 
 /** As `02:00:00:00:00:01`. */

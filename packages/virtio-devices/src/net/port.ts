@@ -1,3 +1,5 @@
+import type { DescriptorChain } from "../queue/chain.js"
+
 /**
  * Takes a frame; false: there is no room now, and the sink's owner will say when there is.
  *
@@ -6,6 +8,23 @@
  * of the queue pair, 0 by default.
  */
 export type FrameSink = (frame: Uint8Array, header?: Uint8Array, pair?: number) => boolean
+
+/** As {@link FrameSink}, of a packet: a `struct virtio_net_hdr_v1` and the frame behind it, in one piece. */
+export type PacketSink = (packet: Uint8Array, pair: number) => boolean
+
+/** Sends packets out of the guest's own memory, many in one call: what is long in them is not copied on the way. */
+export interface PacketSender {
+  /**
+   * Where the beginning of the next packet goes: `PACKET_HEAD_SIZE` bytes, to be filled in before {@link sendPacket} and
+   * not touched afterwards.
+   */
+  packetHead(pair: number): Uint8Array
+  /**
+   * Sends the first `length` bytes of the head, and of `chain`, which is looked at in this call only, all that is behind as
+   * many bytes. The driver must not see it completed before the next `flush`. What there is no room for is lost.
+   */
+  sendPacket(pair: number, length: number, chain: DescriptorChain): void
+}
 
 /**
  * The other end of a network device's cable: a tap device, a user-mode network stack, a bridge, a test. Ethernet frames
@@ -23,11 +42,19 @@ export interface NetPort {
   readonly queuePairs?: number
   /**
    * Connects the device: frames for the guest go to `deliver`, which is called again with the same frame after
-   * {@link resume} when it returned false. A port that knows whether its other end is there says so to `onLink`.
+   * {@link resume} when it returned false. A port that knows whether its other end is there says so to `onLink`. One that
+   * has frames with their headers gives them to `deliverPacket`, as to `deliver`.
    */
-  attach(deliver: FrameSink, onRoom: (pair?: number) => void, onLink?: (isUp: boolean) => void): void
+  attach(
+    deliver: FrameSink,
+    onRoom: (pair?: number) => void,
+    onLink?: (isUp: boolean) => void,
+    deliverPacket?: PacketSink,
+  ): void
   /** A frame of the guest, which it may change at once: copy it. False when there is no room: `onRoom` follows. */
   send: FrameSink
+  /** A faster way than {@link send}, for a port that has one. */
+  readonly packets?: PacketSender | undefined
   /** Nothing more follows on a pair for now: what `send` kept back to do it at once is to go. */
   flush?(pair?: number): void
   /** The guest has room again. */

@@ -5,6 +5,7 @@ import { isUnicast, MAC_SIZE } from "./mac.js"
 /** A driver that wants more addresses than this gets all of their kind. */
 const MAX_TABLE = 64
 const VLAN_IDS = 4096
+const BROADCAST = 0xffff_ffff_ffff
 
 /** Addresses that a driver listens to; undefined: too many, so all. */
 type MacTable = ReadonlySet<number> | undefined
@@ -16,6 +17,8 @@ type MacTable = ReadonlySet<number> | undefined
  */
 export class ReceiveFilter {
   readonly #modes = new Set<number>([defs.VIRTIO_NET_CTRL_RX_PROMISC])
+  /** What `#modes` says of that: it is asked for every frame. */
+  #isPromiscuous = true
   #own: number
   #unicast: MacTable = new Set()
   #multicast: MacTable = new Set()
@@ -31,6 +34,7 @@ export class ReceiveFilter {
   setMode(mode: number, on: boolean): void {
     if (on) this.#modes.add(mode)
     else this.#modes.delete(mode)
+    this.#isPromiscuous = this.#modes.has(defs.VIRTIO_NET_CTRL_RX_PROMISC)
   }
 
   setMac(mac: Uint8Array): void {
@@ -47,24 +51,26 @@ export class ReceiveFilter {
     if (this.#vlans) this.#vlans[id] = Number(on)
   }
 
-  accepts(frame: Uint8Array): boolean {
-    if (this.#vlans && isTagged(frame) && this.#vlans[vlanOf(frame)] === 0) return false
-    if (this.#modes.has(defs.VIRTIO_NET_CTRL_RX_PROMISC)) return true
-    if (isUnicast(frame)) return this.#acceptsUnicast(frame)
-    if (isBroadcast(frame)) return !this.#modes.has(defs.VIRTIO_NET_CTRL_RX_NOBCAST)
+  /** Whether the frame that begins at `at` is wanted. */
+  accepts(bytes: Uint8Array, at: number): boolean {
+    if (this.#vlans && isTagged(bytes, at) && this.#vlans[vlanOf(bytes, at)] === 0) return false
+    if (this.#isPromiscuous) return true
+    const target = macNumber(bytes, at)
+    if (isUnicast(bytes, at)) return this.#acceptsUnicast(target)
+    if (target === BROADCAST) return !this.#modes.has(defs.VIRTIO_NET_CTRL_RX_NOBCAST)
     if (this.#modes.has(defs.VIRTIO_NET_CTRL_RX_NOMULTI)) return false
-    return this.#modes.has(defs.VIRTIO_NET_CTRL_RX_ALLMULTI) || isIn(this.#multicast, frame)
+    return this.#modes.has(defs.VIRTIO_NET_CTRL_RX_ALLMULTI) || isIn(this.#multicast, target)
   }
 
-  #acceptsUnicast(frame: Uint8Array): boolean {
+  #acceptsUnicast(target: number): boolean {
     if (this.#modes.has(defs.VIRTIO_NET_CTRL_RX_NOUNI)) return false
     if (this.#modes.has(defs.VIRTIO_NET_CTRL_RX_ALLUNI)) return true
-    return macNumber(frame, 0) === this.#own || isIn(this.#unicast, frame)
+    return target === this.#own || isIn(this.#unicast, target)
   }
 }
 
-function isIn(table: MacTable, frame: Uint8Array): boolean {
-  return table === undefined || table.has(macNumber(frame, 0))
+function isIn(table: MacTable, target: number): boolean {
+  return table === undefined || table.has(target)
 }
 
 function readTable(bytes: Uint8Array): MacTable {
@@ -81,10 +87,6 @@ function macNumber(bytes: Uint8Array, at: number): number {
   return value
 }
 
-function isBroadcast(frame: Uint8Array): boolean {
-  return macNumber(frame, 0) === 0xffff_ffff_ffff
-}
-
-function vlanOf(frame: Uint8Array): number {
-  return (((frame[14] ?? 0) & 15) << 8) | (frame[15] ?? 0)
+function vlanOf(bytes: Uint8Array, at: number): number {
+  return (((bytes[at + 14] ?? 0) & 15) << 8) | (bytes[at + 15] ?? 0)
 }

@@ -25,28 +25,47 @@ export class Receiver {
 
   /** @returns false while the guest has no buffers on this queue */
   deliver(queue: number, frame: Uint8Array, header: Uint8Array | undefined): boolean {
-    const isUnfinished = header !== undefined && (header[0] !== 0 || header[1] !== 0)
+    const own = this.#header
+    if (header) own.set(header)
+    else own.fill(0)
+    return this.#deliver(queue, own, frame, frame.length)
+  }
+
+  /** The same, of a frame with its header before it, which this fills in. */
+  deliverPacket(queue: number, packet: Uint8Array): boolean {
+    return this.#deliver(queue, packet, undefined, packet.length - defs.NET_HEADER_SIZE)
+  }
+
+  /** @param first - header, and without `rest` the frame behind it */
+  #deliver(queue: number, first: Uint8Array, rest: Uint8Array | undefined, length: number): boolean {
+    const isUnfinished = first[defs.HEADER.flags] !== 0 || first[defs.HEADER.gsoType] !== 0
     // It was on its way when the driver changed its mind.
     if (isUnfinished && !this.#takesUnfinished) {
       this.#counters.dropped++
       return true
     }
     const chains = this.#chains
-    const needed = frame.length + defs.NET_HEADER_SIZE
-    let room = 0
-    while (room < needed && chains.length < this.#most) {
-      const chain = this.#ctx.pop(queue)
-      if (!chain) break
-      chains.push(chain)
-      room += chain.writableLength
-    }
+    const needed = length + defs.NET_HEADER_SIZE
+    const room = this.#take(queue, needed)
     const isDone = room >= needed || chains.length === this.#most
     const holdsHeader = (chains[0]?.writableLength ?? 0) >= defs.NET_HEADER_SIZE
-    if (room >= needed && holdsHeader) this.#fill(queue, frame, header)
+    if (room >= needed && holdsHeader) this.#fill(queue, first, rest, length)
     else if (isDone) this.#drop(queue)
     else for (const chain of chains.reverse()) this.#ctx.unpop(queue, chain)
     chains.length = 0
     return isDone
+  }
+
+  /** Takes buffers for `needed` bytes, as far as there are. @returns bytes that they hold */
+  #take(queue: number, needed: number): number {
+    let room = 0
+    while (room < needed && this.#chains.length < this.#most) {
+      const chain = this.#ctx.pop(queue)
+      if (!chain) break
+      this.#chains.push(chain)
+      room += chain.writableLength
+    }
+    return room
   }
 
   /** Buffers that hold no frame, as many of them as may be, or no header, are the driver's fault: they come back empty. */
@@ -56,20 +75,22 @@ export class Receiver {
   }
 
   /** The header says over how many buffers the frame is spread. */
-  #fill(queue: number, frame: Uint8Array, header: Uint8Array | undefined): void {
-    const own = this.#header
-    if (header) own.set(header)
-    else own.fill(0)
-    own[defs.HEADER.numBuffers] = this.#chains.length
-    own[defs.HEADER.numBuffers + 1] = 0
+  #fill(queue: number, first: Uint8Array, rest: Uint8Array | undefined, length: number): void {
+    first[defs.HEADER.numBuffers] = this.#chains.length
+    first[defs.HEADER.numBuffers + 1] = 0
+    const bytes = rest ?? first
     let done = 0
-    for (const [index, chain] of this.#chains.entries()) {
-      const skip = index === 0 ? chain.write(0, own) : 0
-      const part = chain.write(skip, done === 0 ? frame : frame.subarray(done))
+    let skip = rest ? (this.#chains[0] as DescriptorChain).write(0, first) : 0
+    for (const chain of this.#chains) {
+      // Cut to what fits, so that the copy makes no view of its own.
+      const end = done + chain.writableLength - skip
+      const isAll = done === 0 && end >= bytes.length
+      const part = chain.write(skip, isAll ? bytes : bytes.subarray(done, end))
       done += part
       this.#ctx.complete(queue, chain, skip + part)
+      skip = 0
     }
     this.#counters.framesReceived++
-    this.#counters.bytesReceived += frame.length
+    this.#counters.bytesReceived += length
   }
 }

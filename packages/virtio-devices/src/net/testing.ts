@@ -1,7 +1,15 @@
 // Shared by the tests of the network device.
 
+import type { DescriptorChain } from "../queue/chain.js"
 import { direct, type FrontDoor, MockDriver, type MockDriverOptions } from "../testing/index.js"
-import { NetDevice, type NetDeviceOptions, type NetPort } from "./index.js"
+import { NET_HEADER_SIZE, PACKET_HEAD_SIZE } from "./defs.js"
+import {
+  NetDevice,
+  type NetDeviceOptions,
+  type NetPort,
+  type PacketSender,
+  type PacketSink,
+} from "./index.js"
 
 /** A frame as a port saw it. */
 export interface SeenFrame {
@@ -61,19 +69,49 @@ export class Cable implements NetPort {
   }
 }
 
+/** A cable that takes packets out of the guest's memory, when it is flushed and not before. */
+export class PacketCable extends Cable implements PacketSender {
+  readonly packets = this
+  deliverPacket: PacketSink = () => false
+  readonly #waiting: (() => void)[] = []
+  #head = new Uint8Array(PACKET_HEAD_SIZE)
+
+  override attach(...sinks: Parameters<NetPort["attach"]>): void {
+    const [deliver, onRoom, onLink = () => undefined, deliverPacket = () => false] = sinks
+    Object.assign(this, { deliver, onRoom, onLink, deliverPacket })
+  }
+
+  packetHead(): Uint8Array {
+    this.#head = new Uint8Array(PACKET_HEAD_SIZE)
+    return this.#head
+  }
+
+  sendPacket(pair: number, length: number, chain: DescriptorChain): void {
+    const parts = [this.#head.subarray(0, length), ...chain.readableSlices(length)]
+    this.#waiting.push(() => {
+      const packet = Uint8Array.from(parts.flatMap(part => [...part]))
+      this.seen.push({ frame: packet.slice(NET_HEADER_SIZE), header: packet.slice(0, NET_HEADER_SIZE), pair })
+    })
+  }
+
+  flush(): void {
+    for (const send of this.#waiting.splice(0)) send()
+  }
+}
+
 /** A device on a cable, and a driver for it. */
-export interface Rig extends AsyncDisposable {
-  readonly cable: Cable
+export interface Rig<Port extends Cable = Cable> extends AsyncDisposable {
+  readonly cable: Port
   readonly device: NetDevice
   readonly driver: MockDriver
 }
 
-export async function makeRig(
-  cable = new Cable(),
+export async function makeRig<Port extends Cable = Cable>(
+  cable: Port = new Cable() as Port,
   driverOptions: MockDriverOptions = {},
   options: NetDeviceOptions = {},
   over: FrontDoor = direct,
-): Promise<Rig> {
+): Promise<Rig<Port>> {
   const device = new NetDevice(cable, options)
   const queueSizes = device.queueSizes.map(() => 64)
   const driver = await MockDriver.attach(device, over, { queueSizes, ...driverOptions })

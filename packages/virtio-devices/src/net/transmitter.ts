@@ -3,28 +3,34 @@ import type { DescriptorChain } from "../queue/chain.js"
 import type { NetCounters } from "./counters.js"
 import * as defs from "./defs.js"
 import { HeaderCheck, isTagged, NO_HEADER } from "./header.js"
-import type { NetPort } from "./port.js"
+import type { NetPort, PacketSender } from "./port.js"
 
-/** Frames of the guest in one turn of the event loop; the rest wait for the next. */
-const MAX_TURN_FRAMES = 256
+/** Headers of a frame that can be cut up are looked for in this many bytes of it. */
+const HEAD_FRAME_SIZE = defs.PACKET_HEAD_SIZE - defs.NET_HEADER_SIZE
+/** The longest header of a transport. */
+const MAX_TRANSPORT_HEADER_SIZE = 60
 
 /** Takes frames out of the buffers of a guest that is there, and hands those that are sound to the port. */
 export class Transmitter {
   readonly #ctx: DeviceContext
   readonly #port: NetPort
+  readonly #packets: PacketSender | undefined
   readonly #counters: NetCounters
   readonly #check: HeaderCheck
   readonly #maxFrame: number
   readonly #header = new Uint8Array(defs.NET_HEADER_SIZE)
   /** A frame of the guest, copied once. */
   readonly #frame: Uint8Array
-  /** Pairs that go on in the next turn of the event loop. */
-  readonly #waiting = new Set<number>()
+  /** What a drain does with a chain, by pair. */
+  readonly #handlers: ((chain: DescriptorChain) => number | undefined)[] = []
+  /** What is completed now the driver sees after the port was flushed. */
+  #mayLend = false
 
   /** @param maxFrame - of a finished frame without a VLAN tag, bytes */
   constructor(ctx: DeviceContext, port: NetPort, counters: NetCounters, maxFrame: number) {
     this.#ctx = ctx
     this.#port = port
+    this.#packets = port.packets
     this.#counters = counters
     this.#maxFrame = maxFrame
     this.#check = new HeaderCheck(ctx.features)
@@ -32,53 +38,85 @@ export class Transmitter {
     this.#frame = new Uint8Array(canBeCut ? defs.MAX_FRAME_SIZE : maxFrame + defs.VLAN_TAG_SIZE)
   }
 
-  /** Sends what the guest has put on the queue of `pair`. */
+  /** The driver has put frames on the queue of `pair`: they are completed to it when this device's `notify` returns. */
+  notify(pair: number): void {
+    this.#mayLend = true
+    this.drain(pair)
+    this.#mayLend = false
+  }
+
+  /** Sends what the guest has put on the queue of `pair`, a ring of it in one turn of the event loop. */
   drain(pair: number): void {
-    if (this.#waiting.has(pair)) return
-    const queue = 2 * pair + defs.TRANSMIT_QUEUE
-    let turn = 0
-    this.#ctx.drain(queue, chain => {
-      const isOver = turn++ >= MAX_TURN_FRAMES
-      if (!isOver && this.#send(chain, pair)) return 0
-      this.#ctx.unpop(queue, chain)
-      // Otherwise the port says when it has room.
-      if (isOver) this.#goOnLater(pair)
-      return undefined
-    })
+    this.#handlers[pair] ??= this.#makeHandler(pair)
+    this.#ctx.drain(
+      2 * pair + defs.TRANSMIT_QUEUE,
+      this.#handlers[pair] as (chain: DescriptorChain) => number,
+    )
     this.#port.flush?.(pair)
+  }
+
+  #makeHandler(pair: number): (chain: DescriptorChain) => number | undefined {
+    const queue = 2 * pair + defs.TRANSMIT_QUEUE
+    return chain => {
+      if (this.#send(chain, pair)) return 0
+      this.#ctx.unpop(queue, chain)
+      return undefined // the port says when it has room
+    }
   }
 
   /** @returns false when the port has no room */
   #send(chain: DescriptorChain, pair: number): boolean {
     const length = chain.readableLength - defs.NET_HEADER_SIZE
     if (length < defs.ETHERNET_HEADER_SIZE || length > this.#frame.length) return this.#drop()
+    if (this.#packets && this.#mayLend && this.#sendPacket(this.#packets, chain, pair, length)) return true
+    return this.#sendCopy(chain, pair, length)
+  }
+
+  #sendCopy(chain: DescriptorChain, pair: number, length: number): boolean {
     const frame = this.#frame.subarray(0, length)
     if (chain.read(0, this.#header) !== defs.NET_HEADER_SIZE) return this.#drop()
     if (chain.read(defs.NET_HEADER_SIZE, frame) !== length) return this.#drop()
     const header = this.#check.check(this.#header, frame)
-    if (!header || !this.#isInBounds(frame, header)) return this.#drop()
+    if (!header || !this.#isInBounds(frame, length, header)) return this.#drop()
     if (!this.#port.send(frame, header, pair)) return false
-    this.#counters.framesSent++
-    this.#counters.bytesSent += length
+    this.#count(length)
     return true
   }
 
+  /**
+   * All that is looked at is copied before, and what is sent begins with that copy; the rest may be whatever the guest
+   * makes of it meanwhile.
+   *
+   * @returns false when it has headers that do not fit into the copy
+   */
+  #sendPacket(packets: PacketSender, chain: DescriptorChain, pair: number, length: number): boolean {
+    const head = packets.packetHead(pair)
+    const copied = chain.read(0, head)
+    if (copied !== Math.min(head.length, length + defs.NET_HEADER_SIZE)) return this.#drop()
+    const start = (head[defs.HEADER.csumStart] as number) | ((head[defs.HEADER.csumStart + 1] as number) << 8)
+    if (length > HEAD_FRAME_SIZE && start + MAX_TRANSPORT_HEADER_SIZE > HEAD_FRAME_SIZE) return false
+    const frame = head.subarray(defs.NET_HEADER_SIZE, copied)
+    const header = this.#check.check(head, frame, length)
+    if (!header || !this.#isInBounds(frame, length, header)) return this.#drop()
+    for (let i = 0; i < defs.NET_HEADER_SIZE; i++) head[i] = header[i] as number
+    packets.sendPacket(pair, copied, chain)
+    this.#count(length)
+    return true
+  }
+
+  #count(length: number): void {
+    this.#counters.framesSent++
+    this.#counters.bytesSent += length
+  }
+
   /** Only what is yet to be cut up may be longer than the MTU allows. */
-  #isInBounds(frame: Uint8Array, header: Readonly<Uint8Array>): boolean {
+  #isInBounds(frame: Uint8Array, length: number, header: Readonly<Uint8Array>): boolean {
     const isCut = header !== NO_HEADER && header[defs.HEADER.gsoType] !== 0
-    return isCut || frame.length <= this.#maxFrame + (isTagged(frame) ? defs.VLAN_TAG_SIZE : 0)
+    return isCut || length <= this.#maxFrame + (isTagged(frame) ? defs.VLAN_TAG_SIZE : 0)
   }
 
   #drop(): true {
     this.#counters.dropped++
     return true
-  }
-
-  #goOnLater(pair: number): void {
-    this.#waiting.add(pair)
-    setImmediate(() => {
-      this.#waiting.delete(pair)
-      if (!this.#ctx.signal.aborted) this.drain(pair)
-    })
   }
 }

@@ -1,5 +1,7 @@
+import type { DescriptorChain } from "../../queue/chain.js"
+import { NET_HEADER_SIZE } from "../defs.js"
 import { NO_HEADER } from "../header.js"
-import type { FrameSink, NetPort } from "../port.js"
+import type { FrameSink, NetPort, PacketSender, PacketSink } from "../port.js"
 import { TapError } from "./errors.js"
 import { openTap, setOffloads, setQueueAttached, type Tap, type TapOptions } from "./open-tap.js"
 import { TapQueue } from "./tap-queue.js"
@@ -24,7 +26,8 @@ export interface TapPortOptions {
  * const device = new NetDevice(new TapPort(tap, { onEnd: error => console.error(error.message) }), { mtu: tap.mtu })
  * ```
  */
-export class TapPort implements NetPort {
+export class TapPort implements NetPort, PacketSender {
+  readonly packets: PacketSender = this
   readonly offloads: bigint
   readonly queuePairs: number
   /** Frames of the guest that the kernel did not take: the interface is down, or has no room. */
@@ -32,7 +35,7 @@ export class TapPort implements NetPort {
   readonly #name: string
   readonly #queues: readonly TapQueue[]
   readonly #onEnd: ((error: TapError) => void) | undefined
-  #deliver: FrameSink = () => true
+  #deliver: PacketSink = () => true
   #onLink: (isUp: boolean) => void = () => undefined
   #attached: number
   #isClosed = false
@@ -47,7 +50,7 @@ export class TapPort implements NetPort {
     this.#queues = tap.fds.map(
       (fd, pair) =>
         new TapQueue(fd, {
-          deliver: (header, frame) => this.#deliver(frame, header, pair),
+          deliver: packet => this.#deliver(packet, pair),
           link: isUp => this.#onLink(isUp),
           gone: () => this.#end(),
           lost: () => {
@@ -57,8 +60,14 @@ export class TapPort implements NetPort {
     )
   }
 
-  attach(deliver: FrameSink, _onRoom: () => void, onLink?: (isUp: boolean) => void): void {
-    this.#deliver = deliver
+  attach(
+    deliver: FrameSink,
+    _onRoom: () => void,
+    onLink?: (isUp: boolean) => void,
+    deliverPacket: PacketSink = (packet, pair) =>
+      deliver(packet.subarray(NET_HEADER_SIZE), packet.subarray(0, NET_HEADER_SIZE), pair),
+  ): void {
+    this.#deliver = deliverPacket
     if (!onLink) return
     this.#onLink = onLink
     onLink(false) // until it is known to be up
@@ -67,6 +76,14 @@ export class TapPort implements NetPort {
   send(frame: Uint8Array, header: Uint8Array = NO_HEADER, pair = 0): boolean {
     if (!this.#isClosed) this.#queues[pair]?.send(header, frame)
     return true
+  }
+
+  packetHead(pair: number): Uint8Array {
+    return (this.#queues[pair] as TapQueue).packetHead()
+  }
+
+  sendPacket(pair: number, length: number, chain: DescriptorChain): void {
+    if (!this.#isClosed) this.#queues[pair]?.sendPacket(length, chain)
   }
 
   flush(pair = 0): void {

@@ -9,15 +9,23 @@ import {
   POLL_WRITABLE,
   Poller,
 } from "@ts-vmm/native"
+import type { DescriptorChain } from "../../queue/chain.js"
 import * as defs from "../defs.js"
 
 /** Room for a frame and its header, a multiple of 64. */
 const SLOT_SIZE = Math.ceil((defs.NET_HEADER_SIZE + defs.MAX_FRAME_SIZE) / 64) * 64
 /** Frames taken in one native call. */
 const RECEIVE_SLOTS = 16
+/** Native calls for what came, and bytes, in one turn of the event loop. */
+const TURN_CALLS = 4
+const TURN_BYTES = 2 ** 20
 /** Frames and bytes sent in one native call. */
 const SEND_ROWS = 64
 const SEND_BYTES = 8 * SLOT_SIZE
+/** Pieces of guest memory in one native call, beside the head of each packet; a chain has 1024 at most. */
+const SEND_PIECES = 2048
+/** What rows of a send point into; guest memory is behind that. */
+const [HEADS, COPIES, GUEST] = [0, 1, 2]
 const STOP = { stopAtFailure: true } as const
 
 const { EIO } = constants.errno
@@ -26,8 +34,8 @@ const EBADFD = 77
 
 /** What a queue tells its port. */
 export interface TapQueueEvents {
-  /** A frame came; false when there is no room for it. */
-  deliver(header: Uint8Array, frame: Uint8Array): boolean
+  /** A frame came, with its header before it; false when there is no room for it. */
+  deliver(packet: Uint8Array): boolean
   /** The interface is up, or down. */
   link(isUp: boolean): void
   /** It does not exist any more. */
@@ -41,15 +49,25 @@ export class TapQueue {
   readonly fd: number
   readonly #events: TapQueueEvents
   readonly #poller: Poller
-  readonly #received = new ArrayBuffer(RECEIVE_SLOTS * SLOT_SIZE)
+  readonly #received = new Uint8Array(RECEIVE_SLOTS * SLOT_SIZE)
   readonly #receiving = new IoBatch(RECEIVE_SLOTS, RECEIVE_SLOTS)
-  readonly #sent = new ArrayBuffer(SEND_BYTES)
-  readonly #sentBytes = new Uint8Array(this.#sent)
-  readonly #sending = new IoBatch(SEND_ROWS, SEND_ROWS)
+  readonly #receiveRegions = [this.#received.buffer]
+  readonly #headBytes = new ArrayBuffer(SEND_ROWS * defs.PACKET_HEAD_SIZE)
+  readonly #heads: readonly Uint8Array[] = Array.from(
+    { length: SEND_ROWS },
+    (_, row) => new Uint8Array(this.#headBytes, row * defs.PACKET_HEAD_SIZE, defs.PACKET_HEAD_SIZE),
+  )
+  readonly #copies = new Uint8Array(SEND_BYTES)
+  readonly #sending = new IoBatch(SEND_ROWS, SEND_ROWS + SEND_PIECES)
+  readonly #sendRegions: ArrayBuffer[] = [this.#headBytes, this.#copies.buffer]
+  /** Regions of the guest that are in there. */
+  #guest: DescriptorChain["regions"] | undefined
   /** Received frames, and how many of them were delivered. */
   #count = 0
   #next = 0
+  /** Rows, segments and bytes of `#copies` that wait for the next flush. */
   #rows = 0
+  #segments = 0
   #used = 0
   #isAttached = true
   #isFull = false
@@ -70,22 +88,45 @@ export class TapQueue {
   /** Keeps a copy, to go with the others at the next {@link flush}. */
   send(header: Uint8Array, frame: Uint8Array): void {
     const length = header.length + frame.length
-    if (this.#rows === SEND_ROWS || this.#used + length > SEND_BYTES) this.flush()
-    this.#sentBytes.set(header, this.#used)
-    this.#sentBytes.set(frame, this.#used + header.length)
-    this.#sending.setSegment(this.#rows, 0, this.#used, length)
-    this.#sending.setOp(this.#rows, IO_SEND, this.fd, 0, this.#rows, 1)
-    this.#rows++
+    this.#makeRoom(1)
+    if (this.#used + length > SEND_BYTES) this.flush()
+    this.#copies.set(header, this.#used)
+    this.#copies.set(frame, this.#used + header.length)
+    this.#sending.setSegment(this.#segments, COPIES, this.#used, length)
     this.#used += length
+    this.#addRow(1)
+  }
+
+  /** See `PacketSender`. */
+  packetHead(): Uint8Array {
+    this.#makeRoom(1)
+    return this.#heads[this.#rows] as Uint8Array
+  }
+
+  /** See `PacketSender`. */
+  sendPacket(length: number, chain: DescriptorChain): void {
+    const head = this.#rows
+    if (
+      this.#segments + 1 + chain.readableCount > this.#sending.segmentCapacity ||
+      chain.regions !== this.#guest
+    ) {
+      this.flush()
+      // The head of a row that was not sent yet goes with it to the first one.
+      if (head > 0) (this.#heads[0] as Uint8Array).set(this.#heads[head] as Uint8Array)
+      this.#useGuest(chain.regions)
+    }
+    this.#sending.setSegment(this.#segments, HEADS, this.#rows * defs.PACKET_HEAD_SIZE, length)
+    this.#addRow(1 + this.#addRest(chain, length, this.#segments + 1))
   }
 
   /** A frame that the kernel has no room for is lost, as on any network. */
   flush(): void {
     const count = this.#rows
     this.#rows = 0
+    this.#segments = 0
     this.#used = 0
     if (count === 0 || this.#poller.closed) return
-    this.#sending.runSync([this.#sent], count)
+    this.#sending.runSync(this.#sendRegions, count)
     for (let i = 0; i < count; i++) {
       const result = this.#sending.results[i] as number
       if (result >= 0) continue
@@ -118,6 +159,41 @@ export class TapQueue {
     closeSync(this.fd)
   }
 
+  #makeRoom(segments: number): void {
+    if (this.#rows === SEND_ROWS || this.#segments + segments > this.#sending.segmentCapacity) this.flush()
+  }
+
+  #useGuest(regions: DescriptorChain["regions"]): void {
+    this.#guest = regions
+    this.#sendRegions.length = GUEST
+    for (const { bytes } of regions) this.#sendRegions.push(bytes.buffer as ArrayBuffer)
+  }
+
+  /** Segments of what `chain` has behind its first `skip` bytes, from row `first` on. @returns how many */
+  #addRest(chain: DescriptorChain, skip: number, first: number): number {
+    const { readableCount, segmentLengths, segmentOffsets, segmentRegions, regions } = chain
+    let left = skip
+    let count = 0
+    for (let i = 0; i < readableCount; i++) {
+      const length = segmentLengths[i] as number
+      const passed = Math.min(left, length)
+      left -= passed
+      if (passed === length) continue
+      const region = segmentRegions[i] as number
+      const base = (regions[region] as (typeof regions)[number]).bytes.byteOffset
+      const at = base + (segmentOffsets[i] as number) + passed
+      this.#sending.setSegment(first + count++, GUEST + region, at, length - passed)
+    }
+    return count
+  }
+
+  /** Completes a row of so many segments. */
+  #addRow(segments: number): void {
+    this.#sending.setOp(this.#rows, IO_SEND, this.fd, 0, this.#segments, segments)
+    this.#rows++
+    this.#segments += segments
+  }
+
   #listen(): void {
     if (!this.#isAttached) this.#poller.setInterest("none")
     else if (this.#isDown) this.#poller.setInterest(this.#isFull ? "writable" : "both")
@@ -140,37 +216,41 @@ export class TapQueue {
     this.#events.link(!isDown)
   }
 
-  /** What is left in the kernel wakes the poller again. */
+  /** What is left in the kernel after a few calls wakes the poller again. */
   #receive(): void {
-    this.#receiving.runSync([this.#received], RECEIVE_SLOTS, STOP)
+    let bytes = 0
+    for (let call = 0; call < TURN_CALLS && bytes < TURN_BYTES; call++) {
+      bytes += this.#take()
+      this.#deliver()
+      if (this.#isFull) this.#listen()
+      // Also when it has turned out to be gone.
+      if (this.#isFull || this.#count < RECEIVE_SLOTS) return
+    }
+  }
+
+  /** @returns bytes that came */
+  #take(): number {
+    this.#receiving.runSync(this.#receiveRegions, RECEIVE_SLOTS, STOP)
     const { results } = this.#receiving
     this.#next = 0
-    this.#count = RECEIVE_SLOTS
-    for (let i = 0; i < RECEIVE_SLOTS; i++) {
-      if ((results[i] as number) >= 0) continue
-      this.#count = i
-      if (results[i] === -EBADFD) this.#events.gone()
-      break
-    }
-    this.#deliver()
-    if (this.#isFull) this.#listen()
+    let bytes = 0
+    let count = 0
+    for (; count < RECEIVE_SLOTS && (results[count] as number) >= 0; count++)
+      bytes += results[count] as number
+    this.#count = count
+    if (count < RECEIVE_SLOTS && results[count] === -EBADFD) this.#events.gone()
+    return bytes
   }
 
   #deliver(): void {
-    while (this.#next < this.#count) {
+    for (; this.#next < this.#count; this.#next++) {
       const length = this.#receiving.results[this.#next] as number
+      if (length < defs.NET_HEADER_SIZE) continue
       const at = this.#next * SLOT_SIZE
-      const header = new Uint8Array(this.#received, at, defs.NET_HEADER_SIZE)
-      const frame = new Uint8Array(
-        this.#received,
-        at + defs.NET_HEADER_SIZE,
-        Math.max(0, length - defs.NET_HEADER_SIZE),
-      )
-      if (!this.#events.deliver(header, frame)) {
+      if (!this.#events.deliver(this.#received.subarray(at, at + length))) {
         this.#isFull = true
         return
       }
-      this.#next++
     }
   }
 }
