@@ -24,12 +24,13 @@ export const inside = (namespace, ...commandLine) => ["ip", "netns", "exec", nam
 
 /**
  * @param {(work: () => unknown) => void} onEnd
+ * @param {string} [mark] tells them from others of this bench
  * @returns {{ near: string, far: string }} names of the two namespaces
  */
-export function makeNamespaces(onEnd) {
+export function makeNamespaces(onEnd, mark = "") {
   if (process.getuid() !== 0) throw new Skip("namespaces and tap devices need root")
   if (!existsSync("/dev/net/tun")) throw new Skip("there is no /dev/net/tun")
-  const [near, far] = ["near", "far"].map(name => `tsvmm-bench-${name}-${process.pid}`)
+  const [near, far] = ["near", "far"].map(name => `tsvmm-bench-${name}${mark}-${process.pid}`)
   for (const namespace of [near, far]) {
     ip("netns", "add", namespace)
     onEnd(() => ip("netns", "del", namespace))

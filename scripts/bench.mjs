@@ -8,7 +8,7 @@ import { setUp } from "./setup/index.mjs"
 import { main, note, SetupError } from "./setup/report.mjs"
 
 const KVM_SUITES = ["kvm-load", "kvm-exits", "kvm-boot", "kvm-memory"]
-const NET_SUITES = ["net-frames", "net-uml"]
+const NET_SUITES = ["net-frames", "net-passt", "net-qemu", "net-uml"]
 /** Every device. */
 const DEVICE_SUITES = ["blk", "fs", "inodes", "vsock", ...NET_SUITES, "balloon"]
 const SUITES = ["queue", ...DEVICE_SUITES, "guest", "start", "idle", "images", ...KVM_SUITES]

@@ -2,7 +2,8 @@
 // driver is played by this program, over vhost-user with merged receive buffers of Linux's sizes; or there is none, and
 // the other end of a veth pair has its place. The host's end is a packet socket on a tap device or on the veth pair, or
 // a UDP socket behind passt. Both ends are processes of this program, each on its own CPU. Who sends is never further
-// ahead than WINDOW_FRAMES or WINDOW_BYTES of what arrived, as TCP would have it. Prints one line of JSON.
+// ahead than WINDOW_FRAMES or WINDOW_BYTES of what arrived, as TCP would have it; of what goes through passt by as much
+// less as its sockets hold. Prints one line of JSON.
 //
 //   net_bench device SOCKET NAMESPACE INTERFACE VERB SIZE SECONDS GUEST_CPU HOST_CPU   SIZE: of a frame, bytes
 //   net_bench udp SOCKET NAMESPACE - VERB SIZE SECONDS GUEST_CPU HOST_CPU              through passt
@@ -33,7 +34,7 @@
 enum { RX = 0, TX = 1, QUEUES = 2, QUEUE_SIZE = 256 };
 enum { LARGE_BUFFER = 4096, SMALL_BUFFER = 1536, LARGE_FRAME = 1514 };
 enum { SEND, RECEIVE, ECHO };
-enum { WINDOW_FRAMES = 256, WINDOW_BYTES = 4 << 20, LOST_AFTER_MS = 5, MAX_SAMPLES = 1 << 20, WATCHDOG_SECONDS = 60 };
+enum { WINDOW_FRAMES = 256, WINDOW_BYTES = 4 << 20, UDP_FRAMES = 128, UDP_BYTES = 96 << 10, LOST_AFTER_MS = 5, MAX_SAMPLES = 1 << 20, WATCHDOG_SECONDS = 60 };
 enum { PIECE = 32768, MAX_PIECES = 3 };
 #define MEMORY_SIZE (32u << 20)
 #define NET_F_CSUM (1ull << 0)
@@ -409,13 +410,14 @@ static int verb_of(const char *word) {
 }
 
 // SIZE SECONDS
-static void set_up(char **args, int may_be_cut) {
+static void set_up(char **args, int is_udp) {
   uint32_t size = (uint32_t)atoi(args[0]);
   seconds = atof(args[1]);
   errno = EINVAL;
   if (size < 64 || size > MAX_FRAME || seconds <= 0) die("SIZE or SECONDS");
-  shape = shape_of(size, may_be_cut);
-  window = WINDOW_BYTES / size < WINDOW_FRAMES ? WINDOW_BYTES / size : WINDOW_FRAMES;
+  shape = shape_of(size, !is_udp);
+  uint32_t frames = is_udp ? UDP_FRAMES : WINDOW_FRAMES, bytes = is_udp ? UDP_BYTES : WINDOW_BYTES;
+  window = bytes / size < frames ? bytes / size : frames;
   tag = (uint32_t)getpid() | 0x80000000;
   shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (shared == MAP_FAILED) die("mmap");
@@ -427,7 +429,7 @@ int main(int argc, char **argv) {
   struct near_end end = {0};
   if (argc == 10 && (strcmp(argv[1], "device") == 0 || strcmp(argv[1], "udp") == 0)) {
     int is_udp = strcmp(argv[1], "udp") == 0, verb = verb_of(argv[5]);
-    set_up(argv + 6, !is_udp);
+    set_up(argv + 6, is_udp);
     struct host host = is_udp ? host_udp(argv[3], verb == RECEIVE, &shape)
                               : host_packet(argv[3], argv[4], &shape, HOST_ADDRESS, GUEST_ADDRESS);
     guest_start(&guest, argv[2]);
@@ -436,7 +438,7 @@ int main(int argc, char **argv) {
     return 0;
   }
   if (argc == 11 && strcmp(argv[1], "veth") == 0) {
-    set_up(argv + 7, 1);
+    set_up(argv + 7, 0);
     struct host host = host_packet(argv[4], argv[5], &shape, HOST_ADDRESS, GUEST_ADDRESS);
     end.host = host_packet(argv[2], argv[3], &shape, GUEST_ADDRESS, HOST_ADDRESS);
     run(&end, &host, verb_of(argv[6]), argv + 9);
