@@ -210,6 +210,33 @@ describe("a stream port", () => {
     port.close()
   })
 
+  test("frames longer than a read keep their bytes, also when the guest has no room now and then", async () => {
+    const stream = new PassThrough()
+    const port = new StreamPort(stream)
+    const frames = Array.from({ length: 6 }, (_, i) => frameOf(40_000, i))
+    const got: Uint8Array[] = []
+    let turn = 0
+    port.attach(
+      frame => {
+        if (turn++ % 2 === 0) return false
+        got.push(frame.slice())
+        return true
+      },
+      () => undefined,
+    )
+    const bytes = Buffer.concat(frames.flatMap(frame => [Buffer.from([0, 0, 156, 64]), frame]))
+    for (let at = 0; at < bytes.length; at += 65_536) stream.write(bytes.subarray(at, at + 65_536))
+    for (let i = 0; i < 20; i++) {
+      await published()
+      port.resume()
+    }
+    expect(got.map(frame => Buffer.compare(frame, frames[frame[0] ?? 0] as Uint8Array))).toEqual(
+      Array(6).fill(0),
+    )
+    expect(got.map(frame => frame[0])).toEqual([0, 1, 2, 3, 4, 5])
+    port.close()
+  })
+
   test("a length that no frame has ends it with an error", async () => {
     const stream = new PassThrough()
     const ended = new Promise<Error | undefined>(resolve => {

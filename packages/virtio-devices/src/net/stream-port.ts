@@ -77,9 +77,17 @@ export class StreamPort implements NetPort {
   }
 
   #take(bytes: Buffer): void {
+    const missing = this.#isFull ? bytes.length : Math.min(missingOf(this.#pending), bytes.length)
+    // Of a long read only the frame that began in the one before is put together; the others are where they are.
+    this.#add(bytes.subarray(0, missing))
+    this.#add(bytes.subarray(missing))
+    if (this.#isFull) this.#stream.pause()
+  }
+
+  #add(bytes: Buffer): void {
+    if (bytes.length === 0) return
     this.#pending = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes])
     if (!this.#isFull) this.#deliverPending()
-    if (this.#isFull) this.#stream.pause()
   }
 
   #deliverPending(): void {
@@ -114,4 +122,11 @@ export class StreamPort implements NetPort {
     this.#isClosed = true
     this.#onEnd?.(error)
   }
+}
+
+/** Bytes that the first frame of `pending` lacks; without limit where its length is not known, 0 where there is none. */
+function missingOf(pending: Buffer): number {
+  if (pending.length === 0) return 0
+  if (pending.length < PREFIX_SIZE) return Number.POSITIVE_INFINITY
+  return Math.max(0, PREFIX_SIZE + pending.readUInt32BE(0) - pending.length)
 }
