@@ -6,19 +6,16 @@ import { VIRTIO_CONFIG_S_NEEDS_RESET } from "../transport/negotiation.js"
 import { BackendChannel } from "./backend-channel.js"
 import { Connection, type MessageFds } from "./connection.js"
 import * as defs from "./defs.js"
-import { DeviceHost } from "./device-host.js"
+import { DeviceHost, type HostOptions } from "./device-host.js"
 import { VhostUserError } from "./errors.js"
 import { InflightMemory } from "./inflight-area.js"
-import { DirtyLogMemory } from "./log-area.js"
-import { type MemoryPolicy, MemoryTable } from "./memory-table.js"
 import * as message from "./message.js"
+import type { Done, SessionRings } from "./session-rings.js"
 
 /** How a back end treats its front end. */
-export interface BackendOptions extends MemoryPolicy {
+export interface BackendOptions extends HostOptions {
   /** How long a message may take from its first byte to its last. */
   readonly messageTimeoutMs: number
-  /** How long requests in flight may take to end before a ring is stopped without them. */
-  readonly quiesceTimeoutMs: number
   /** Offer packed rings. */
   readonly packed: boolean
 }
@@ -88,7 +85,7 @@ export class VhostUserBackend {
   readonly #device: VirtioDevice
   readonly #options: BackendOptions
   readonly #connection: Connection
-  readonly #host: DeviceHost
+  readonly #host: SessionRings
   readonly #channel = new BackendChannel()
   readonly #handlers: ReadonlyMap<number, Handler>
   #owned = false
@@ -106,7 +103,7 @@ export class VhostUserBackend {
     this.#device = device
     this.#options = options
     const hostEvents = { configChanged: () => this.#channel.configChanged(), failed: events.deviceFailed }
-    this.#host = new DeviceHost(device, options.quiesceTimeoutMs, hostEvents, counters)
+    this.#host = new DeviceHost(device, options, hostEvents, counters)
     this.#handlers = this.#makeHandlers()
     this.#connection = new Connection(
       fd,
@@ -238,10 +235,16 @@ export class VhostUserBackend {
       [defs.VHOST_USER_RESET_OWNER, () => this.#reset()],
       [defs.VHOST_USER_RESET_DEVICE, () => this.#reset()],
       [defs.VHOST_USER_GET_QUEUE_NUM, () => message.encodeU64(BigInt(this.#device.queueSizes.length))],
-      [defs.VHOST_USER_SET_MEM_TABLE, (payload, fds) => this.#setMemoryTable(payload, fds)],
+      [
+        defs.VHOST_USER_SET_MEM_TABLE,
+        (payload, fds) => host.mapTable(message.decodeMemoryTable(payload), fds.borrowed),
+      ],
       [defs.VHOST_USER_GET_MAX_MEM_SLOTS, () => message.encodeU64(BigInt(defs.VHOST_USER_MAX_RAM_SLOTS))],
-      [defs.VHOST_USER_ADD_MEM_REG, (payload, fds) => this.#addRegion(payload, fds)],
-      [defs.VHOST_USER_REM_MEM_REG, payload => this.#removeRegion(payload)],
+      [
+        defs.VHOST_USER_ADD_MEM_REG,
+        (payload, fds) => host.addRegion(message.decodeMemoryRegion(payload), fds.borrowed[0]!),
+      ],
+      [defs.VHOST_USER_REM_MEM_REG, payload => host.removeRegion(message.decodeMemoryRegion(payload))],
       [defs.VHOST_USER_SET_VRING_NUM, state(({ index, num }) => host.setSize(index, num))],
       [defs.VHOST_USER_SET_VRING_BASE, state(({ index, num }) => host.setBase(index, num))],
       [defs.VHOST_USER_SET_VRING_ADDR, payload => host.setAddress(message.decodeVringAddr(payload))],
@@ -256,11 +259,11 @@ export class VhostUserBackend {
       ],
       [
         defs.VHOST_USER_SET_VRING_CALL,
-        (payload, fds) => this.#setRingFd(payload, fds, (i, fd) => host.ring(i).setCall(fd)),
+        (payload, fds) => this.#setRingFd(payload, fds, (i, fd) => host.setCall(i, fd)),
       ],
       [
         defs.VHOST_USER_SET_VRING_ERR,
-        (payload, fds) => this.#setRingFd(payload, fds, (i, fd) => host.ring(i).setErr(fd)),
+        (payload, fds) => this.#setRingFd(payload, fds, (i, fd) => host.setErr(i, fd)),
       ],
       [defs.VHOST_USER_GET_CONFIG, payload => this.#getConfig(message.decodeConfig(payload))],
       [defs.VHOST_USER_SET_CONFIG, payload => this.#setConfig(message.decodeConfig(payload))],
@@ -316,30 +319,7 @@ export class VhostUserBackend {
     this.#status = Number(value)
   }
 
-  async #setMemoryTable(payload: Uint8Array, fds: MessageFds): Promise<undefined> {
-    const table = MemoryTable.map(message.decodeMemoryTable(payload), fds.borrowed, this.#options)
-    await this.#host.setTable(table)
-  }
-
-  async #addRegion(payload: Uint8Array, fds: MessageFds): Promise<undefined> {
-    const region = message.decodeMemoryRegion(payload)
-    const { table } = this.#host
-    if (table && table.regionCount >= defs.VHOST_USER_MAX_RAM_SLOTS) {
-      throw new VhostUserError("memory-region", "every memory slot is in use", { value: table.regionCount })
-    }
-    const next = table
-      ? table.with(region, fds.borrowed[0]!, this.#options)
-      : MemoryTable.map([region], fds.borrowed, this.#options)
-    await this.#host.setTable(next)
-  }
-
-  async #removeRegion(payload: Uint8Array): Promise<undefined> {
-    const { table } = this.#host
-    if (!table) throw new VhostUserError("memory-region", "no region to remove")
-    await this.#host.setTable(table.without(message.decodeMemoryRegion(payload)))
-  }
-
-  #setRingFd(payload: Uint8Array, fds: MessageFds, set: (index: number, fd: number) => void): undefined {
+  #setRingFd(payload: Uint8Array, fds: MessageFds, set: (index: number, fd: number) => Done): Done {
     const value = message.decodeU64(payload)
     const index = Number(value & BigInt(defs.VHOST_USER_VRING_IDX_MASK))
     const noFd = (value & BigInt(defs.VHOST_USER_VRING_NOFD_MASK)) !== 0n
@@ -348,8 +328,9 @@ export class VhostUserBackend {
         queue: index,
       })
     }
-    this.#host.ring(index)
-    set(index, fds.take(0) ?? -1)
+    const rings = this.#device.queueSizes.length
+    if (index >= rings) throw new VhostUserError("protocol", `ring ${index} of ${rings}`, { queue: index })
+    return set(index, fds.take(0) ?? -1)
   }
 
   #getConfig({ offset, flags, data }: message.ConfigAccess): Uint8Array {
@@ -362,8 +343,8 @@ export class VhostUserBackend {
     this.#device.writeConfig?.(offset, data)
   }
 
-  #setLog(payload: Uint8Array, fds: MessageFds): Uint8Array {
-    this.#host.setLog(DirtyLogMemory.map(message.decodeLogArea(payload), fds.borrowed[0]!))
+  async #setLog(payload: Uint8Array, fds: MessageFds): Promise<Uint8Array> {
+    await this.#host.setLog(message.decodeLogArea(payload), fds.borrowed[0]!)
     return message.encodeU64(0n)
   }
 
@@ -372,7 +353,7 @@ export class VhostUserBackend {
     return { payload: message.encodeInflight(area), fd }
   }
 
-  #setInflight(area: message.InflightArea, fds: MessageFds): undefined {
-    this.#host.setInflight(InflightMemory.map(area, fds.borrowed[0]!))
+  #setInflight(area: message.InflightArea, fds: MessageFds): Done {
+    return this.#host.setInflight(area, fds.borrowed[0]!)
   }
 }

@@ -6,19 +6,31 @@ import type { QueueConfig, QueueState, VirtQueue } from "../queue/virt-queue.js"
 import { AdaptivePoll } from "../transport/adaptive-poll.js"
 import type { TransportCounters } from "../transport/counters.js"
 import { DeviceRuntime } from "../transport/device-runtime.js"
-import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_VRING_F_LOG } from "./defs.js"
+import {
+  VHOST_F_LOG_ALL,
+  VHOST_USER_F_PROTOCOL_FEATURES,
+  VHOST_USER_MAX_RAM_SLOTS,
+  VHOST_VRING_F_LOG,
+} from "./defs.js"
 import { LoggedQueue } from "./dirty-log.js"
 import { VhostUserError } from "./errors.js"
-import type { InflightMemory } from "./inflight-area.js"
-import type { DirtyLogMemory } from "./log-area.js"
-import type { MemoryTable } from "./memory-table.js"
-import type { VringAddr } from "./message.js"
+import { InflightMemory } from "./inflight-area.js"
+import { DirtyLogMemory } from "./log-area.js"
+import { type MemoryPolicy, MemoryTable } from "./memory-table.js"
+import type { InflightArea, LogArea, VringAddr, WireRegion } from "./message.js"
+import type { SessionRings } from "./session-rings.js"
 import { type RingAddresses, Vring } from "./vring.js"
 
 /** What a device does that its front end should hear of. */
 export interface HostEvents {
   configChanged(): void
   failed(error: Error): void
+}
+
+/** How a front end is treated. */
+export interface HostOptions extends MemoryPolicy {
+  /** How long requests in flight may take to end before a ring is stopped without them. */
+  readonly quiesceTimeoutMs: number
 }
 
 const LOG_ALL = 1n << BigInt(VHOST_F_LOG_ALL)
@@ -29,18 +41,18 @@ const NO_QUEUE_STATE: QueueState = { availIndex: 0, usedIndex: 0, availWrap: tru
  * Brings a device, its rings and the guest memory of one front end together: rings start when all that they
  * need has been said, and stop with nothing lost.
  */
-export class DeviceHost {
+export class DeviceHost implements SessionRings {
   readonly rings: readonly Vring[]
   readonly #runtime: DeviceRuntime
-  readonly #quiesceMs: number
+  readonly #options: HostOptions
   #features = 0n
   #table: MemoryTable | undefined
   #inflight: InflightMemory | undefined
   #log: DirtyLogMemory | undefined
   #failed = false
 
-  constructor(device: VirtioDevice, quiesceMs: number, events: HostEvents, counters: TransportCounters) {
-    this.#quiesceMs = quiesceMs
+  constructor(device: VirtioDevice, options: HostOptions, events: HostEvents, counters: TransportCounters) {
+    this.#options = options
     this.#runtime = new DeviceRuntime(
       device,
       {
@@ -64,10 +76,6 @@ export class DeviceHost {
   /** The device is in DEVICE_NEEDS_RESET. */
   get failed(): boolean {
     return this.#failed
-  }
-
-  get table(): MemoryTable | undefined {
-    return this.#table
   }
 
   /** @throws VhostUserError `protocol` when there is no such ring */
@@ -96,8 +104,27 @@ export class DeviceHost {
     }
   }
 
+  async mapTable(regions: readonly WireRegion[], fds: readonly number[]): Promise<void> {
+    await this.#setTable(MemoryTable.map(regions, fds, this.#options))
+  }
+
+  async addRegion(region: WireRegion, fd: number): Promise<void> {
+    const table = this.#table
+    if (table && table.regionCount >= VHOST_USER_MAX_RAM_SLOTS) {
+      throw new VhostUserError("memory-region", "every memory slot is in use", { value: table.regionCount })
+    }
+    await this.#setTable(
+      table ? table.with(region, fd, this.#options) : MemoryTable.map([region], [fd], this.#options),
+    )
+  }
+
+  async removeRegion(region: WireRegion): Promise<void> {
+    if (!this.#table) throw new VhostUserError("memory-region", "no region to remove")
+    await this.#setTable(this.#table.without(region))
+  }
+
   /** Takes over `table`, which replaces and closes the one before; rings that run are moved to it. */
-  async setTable(table: MemoryTable | undefined): Promise<void> {
+  async #setTable(table: MemoryTable | undefined): Promise<void> {
     await this.#whileStopped(() => {
       const before = this.#table
       // What devices keep of the memory goes with an activation.
@@ -150,6 +177,14 @@ export class DeviceHost {
     this.#start(ring)
   }
 
+  setCall(index: number, fd: number): void {
+    this.ring(index).setCall(fd)
+  }
+
+  setErr(index: number, fd: number): void {
+    this.ring(index).setErr(fd)
+  }
+
   async setEnabled(index: number, on: number): Promise<void> {
     const ring = this.ring(index)
     if (on > 1)
@@ -160,7 +195,6 @@ export class DeviceHost {
     else await this.#stop([ring])
   }
 
-  /** Stops a ring with nothing of it in flight. @returns its base */
   async stop(index: number): Promise<number> {
     const ring = this.ring(index)
     await this.#stop([ring])
@@ -170,7 +204,8 @@ export class DeviceHost {
     return ring.base
   }
 
-  setInflight(memory: InflightMemory): void {
+  setInflight(area: InflightArea, fd: number): void {
+    const memory = InflightMemory.map(area, fd)
     if (this.#anyRunning) {
       memory.close()
       throw new VhostUserError("protocol", "in-flight area changed while rings run")
@@ -179,19 +214,18 @@ export class DeviceHost {
     this.#inflight = memory
   }
 
-  setLog(log: DirtyLogMemory): void {
+  setLog(area: LogArea, fd: number): void {
+    const log = DirtyLogMemory.map(area, fd)
     this.#log?.close()
     this.#log = log
   }
 
-  /** Back to how the front end found it, memory and fds apart. */
   async reset(): Promise<void> {
     await this.#stop(this.rings)
     for (const ring of this.rings) ring.close()
     this.#resetDevice()
   }
 
-  /** At once, without waiting for what is in flight: the front end is gone. */
   close(): void {
     for (const ring of this.rings) ring.close()
     this.#resetDevice()
@@ -283,7 +317,7 @@ export class DeviceHost {
   async #quiesce(rings: readonly Vring[]): Promise<void> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<void>(resolve => {
-      timer = setTimeout(resolve, this.#quiesceMs)
+      timer = setTimeout(resolve, this.#options.quiesceTimeoutMs)
     })
     await Promise.race([Promise.all(rings.map(ring => this.#runtime.suspend(ring.index))), late])
     clearTimeout(timer)
@@ -291,7 +325,7 @@ export class DeviceHost {
 
   /** A broken device completes nothing any more, but what it began still works on guest memory. */
   async #untilIdle(): Promise<void> {
-    const deadline = performance.now() + this.#quiesceMs
+    const deadline = performance.now() + this.#options.quiesceTimeoutMs
     while ((this.#table?.inFlight ?? 0) > 0 && performance.now() < deadline) await setTimeoutPromise(1)
   }
 
