@@ -14,5 +14,7 @@ export default packageBuild({
   "mmio/index": "src/mmio/index.ts",
   "vhost/index": "src/vhost/index.ts",
   "vhost-user/index": "src/vhost-user/index.ts",
+  // The script of a thread, which is started by its path.
+  "queue-thread": "src/vhost-user/threads/thread.ts",
   "testing/index": "src/testing/index.ts",
 })

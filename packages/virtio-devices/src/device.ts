@@ -30,6 +30,11 @@ export interface VirtioDevice {
   readonly deviceMemory?: DeviceMemory
   /** Guest address space that its driver finds by ids. Transports ask once, when the device is joined to the guest. */
   readonly sharedMemory?: readonly SharedMemoryRegion[]
+  /**
+   * Only for a device whose queues are served by threads of their own. Such a device is never activated itself: the
+   * transport has each thread make its part of it, and activates that.
+   */
+  readonly threads?: DeviceThreads
   /** Reads `into.length` bytes of config space from `offset`; bytes past its end read as zero. */
   readConfig?(offset: number, into: Uint8Array): void
   /** The driver wrote config space. Bytes that are not writable are ignored. */
@@ -49,6 +54,26 @@ export interface VirtioDevice {
    * the chains that this device holds.
    */
   idle?(): Promise<void> | undefined
+}
+
+/** How the queues of one device are shared out among threads of this process. */
+export interface DeviceThreads {
+  /** How many there are. Queue `i` belongs to thread `i % count`. */
+  readonly count: number
+  /** Opens the part of one thread. */
+  open(): DevicePart
+  /** Calls `changed` when the parts have to look at what they stand on again. @returns what ends that */
+  onChange(changed: () => void): () => void
+}
+
+/** What one thread makes its part of a device from. */
+export interface DevicePart {
+  /** Plain data, which the thread gets a copy of, and fds in it, which stay open until `close`. */
+  readonly data: unknown
+  /** The part has something to say to its device. */
+  heard(message: unknown): void
+  /** The thread has ended. */
+  close(): void
 }
 
 /** What an active device may do; made by the transport, dead after `reset`. */

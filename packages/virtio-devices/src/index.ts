@@ -1,5 +1,7 @@
 export {
   type DeviceContext,
+  type DevicePart,
+  type DeviceThreads,
   type ExternalDevice,
   isExternalDevice,
   type RingHost,

@@ -1,3 +1,5 @@
+import type { RawFile } from "./raw-file.js"
+
 /** Pseudo fd of an extent that holds no data and reads as zeroes. */
 export const ZERO_EXTENT = -1
 
@@ -68,6 +70,11 @@ export interface BlockBackend {
   readonly discard: boolean
   /** What a discard should be aligned to for room to be given back, bytes; 4096 where it is not said. */
   readonly discardAlignment?: number
+  /**
+   * Only for a disk that is one file from its start to its end and nothing else, so that any number of threads can serve
+   * it at a time: what each of them needs for that. Formats with tables of their own have none.
+   */
+  readonly shareable?: RawFile
   /** Only for a disk that does without the host's page cache. */
   readonly direct?: DirectAccess
   /** Fds that a flush has to reach. */

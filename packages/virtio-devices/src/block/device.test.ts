@@ -8,8 +8,9 @@ import {
   overVhostUser,
 } from "../testing/index.js"
 import * as defs from "./defs.js"
-import { BlockDevice, type BlockDeviceOptions } from "./device.js"
+import { BlockDevice } from "./device.js"
 import { memoryBackend } from "./memory-backend.js"
+import type { BlockDeviceOptions } from "./options.js"
 import { BlockDriver, NO_STATUS, rangeSegment, requestHeader } from "./testing.js"
 
 const SECTORS = 2048

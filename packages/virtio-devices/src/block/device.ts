@@ -1,15 +1,18 @@
 import { constants } from "node:os"
 import { IO_FDATASYNC, IO_PUNCH_HOLE, IO_READ, IO_WRITE, IO_ZERO_RANGE } from "@ts-vmm/native"
-import type { DeviceContext, VirtioDevice } from "../device.js"
+import type { DeviceContext, DeviceThreads, VirtioDevice } from "../device.js"
 import { hasFeature } from "../features.js"
 import { VIRTIO_ID } from "../ids.js"
 import { IoGauge } from "../io-gauge.js"
 import { PacedQueues } from "../paced-queues.js"
 import type { DescriptorChain } from "../queue/chain.js"
-import { type RateLimit, RateLimiter } from "../rate-limiter.js"
+import { RateLimiter } from "../rate-limiter.js"
 import type { BlockBackend, EraseKind } from "./backend.js"
 import { BlockIo, type IoTask } from "./block-io.js"
+import { type BlockCounters, newBlockCounters } from "./counters.js"
 import * as defs from "./defs.js"
+import { BlockError } from "./errors.js"
+import { type BlockDeviceOptions, checkOptions } from "./options.js"
 import {
   type DiskLimits,
   MAX_DISCARD_SECTORS,
@@ -17,45 +20,10 @@ import {
   RequestParser,
   type SectorRange,
 } from "./request.js"
-
-/** How a {@link BlockDevice} presents its disk. */
-export interface BlockDeviceOptions {
-  /** What GET_ID answers, at most 20 bytes of ASCII; Linux shows it as `/sys/block/vdX/serial`. Default empty. */
-  readonly serial?: string
-  /** Number of request queues, 1 to 64; default 1. */
-  readonly queues?: number
-  /** Size of each queue in descriptors; default 256. */
-  readonly queueSize?: number
-  /** Logical block size offered, 512 to 4096; default 512. */
-  readonly blockSize?: number
-  /**
-   * How fast the disk may be; default as fast as it is. Requests over the limit wait in their queues. All requests
-   * count, at the size of their data, also those that are refused. A {@link RateLimiter} may be shared with other devices.
-   */
-  readonly rateLimit?: RateLimit | RateLimiter
-  /**
-   * Called with the errno, positive, of every write, flush or discard that the host could not do: the guest learns no more
-   * than that it failed. `EIO` for one that was cut short.
-   */
-  readonly onWriteError?: (errno: number) => void
-}
-
-/** What a device has done so far. */
-export interface BlockCounters {
-  reads: number
-  writes: number
-  flushes: number
-  /** Discards and write-zeroes. */
-  discards: number
-  /** Requests that did not end in VIRTIO_BLK_S_OK. */
-  failed: number
-  bytesRead: number
-  bytesWritten: number
-}
+import { BlockThreads } from "./threads.js"
 
 const STATUS = [0, 1, 2].map(status => Uint8Array.of(status))
 const { EIO, EOPNOTSUPP } = constants.errno
-const MAX_QUEUES = 64
 /** Requests of a limited disk per turn of the event loop. */
 const PACED_PER_TURN = 256
 
@@ -91,15 +59,9 @@ export class BlockDevice implements VirtioDevice {
   readonly type = VIRTIO_ID.block
   readonly queueSizes: readonly number[]
   readonly features: bigint
-  readonly counters: BlockCounters = {
-    reads: 0,
-    writes: 0,
-    flushes: 0,
-    discards: 0,
-    failed: 0,
-    bytesRead: 0,
-    bytesWritten: 0,
-  }
+  readonly threads?: DeviceThreads
+  /** What all threads have done, for a device with some. */
+  readonly counters: BlockCounters = newBlockCounters()
   readonly #backend: BlockBackend
   readonly #serial = new Uint8Array(defs.VIRTIO_BLK_ID_BYTES)
   readonly #config = new DataView(new ArrayBuffer(defs.CONFIG_SIZE))
@@ -109,12 +71,20 @@ export class BlockDevice implements VirtioDevice {
   readonly #limiter: RateLimiter | undefined
   readonly #onWriteError: ((errno: number) => void) | undefined
   readonly #disk: { -readonly [K in keyof DiskLimits]: DiskLimits[K] }
+  readonly #threads: BlockThreads | undefined
   #session: Session | undefined
 
-  /** @throws RangeError for an option out of its range */
+  /**
+   * @throws RangeError for an option out of its range, and for `threads` together with `rateLimit`; BlockError `unsupported`
+   *   for `threads` on a disk that is not one raw file
+   */
   constructor(backend: BlockBackend, options: BlockDeviceOptions = {}) {
-    const { serial = "", queues = 1, queueSize = 256, blockSize = 512, rateLimit } = options
-    checkOptions(serial, queues, blockSize)
+    const { serial = "", queues = 1, threads = 0, queueSize = 256, blockSize = 512, rateLimit } = options
+    checkOptions(options)
+    if (threads > 0) {
+      const part = { serial, queues, queueSize, blockSize }
+      this.threads = this.#threads = new BlockThreads(threads, backend, part, this.counters, options)
+    }
     this.#onWriteError = options.onWriteError
     this.#limiter = rateLimit && RateLimiter.of(rateLimit)
     this.#backend = backend
@@ -142,10 +112,17 @@ export class BlockDevice implements VirtioDevice {
     this.#backend.refresh?.()
     const before = this.#disk.sectors
     this.#setCapacity()
-    if (this.#disk.sectors !== before) this.#session?.ctx.configChanged()
+    if (this.#disk.sectors === before) return
+    this.#session?.ctx.configChanged()
+    this.#threads?.changed()
   }
 
   activate(ctx: DeviceContext): void {
+    if (this.#threads)
+      throw new BlockError(
+        "unsupported",
+        "a disk with threads needs a transport that starts them: vhost-user",
+      )
     this.#disk.discard =
       hasFeature(ctx.features, defs.VIRTIO_BLK_F_DISCARD) ||
       hasFeature(ctx.features, defs.VIRTIO_BLK_F_WRITE_ZEROES)
@@ -377,13 +354,4 @@ function featuresOf(backend: BlockBackend, queues: number): bigint {
   if (queues > 1) features |= defs.VIRTIO_BLK_F_MQ
   if (backend.discard) features |= defs.VIRTIO_BLK_F_DISCARD | defs.VIRTIO_BLK_F_WRITE_ZEROES
   return features
-}
-
-function checkOptions(serial: string, queues: number, blockSize: number): void {
-  if (!/^[\x20-\x7e]{0,20}$/.test(serial)) throw new RangeError("serial must be at most 20 ASCII characters")
-  if (!(Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUES)) {
-    throw new RangeError(`queues must be an integer from 1 to ${MAX_QUEUES}`)
-  }
-  if (![512, 1024, 2048, 4096].includes(blockSize))
-    throw new RangeError("blockSize must be 512, 1024, 2048 or 4096")
 }

@@ -1,7 +1,8 @@
 import { constants, openSync, statfsSync } from "node:fs"
-import { closeFd, fdStat, IO_PUNCH_HOLE, IoBatch, ioctl, lockFile } from "@ts-vmm/native"
-import type { BlockBackend, DirectAccess, ExtentList } from "./backend.js"
+import { closeFd, IO_PUNCH_HOLE, IoBatch, lockFile } from "@ts-vmm/native"
+import type { BlockBackend } from "./backend.js"
 import { BlockError } from "./errors.js"
+import { diskSize, RawFileBackend } from "./raw-file.js"
 
 /** How {@link openFileBackend} opens. */
 export interface FileBackendOptions {
@@ -23,10 +24,6 @@ export interface FileBackendOptions {
 
 /** `f_type` of tmpfs, linux/magic.h. */
 const TMPFS_MAGIC = 0x01021994
-/** No disk has larger blocks, and buffers of Linux are pages. */
-const DIRECT_ALIGNMENT = 4096
-/** `_IOR(0x12, 114, size_t)`: bytes of a block device, linux/fs.h. */
-const BLKGETSIZE64 = 0x80081272
 
 /**
  * A raw disk image, or a host block device. The bytes are the disk, whatever they look like: no format is
@@ -55,7 +52,7 @@ export function openFileBackend(path: string, options: FileBackendOptions = {}):
   let directFd: number | undefined
   try {
     if (options.direct) directFd = openDirect(fd, path, readOnly)
-    return new FileBackend(fd, path, { readOnly, ...options }, directFd)
+    return fileBackend(fd, path, { readOnly, ...options }, directFd)
   } catch (error) {
     closeFd(fd)
     if (directFd !== undefined) closeFd(directFd)
@@ -76,63 +73,21 @@ function openDirect(fd: number, path: string, readOnly: boolean): number {
   }
 }
 
-class FileBackend implements BlockBackend {
-  readonly readOnly: boolean
-  readonly inMemory: boolean
-  readonly discard: boolean
-  readonly flushFds: readonly number[]
-  readonly direct?: DirectAccess
-  readonly #fd: number
-  readonly #name: string
-  #size: number
-  #closed = false
-
-  constructor(
-    fd: number,
-    name: string,
-    { readOnly = false, lock = true }: FileBackendOptions,
-    directFd: number | undefined,
-  ) {
-    this.#fd = fd
-    if (directFd !== undefined) this.direct = { fd: directFd, alignment: DIRECT_ALIGNMENT, cachedFd: fd }
-    this.#name = name
-    this.readOnly = readOnly
-    this.#size = diskSize(fd, name)
-    if (lock && !lockFile(fd, readOnly ? "shared" : "exclusive")) {
-      throw new BlockError("locked", `disk image ${name} is in use by somebody else`)
-    }
-    this.inMemory = statfsSync(`/proc/self/fd/${fd}`).type === TMPFS_MAGIC
-    this.discard = !readOnly && canPunchHoles(fd, this.#size)
-    this.flushFds = readOnly ? [] : [fd]
+/** @throws BlockError `not-a-disk`, `locked` */
+function fileBackend(
+  fd: number,
+  name: string,
+  { readOnly = false, lock = true }: FileBackendOptions,
+  directFd: number | undefined,
+): BlockBackend {
+  const size = diskSize(fd, name)
+  if (lock && !lockFile(fd, readOnly ? "shared" : "exclusive")) {
+    throw new BlockError("locked", `disk image ${name} is in use by somebody else`)
   }
-
-  get size(): number {
-    return this.#size
-  }
-
-  locate(offset: number, length: number, into: ExtentList): void {
-    into.add(this.direct?.fd ?? this.#fd, offset, length)
-  }
-
-  refresh(): void {
-    this.#size = diskSize(this.#fd, this.#name)
-  }
-
-  close(): void {
-    if (this.#closed) return
-    this.#closed = true
-    closeFd(this.#fd)
-    if (this.direct) closeFd(this.direct.fd)
-  }
-}
-
-function diskSize(fd: number, name: string): number {
-  const { kind, size } = fdStat(fd)
-  if (kind === "file") return size
-  if (kind !== "block") throw new BlockError("not-a-disk", `${name} is a ${kind}, not a disk image`)
-  const bytes = new BigUint64Array(1)
-  ioctl(fd, BLKGETSIZE64, bytes)
-  return Number(bytes[0])
+  const inMemory = statfsSync(`/proc/self/fd/${fd}`).type === TMPFS_MAGIC
+  const discard = !readOnly && canPunchHoles(fd, size)
+  const file = { fd, name, readOnly, inMemory, discard }
+  return new RawFileBackend(directFd === undefined ? file : { ...file, directFd })
 }
 
 /** Tries on a range after the end, which changes nothing. Block devices refuse it there and lose the feature. */

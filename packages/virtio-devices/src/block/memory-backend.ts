@@ -32,6 +32,7 @@ export function memoryBackend(size: number, options: { readOnly?: boolean } = {}
   let open = true
   return {
     size,
+    shareable: { fd, name: "disk in memory", readOnly, inMemory: true, discard: !readOnly },
     readOnly,
     inMemory: true,
     discard: !readOnly,

@@ -10,8 +10,9 @@ import {
   overVhostUser,
 } from "../testing/index.js"
 import * as defs from "./defs.js"
-import { BlockDevice, type BlockDeviceOptions } from "./device.js"
+import { BlockDevice } from "./device.js"
 import { memoryBackend } from "./memory-backend.js"
+import type { BlockDeviceOptions } from "./options.js"
 import { BlockDriver, requestHeader } from "./testing.js"
 
 const closers: (() => Promise<void> | void)[] = []

@@ -69,8 +69,12 @@ export class MmioTransport {
   readonly #registers: Registers
   #closed = false
 
-  /** @throws RangeError for a shared memory region of the device that is out of range */
+  /**
+   * @throws RangeError for a shared memory region of the device that is out of range; TypeError for a device whose queues
+   *   are served by threads: `serveVhostUser` starts them, and a `VhostUserDevice` brings it here
+   */
   constructor(device: VirtioDevice, options: MmioTransportOptions) {
+    if (device.threads) throw new TypeError("a device with threads cannot be served here: use serveVhostUser")
     const { memory, interrupt, interruptStatus = new InterruptStatus(), packed = true } = options
     this.device = device
     this.#interruptStatus = interruptStatus

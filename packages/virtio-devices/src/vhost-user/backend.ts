@@ -1,21 +1,26 @@
 import { closeFd } from "@ts-vmm/native"
 import type { VirtioDevice } from "../device.js"
 import { hasFeature, RING_FEATURES, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "../features.js"
+import { SharedCounters } from "../shared-counters.js"
 import type { TransportCounters } from "../transport/counters.js"
 import { VIRTIO_CONFIG_S_NEEDS_RESET } from "../transport/negotiation.js"
 import { BackendChannel } from "./backend-channel.js"
 import { Connection, type MessageFds } from "./connection.js"
 import * as defs from "./defs.js"
-import { DeviceHost, type HostOptions } from "./device-host.js"
+import { DeviceHost, type HostEvents } from "./device-host.js"
 import { VhostUserError } from "./errors.js"
 import { InflightMemory } from "./inflight-area.js"
+import type { MemoryPolicy } from "./memory-table.js"
 import * as message from "./message.js"
 import type { Done, SessionRings } from "./session-rings.js"
+import { ThreadedRings } from "./threads/threaded-rings.js"
 
 /** How a back end treats its front end. */
-export interface BackendOptions extends HostOptions {
+export interface BackendOptions extends MemoryPolicy {
   /** How long a message may take from its first byte to its last. */
   readonly messageTimeoutMs: number
+  /** How long requests in flight may take to end before a ring is stopped without them. */
+  readonly quiesceTimeoutMs: number
   /** Offer packed rings. */
   readonly packed: boolean
 }
@@ -92,18 +97,28 @@ export class VhostUserBackend {
   #protocolFeatures = 0n
   #status = 0
 
-  /** @param fd a connected stream socket; owned from here on */
+  /**
+   * @param fd a connected stream socket; owned from here on
+   * @param counters shared ones for a device with threads
+   */
   constructor(
     device: VirtioDevice,
     fd: number,
     options: BackendOptions,
     events: BackendEvents,
-    counters: TransportCounters,
+    counters: TransportCounters | SharedCounters<TransportCounters>,
   ) {
     this.#device = device
     this.#options = options
-    const hostEvents = { configChanged: () => this.#channel.configChanged(), failed: events.deviceFailed }
-    this.#host = new DeviceHost(device, options, hostEvents, counters)
+    const hostEvents: HostEvents = {
+      configChanged: () => this.#channel.configChanged(),
+      failed: events.deviceFailed,
+      lost: error => this.#connection.fail(error),
+    }
+    this.#host =
+      counters instanceof SharedCounters
+        ? new ThreadedRings(device.threads!, options, hostEvents, counters)
+        : new DeviceHost(device, options, hostEvents, counters)
     this.#handlers = this.#makeHandlers()
     this.#connection = new Connection(
       fd,
@@ -125,6 +140,11 @@ export class VhostUserBackend {
   close(): void {
     this.#connection.close()
     this.#release()
+  }
+
+  /** Settles when threads of the device have ended, after the session has. */
+  async ended(): Promise<void> {
+    if (this.#host instanceof ThreadedRings) await this.#host.ended()
   }
 
   #release(): void {

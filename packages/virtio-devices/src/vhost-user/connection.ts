@@ -117,6 +117,11 @@ export class Connection {
     closeFd(this.#fd)
   }
 
+  /** Ends the connection for a reason that is not the peer's, and tells its owner. */
+  fail(error: VhostUserError): void {
+    this.#end(error)
+  }
+
   /** Lets the process end although the connection is open. */
   unref(): void {
     this.#poller.unref()

@@ -6,6 +6,7 @@ import type { QueueConfig, QueueState, VirtQueue } from "../queue/virt-queue.js"
 import { AdaptivePoll } from "../transport/adaptive-poll.js"
 import type { TransportCounters } from "../transport/counters.js"
 import { DeviceRuntime } from "../transport/device-runtime.js"
+import type { BackendOptions } from "./backend.js"
 import {
   VHOST_F_LOG_ALL,
   VHOST_USER_F_PROTOCOL_FEATURES,
@@ -16,7 +17,7 @@ import { LoggedQueue } from "./dirty-log.js"
 import { VhostUserError } from "./errors.js"
 import { InflightMemory } from "./inflight-area.js"
 import { DirtyLogMemory } from "./log-area.js"
-import { type MemoryPolicy, MemoryTable } from "./memory-table.js"
+import { MemoryTable } from "./memory-table.js"
 import type { InflightArea, LogArea, VringAddr, WireRegion } from "./message.js"
 import type { SessionRings } from "./session-rings.js"
 import { type RingAddresses, Vring } from "./vring.js"
@@ -25,13 +26,12 @@ import { type RingAddresses, Vring } from "./vring.js"
 export interface HostEvents {
   configChanged(): void
   failed(error: Error): void
+  /** The device failed, and its rings cannot be given back: the session cannot go on. */
+  lost?(error: VhostUserError): void
 }
 
 /** How a front end is treated. */
-export interface HostOptions extends MemoryPolicy {
-  /** How long requests in flight may take to end before a ring is stopped without them. */
-  readonly quiesceTimeoutMs: number
-}
+export type HostOptions = Pick<BackendOptions, "files" | "quiesceTimeoutMs">
 
 const LOG_ALL = 1n << BigInt(VHOST_F_LOG_ALL)
 const PROTOCOL_FEATURES = 1n << BigInt(VHOST_USER_F_PROTOCOL_FEATURES)
@@ -51,7 +51,14 @@ export class DeviceHost implements SessionRings {
   #log: DirtyLogMemory | undefined
   #failed = false
 
-  constructor(device: VirtioDevice, options: HostOptions, events: HostEvents, counters: TransportCounters) {
+  /** @param closeFd lets fds of rings go; by default they are closed */
+  constructor(
+    device: VirtioDevice,
+    options: HostOptions,
+    events: HostEvents,
+    counters: TransportCounters,
+    closeFd?: (fd: number) => void,
+  ) {
     this.#options = options
     this.#runtime = new DeviceRuntime(
       device,
@@ -69,7 +76,7 @@ export class DeviceHost implements SessionRings {
     )
     const poll = new AdaptivePoll()
     this.rings = device.queueSizes.map(
-      (_, index) => new Vring(index, () => poll.kicked(this.#runtime, index)),
+      (_, index) => new Vring(index, () => poll.kicked(this.#runtime, index), closeFd),
     )
   }
 
@@ -202,6 +209,16 @@ export class DeviceHost implements SessionRings {
     ring.forgetKick()
     if (!this.#anyRunning) this.#resetDevice()
     return ring.base
+  }
+
+  /** Another part of the device broke: nothing more is taken from rings until they all are stopped. */
+  halt(): void {
+    this.#failed = true
+    for (const ring of this.rings) {
+      ring.unlisten()
+      ring.raiseError()
+      void this.#runtime.suspend(ring.index)
+    }
   }
 
   setInflight(area: InflightArea, fd: number): void {

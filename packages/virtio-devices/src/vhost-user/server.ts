@@ -3,9 +3,11 @@ import { rmSync } from "node:fs"
 import { closeFd, MAX_UNIX_PATH, Poller, SysError, unixAccept, unixListen } from "@ts-vmm/native"
 import type * as TypedEmitter from "typed-emitter"
 import type { VirtioDevice } from "../device.js"
+import { SharedCounters } from "../shared-counters.js"
 import { TransportCounters } from "../transport/counters.js"
 import { type BackendOptions, VhostUserBackend } from "./backend.js"
 import { VhostUserError } from "./errors.js"
+import { THREAD_COUNTER_NAMES } from "./threads/orders.js"
 
 /** Events of a {@link VhostUserServer}. */
 export type VhostUserServerEvents = {
@@ -58,6 +60,10 @@ export class VhostUserServer extends Emitter implements Disposable {
   readonly #device: VirtioDevice
   readonly #options: BackendOptions
   readonly #socketPath: string | undefined
+  /** Counters as sums, for a device with threads. */
+  readonly #shared: SharedCounters<TransportCounters> | undefined
+  /** Sessions that are over, and whose threads have not ended yet. */
+  readonly #ending = new Set<Promise<void>>()
   #listenFd = -1
   #poller: Poller | undefined
   #backend: VhostUserBackend | undefined
@@ -69,6 +75,8 @@ export class VhostUserServer extends Emitter implements Disposable {
     this.#device = device
     this.#options = { ...DEFAULTS, ...definedOf(options) }
     this.#socketPath = options.socketPath
+    if (device.threads)
+      this.#shared = new SharedCounters<TransportCounters>(this.counters, THREAD_COUNTER_NAMES)
     if (options.fd !== undefined) {
       this.#serve(options.fd)
       return
@@ -89,12 +97,26 @@ export class VhostUserServer extends Emitter implements Disposable {
     return this.#closed
   }
 
+  /**
+   * Settles when the threads of sessions that are over have ended, for a device that has threads: until then they may have
+   * I/O under way, and the disk's image stays open, and locked.
+   *
+   * @example
+   * ```ts
+   * server.close()
+   * await server.ended()
+   * ```
+   */
+  async ended(): Promise<void> {
+    await Promise.all(this.#ending)
+  }
+
   /** Disconnects, resets the device and removes the socket. Idempotent; no event follows. */
   close(): void {
     if (this.#closed) return
     this.#closed = true
     this.#backend?.close()
-    this.#backend = undefined
+    this.#over()
     this.#poller?.close()
     if (this.#listenFd < 0) return
     closeFd(this.#listenFd)
@@ -137,12 +159,19 @@ export class VhostUserServer extends Emitter implements Disposable {
           this.emit("deviceFailed", error)
         },
       },
-      this.counters,
+      this.#shared ?? this.counters,
     )
   }
 
-  #ended(error: VhostUserError | undefined): void {
+  /** The session is. */
+  #over(): void {
+    const ended = this.#backend?.ended().finally(() => this.#ending.delete(ended!))
+    if (ended) this.#ending.add(ended)
     this.#backend = undefined
+  }
+
+  #ended(error: VhostUserError | undefined): void {
+    this.#over()
     if (error) this.counters.protocolErrors++
     if (this.#poller) this.#poller.setInterest("readable")
     else this.#closed = true

@@ -37,15 +37,20 @@ export class Vring {
   /** SET_VRING_KICK came, with or without an fd. */
   kickKnown = false
   readonly #onKick: () => void
+  readonly #close: (fd: number) => void
   #poller: Poller | undefined
   #pollTimer: NodeJS.Timeout | undefined
   #kickFd = -1
-  readonly #call = new SignalFd()
-  readonly #err = new SignalFd()
+  readonly #call: SignalFd
+  readonly #err: SignalFd
 
-  constructor(index: number, onKick: () => void) {
+  /** @param close lets an fd go that is not needed any more; by default it is closed */
+  constructor(index: number, onKick: () => void, close: (fd: number) => void = closeFd) {
     this.index = index
     this.#onKick = onKick
+    this.#close = close
+    this.#call = new SignalFd(close)
+    this.#err = new SignalFd(close)
   }
 
   /** Everything that a ring needs to run has been said. */
@@ -55,7 +60,7 @@ export class Vring {
 
   /** @param fd owned from here on; -1: the ring is polled */
   setKick(fd: number): void {
-    checkSignalFd(fd, this.index)
+    this.#check(fd)
     const listening = this.#poller !== undefined || this.#pollTimer !== undefined
     this.forgetKick()
     this.#kickFd = fd
@@ -65,14 +70,14 @@ export class Vring {
 
   /** @param fd owned from here on; -1: no interrupts */
   setCall(fd: number): void {
-    checkSignalFd(fd, this.index)
+    this.#check(fd)
     this.#call.set(fd)
     this.callKnown = true
   }
 
   /** @param fd owned from here on; -1: none */
   setErr(fd: number): void {
-    checkSignalFd(fd, this.index)
+    this.#check(fd)
     this.#err.set(fd)
   }
 
@@ -124,20 +129,38 @@ export class Vring {
   /** Closes the kick fd: a new one has to come before the ring runs again. */
   forgetKick(): void {
     this.unlisten()
-    if (this.#kickFd >= 0) closeFd(this.#kickFd)
+    if (this.#kickFd >= 0) this.#close(this.#kickFd)
     this.#kickFd = -1
     this.kickKnown = false
+  }
+
+  /** @throws VhostUserError `protocol`; `fd` is let go then */
+  #check(fd: number): void {
+    if (fd < 0) return
+    const origin = fdOrigin(fd)
+    if (origin === "eventfd" || origin === "pipe" || origin === "socket") return
+    this.#close(fd)
+    throw new VhostUserError(
+      "protocol",
+      `ring ${this.index} cannot be signalled through a file of kind ${origin}`,
+      { queue: this.index },
+    )
   }
 }
 
 /** An fd to raise signals on. */
 class SignalFd {
+  readonly #close: (fd: number) => void
   #fd = -1
   #origin: FdOrigin = "other"
 
+  constructor(close: (fd: number) => void) {
+    this.#close = close
+  }
+
   /** @param fd owned from here on; -1: none */
   set(fd: number): void {
-    if (this.#fd >= 0) closeFd(this.#fd)
+    if (this.#fd >= 0) this.#close(this.#fd)
     this.#fd = fd
     this.#origin = fd < 0 ? "other" : fdOrigin(fd)
   }
@@ -151,17 +174,6 @@ class SignalFd {
       this.set(-1)
     }
   }
-}
-
-/** @throws VhostUserError `protocol`; `fd` is closed then */
-function checkSignalFd(fd: number, queue: number): void {
-  if (fd < 0) return
-  const origin = fdOrigin(fd)
-  if (origin === "eventfd" || origin === "pipe" || origin === "socket") return
-  closeFd(fd)
-  throw new VhostUserError("protocol", `ring ${queue} cannot be signalled through a file of kind ${origin}`, {
-    queue,
-  })
 }
 
 /** False when no kick can come over `fd` any more: the peer closed its end, or sent an fd that is no kick's. */

@@ -18,6 +18,7 @@ import {
 import type { MappedMemory } from "@ts-vmm/vm-memory/mmap"
 import type { BusDevice } from "../bus.js"
 import { Cleanup } from "../cleanup.js"
+import { VmmError } from "../errors.js"
 import { ExternalInterrupts } from "./external-interrupts.js"
 import { IrqLine, type IrqVm } from "./irq-line.js"
 import { sharedRegions } from "./shared-regions.js"
@@ -56,7 +57,7 @@ export class VirtioWindow implements BusDevice {
 
   /**
    * @throws KvmError `ioctl`; SysError `EMFILE`; VmmError `config-invalid` for a device whose server cannot have the
-   *   machine's memory
+   *   machine's memory, and for one with threads
    */
   constructor(device: VirtioDevice, place: VirtioPlace, host: VirtioWindowHost) {
     this.device = device
@@ -117,6 +118,11 @@ export class VirtioWindow implements BusDevice {
 
   #connect(host: VirtioWindowHost): MmioTransport {
     const { device, place } = this
+    if (device.threads)
+      throw new VmmError(
+        "config-invalid",
+        "a device with threads is served by serveVhostUser: give the machine a VhostUserDevice that is connected to it",
+      )
     const line = this.#cleanup.add(new IrqLine(host.vm, place.gsi), line => line.close())
     const external = isExternalDevice(device) ? device : undefined
     const regions = external && sharedRegions(host.memory, external.servedBy)
