@@ -25,10 +25,11 @@ export async function bundle(entry: URL): Promise<Bundle> {
       options.conditions = ["@ts-vmm/source"]
     },
   })
-  // The addon is not part of the bundle; it is found through its package.
+  // The addon and the script of threads are not part of the bundle; they are found through their packages.
   const scope = join(folder, "node_modules", "@ts-vmm")
   mkdirSync(scope, { recursive: true })
-  symlinkSync(fileURLToPath(new URL("../../native", import.meta.url)), join(scope, "native"))
+  for (const name of ["native", "virtio-devices"])
+    symlinkSync(fileURLToPath(new URL(`../../${name}`, import.meta.url)), join(scope, name))
   return {
     program: join(folder, "dist", "program.js"),
     [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),

@@ -10,7 +10,7 @@ import * as block from "@ts-vmm/virtio-devices/block"
 import { SplitDriver } from "@ts-vmm/virtio-devices/testing"
 import { type InflightArea, VhostUserFrontend } from "@ts-vmm/virtio-devices/vhost-user"
 import { RegionTable } from "@ts-vmm/vm-memory"
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest"
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest"
 import { type Bundle, bundle } from "./bundle.js"
 
 const RAM_SIZE = 4 << 20
@@ -31,9 +31,9 @@ afterEach(() => {
 })
 
 /** Starts a back end in a process of its own. */
-async function startBackend(image: string, socketPath: string): Promise<ChildProcess> {
+async function startBackend(image: string, socketPath: string, threads: number): Promise<ChildProcess> {
   rmSync(socketPath, { force: true })
-  const backend = spawn(process.execPath, [child.program, image, socketPath], {
+  const backend = spawn(process.execPath, [child.program, image, socketPath, `${threads}`], {
     stdio: ["ignore", "pipe", "inherit"],
   })
   closers.push(() => backend.kill("SIGKILL"))
@@ -147,67 +147,69 @@ function onDisk(image: string, at: number, length: number): Uint8Array {
 
 const chunk = (seed: number) => new Uint8Array(CHUNK).fill(seed + 1)
 
-test("B10: what was flushed is there after the back end was killed", { timeout: 60_000 }, async () => {
-  const { image, socketPath, guest } = setUp()
-  const backend = await startBackend(image, socketPath)
-  const { fd } = await guest.connect(socketPath)
-  closers.push(() => closeFd(fd))
-  for (let i = 0; i < 16; i++) guest.post(block.VIRTIO_BLK_T_OUT, i * 8, chunk(i))
-  await guest.until(16)
-  const flush = guest.post(block.VIRTIO_BLK_T_FLUSH, 0)
-  guest.done.clear()
-  await guest.until(1)
-  expect(guest.done.get(flush)).toBe(block.VIRTIO_BLK_S_OK)
-  await kill(backend)
-  for (let i = 0; i < 16; i++) expect(onDisk(image, i * CHUNK, CHUNK)).toEqual(chunk(i))
-})
-
-test("H8: a back end killed under load is replaced, and every request completes once", {
-  timeout: 120_000,
-}, async () => {
-  const { image, socketPath, guest } = setUp()
-  let backend = await startBackend(image, socketPath)
-  const kept = await guest.connect(socketPath)
-  closers.push(() => closeFd(kept.fd))
-  let posted = 0
-  for (let round = 0; round < 3; round++) {
+describe.each([0, 1])("with %i threads", threads => {
+  test("B10: what was flushed is there after the back end was killed", { timeout: 60_000 }, async () => {
+    const { image, socketPath, guest } = setUp()
+    const backend = await startBackend(image, socketPath, threads)
+    const { fd } = await guest.connect(socketPath)
+    closers.push(() => closeFd(fd))
+    for (let i = 0; i < 16; i++) guest.post(block.VIRTIO_BLK_T_OUT, i * 8, chunk(i))
+    await guest.until(16)
+    const flush = guest.post(block.VIRTIO_BLK_T_FLUSH, 0)
     guest.done.clear()
-    const ids = Array.from({ length: 24 }, () =>
-      guest.post(block.VIRTIO_BLK_T_OUT, posted * 8, chunk(posted++)),
-    )
-    ids.push(guest.post(block.VIRTIO_BLK_T_FLUSH, 0))
-    // Some were taken, some were not, some are done: whatever the moment happens to be.
-    await setTimeout(round)
+    await guest.until(1)
+    expect(guest.done.get(flush)).toBe(block.VIRTIO_BLK_S_OK)
     await kill(backend)
-    backend = await startBackend(image, socketPath)
-    await guest.connect(socketPath, kept)
-    await guest.until(ids.length)
-    for (const id of ids) expect(guest.done.get(id)).toBe(block.VIRTIO_BLK_S_OK)
-  }
-  for (let i = 0; i < posted; i++) expect(onDisk(image, i * CHUNK, CHUNK)).toEqual(chunk(i))
-})
+    for (let i = 0; i < 16; i++) expect(onDisk(image, i * CHUNK, CHUNK)).toEqual(chunk(i))
+  })
 
-test("H8: a corrupt in-flight log breaks the ring at most, never the back end", {
-  timeout: 60_000,
-}, async () => {
-  const { image, socketPath, guest } = setUp()
-  const backend = await startBackend(image, socketPath)
-  const kept = await guest.connect(socketPath)
-  closers.push(() => closeFd(kept.fd))
-  using log = Mapping.map({ fd: kept.fd, offset: 0, size: Number(kept.area.mmapSize) })
-  for (const byte of [0xff, 0x01, 0x80]) {
+  test("H8: a back end killed under load is replaced, and every request completes once", {
+    timeout: 120_000,
+  }, async () => {
+    const { image, socketPath, guest } = setUp()
+    let backend = await startBackend(image, socketPath, threads)
+    const kept = await guest.connect(socketPath)
+    closers.push(() => closeFd(kept.fd))
+    let posted = 0
+    for (let round = 0; round < 3; round++) {
+      guest.done.clear()
+      const ids = Array.from({ length: 24 }, () =>
+        guest.post(block.VIRTIO_BLK_T_OUT, posted * 8, chunk(posted++)),
+      )
+      ids.push(guest.post(block.VIRTIO_BLK_T_FLUSH, 0))
+      // Some were taken, some were not, some are done: whatever the moment happens to be.
+      await setTimeout(round)
+      await kill(backend)
+      backend = await startBackend(image, socketPath, threads)
+      await guest.connect(socketPath, kept)
+      await guest.until(ids.length)
+      for (const id of ids) expect(guest.done.get(id)).toBe(block.VIRTIO_BLK_S_OK)
+    }
+    for (let i = 0; i < posted; i++) expect(onDisk(image, i * CHUNK, CHUNK)).toEqual(chunk(i))
+  })
+
+  test("H8: a corrupt in-flight log breaks the ring at most, never the back end", {
+    timeout: 60_000,
+  }, async () => {
+    const { image, socketPath, guest } = setUp()
+    const backend = await startBackend(image, socketPath, threads)
+    const kept = await guest.connect(socketPath)
+    closers.push(() => closeFd(kept.fd))
+    using log = Mapping.map({ fd: kept.fd, offset: 0, size: Number(kept.area.mmapSize) })
+    for (const byte of [0xff, 0x01, 0x80]) {
+      guest.disconnect()
+      // Everything but the first words: version and size still look right.
+      new Uint8Array(log.buffer).fill(byte, 12)
+      await guest.connect(socketPath, kept)
+      await guest.frontend!.resetDevice()
+      await guest.frontend!.sync()
+    }
     guest.disconnect()
-    // Everything but the first words: version and size still look right.
-    new Uint8Array(log.buffer).fill(byte, 12)
-    await guest.connect(socketPath, kept)
-    await guest.frontend!.resetDevice()
-    await guest.frontend!.sync()
-  }
-  guest.disconnect()
-  expect(backend.exitCode).toBeNull()
-  const next = new Guest()
-  closers.push(() => next.close())
-  closeFd((await next.connect(socketPath)).fd)
-  next.post(block.VIRTIO_BLK_T_FLUSH, 0)
-  await next.until(1)
+    expect(backend.exitCode).toBeNull()
+    const next = new Guest()
+    closers.push(() => next.close())
+    closeFd((await next.connect(socketPath)).fd)
+    next.post(block.VIRTIO_BLK_T_FLUSH, 0)
+    await next.until(1)
+  })
 })
