@@ -2,20 +2,24 @@
 // writes for a given time, every answer checked. Prints one line of JSON.
 //
 //   blk_bench make FILE BYTES                                     writes a file with the pattern that reads are checked against
-//   blk_bench run SOCKET rand|seq|write SIZE DEPTH SECONDS SEED
+//   blk_bench run SOCKET rand|seq|write SIZE DEPTH SECONDS SEED [QUEUES WARM_UP_SECONDS]
+//
+// With QUEUES each ring has a thread of its own that drives it, and all do so at a time; figures are those of all together.
+// What comes in the first WARM_UP_SECONDS does not count.
 #define _GNU_SOURCE
 #include "pattern.h"
 #include "vring.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { SECTOR = 512, HEADER_SIZE = 16, MAX_DEPTH = 64, QUEUE_SIZE = 256, FULL_CHECK_EVERY = 256, MAX_SAMPLES = 1 << 20 };
+enum { SECTOR = 512, HEADER_SIZE = 16, MAX_DEPTH = 64, MAX_QUEUES = 8, QUEUE_SIZE = 256, FULL_CHECK_EVERY = 256, MAX_SAMPLES = 1 << 20 };
 enum { VIRTIO_BLK_T_IN = 0, VIRTIO_BLK_T_OUT = 1 };
 enum { WATCHDOG_SECONDS = 60 };
 
@@ -34,12 +38,15 @@ struct slot {
 struct job {
   int sequential, writes;
   uint32_t size, depth;
-  double seconds;
+  double seconds, warm_up_seconds;
   uint64_t random, next, capacity;
   struct vring ring;
   struct slot slots[MAX_DEPTH];
   uint64_t completed, full_checks, sample_count;
   uint32_t *samples;  // nanoseconds of each request
+  pthread_t thread;
+  pthread_barrier_t *warm;
+  double took, cpu_seconds;
 };
 
 static uint64_t next_offset(struct job *job) {
@@ -101,8 +108,8 @@ static void complete_one(struct job *job, const struct vring_used_element *eleme
 }
 
 // Keeps `depth` requests in flight until the time is over, then lets them end. Returns the seconds that it took.
-static double drive(struct job *job) {
-  uint64_t start = now(), end = start + (uint64_t)(job->seconds * 1e9);
+static double drive(struct job *job, double seconds) {
+  uint64_t start = now(), end = start + (uint64_t)(seconds * 1e9);
   uint32_t in_flight = job->depth;
   for (uint32_t index = 0; index < job->depth; index++) submit(job, index);
   vring_publish(&job->ring);
@@ -124,42 +131,86 @@ static double drive(struct job *job) {
   return (double)(now() - start) / 1e9;
 }
 
-static void print_result(struct job *job, double seconds) {
-  struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  double median_us = median(job->samples, job->sample_count) / 1e3;
-  double cpu = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-               (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-  printf("{\"requests\":%lu,\"seconds\":%.6f,\"iops\":%.1f,\"bytesPerSecond\":%.1f,\"medianUs\":%.2f,"
-         "\"kicks\":%lu,\"waits\":%lu,\"fullChecks\":%lu,\"frontEndCpuSeconds\":%.4f}\n",
-         job->completed, seconds, (double)job->completed / seconds, (double)job->completed * job->size / seconds, median_us,
-         job->ring.kicks, job->ring.waits, job->full_checks, cpu);
+static double thread_cpu(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-static int run(char **args) {
+static void *drive_ring(void *argument) {
+  struct job *job = argument;
+  if (job->warm_up_seconds > 0) drive(job, job->warm_up_seconds);
+  job->completed = job->full_checks = job->sample_count = job->ring.kicks = job->ring.waits = 0;
+  pthread_barrier_wait(job->warm);
+  double cpu = thread_cpu();
+  job->took = drive(job, job->seconds);
+  job->cpu_seconds = thread_cpu() - cpu;
+  return NULL;
+}
+
+static void print_result(struct job *jobs, uint32_t queues) {
+  struct job all = {.samples = malloc(queues * MAX_SAMPLES * sizeof *all.samples)};
+  for (struct job *job = jobs; job < jobs + queues; job++) {
+    memcpy(all.samples + all.sample_count, job->samples, job->sample_count * sizeof *job->samples);
+    all.sample_count += job->sample_count;
+    all.completed += job->completed;
+    all.full_checks += job->full_checks;
+    all.ring.kicks += job->ring.kicks;
+    all.ring.waits += job->ring.waits;
+    all.cpu_seconds += job->cpu_seconds;
+    if (job->took > all.took) all.took = job->took;
+  }
+  double median_us = median(all.samples, all.sample_count) / 1e3, rate = (double)all.completed / all.took;
+  printf("{\"requests\":%lu,\"seconds\":%.6f,\"iops\":%.1f,\"bytesPerSecond\":%.1f,\"medianUs\":%.2f,"
+         "\"kicks\":%lu,\"waits\":%lu,\"fullChecks\":%lu,\"frontEndCpuSeconds\":%.4f}\n",
+         all.completed, all.took, rate, rate * jobs->size, median_us, all.ring.kicks, all.ring.waits, all.full_checks,
+         all.cpu_seconds);
+}
+
+// Ring `index` with its requests at `at` of the memory. Returns where the next one may lie.
+static size_t start_ring(struct job *job, struct vhost_user *vu, const struct memory *memory, uint32_t index, size_t at) {
+  struct ring_layout layout;
+  size_t stride = 4096 + (job->size + 4095) / 4096 * 4096;
+  at = vring_create(&job->ring, &layout, memory, at, QUEUE_SIZE, (vu->features & VIRTIO_RING_F_EVENT_IDX) != 0);
+  for (uint32_t slot = 0; slot < job->depth; slot++) prepare_slot(job, memory, slot, at + slot * stride);
+  vhost_user_set_ring(vu, memory, index, &layout, job->ring.kick, job->ring.call);
+  return at + job->depth * stride;
+}
+
+static int run(char **args, uint32_t queues, double warm_up_seconds) {
   struct job job = {.sequential = strcmp(args[1], "rand") != 0,
                     .writes = strcmp(args[1], "write") == 0,
                     .size = (uint32_t)atoi(args[2]),
                     .depth = (uint32_t)atoi(args[3]),
                     .seconds = atof(args[4]),
-                    .random = strtoull(args[5], NULL, 10) | 1};
+                    .warm_up_seconds = warm_up_seconds};
   errno = EINVAL;
   if (job.size < SECTOR || job.size % SECTOR || job.depth < 1 || job.depth > MAX_DEPTH) die("SIZE or DEPTH");
+  if (queues < 1 || queues > MAX_QUEUES) die("QUEUES");
   alarm(WATCHDOG_SECONDS);
-  job.samples = malloc(MAX_SAMPLES * sizeof *job.samples);
-  size_t stride = 4096 + (job.size + 4095) / 4096 * 4096;
-  struct memory memory = memory_create((1 << 20) + job.depth * stride);
+  struct memory memory = memory_create(queues * ((1 << 20) + job.depth * (8192 + (size_t)job.size)));
   struct vhost_user vu = vhost_user_connect(args[0], VIRTIO_RING_F_EVENT_IDX);
   vhost_user_get_config(&vu, &job.capacity, sizeof job.capacity);
   job.capacity *= SECTOR;
   vhost_user_set_memory(&vu, &memory);
-  struct ring_layout layout;
-  size_t at = vring_create(&job.ring, &layout, &memory, 0, QUEUE_SIZE, (vu.features & VIRTIO_RING_F_EVENT_IDX) != 0);
-  for (uint32_t index = 0; index < job.depth; index++) prepare_slot(&job, &memory, index, at + index * stride);
-  vhost_user_set_ring(&vu, &memory, 0, &layout, job.ring.kick, job.ring.call);
-  double seconds = drive(&job);
-  vhost_user_stop_ring(&vu, 0);
-  print_result(&job, seconds);
+  struct job *jobs = calloc(queues, sizeof *jobs);
+  pthread_barrier_t warm;
+  pthread_barrier_init(&warm, NULL, queues);
+  size_t at = 0;
+  for (uint32_t index = 0; index < queues; index++) {
+    jobs[index] = job;
+    jobs[index].random = (strtoull(args[5], NULL, 10) + index * 7919) | 1;
+    jobs[index].next = job.capacity / job.size * index / queues;
+    jobs[index].samples = malloc(MAX_SAMPLES * sizeof *job.samples);
+    jobs[index].warm = &warm;
+    at = start_ring(&jobs[index], &vu, &memory, index, at);
+  }
+  for (uint32_t index = 1; index < queues; index++)
+    if (pthread_create(&jobs[index].thread, NULL, drive_ring, &jobs[index]) != 0) die("thread");
+  drive_ring(jobs);
+  for (uint32_t index = 1; index < queues; index++) pthread_join(jobs[index].thread, NULL);
+  for (uint32_t index = 0; index < queues; index++) vhost_user_stop_ring(&vu, index);
+  print_result(jobs, queues);
   return 0;
 }
 
@@ -184,8 +235,10 @@ static int plain(char **args) {
 
 int main(int argc, char **argv) {
   if (argc == 4 && strcmp(argv[1], "make") == 0) return make_file(argv[2], strtoull(argv[3], NULL, 10));
-  if (argc == 8 && strcmp(argv[1], "run") == 0) return run(argv + 2);
+  if (argc == 8 && strcmp(argv[1], "run") == 0) return run(argv + 2, 1, 0);
+  if (argc == 10 && strcmp(argv[1], "run") == 0) return run(argv + 2, (uint32_t)atoi(argv[8]), atof(argv[9]));
   if (argc == 5 && strcmp(argv[1], "plain") == 0) return plain(argv + 2);
-  fprintf(stderr, "usage: blk_bench make FILE BYTES | plain FILE SIZE SECONDS | run SOCKET rand|seq|write SIZE DEPTH SECONDS SEED\n");
+  fprintf(stderr, "usage: blk_bench make FILE BYTES | plain FILE SIZE SECONDS | run SOCKET rand|seq|write SIZE DEPTH SECONDS SEED "
+                  "[QUEUES WARM_UP_SECONDS]\n");
   return 2;
 }

@@ -17,7 +17,17 @@ export async function compileFrontEnd(name) {
   if ((statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0) > newest) return program
   mkdirSync(`${CACHE}/bench`, { recursive: true })
   const sources = [`${name}.c`, ...SHARED].map(file => `${HERE}/${file}`)
-  await output(["gcc", "-O2", "-Wall", "-Wextra", "-std=gnu17", "-o", `${program}.new`, ...sources])
+  await output([
+    "gcc",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-std=gnu17",
+    "-pthread",
+    "-o",
+    `${program}.new`,
+    ...sources,
+  ])
   renameSync(`${program}.new`, program)
   return program
 }

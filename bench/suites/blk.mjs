@@ -1,6 +1,7 @@
 // Reads through vhost-user, driven by a C front end without a guest: ours beside qemu-storage-daemon, same file, same
 // pinning, every answer checked against the file's pattern. And what must not make a difference: the size of the file,
-// and how many queues there are.
+// and how many queues there are. Two queues at a time are driven by two threads of the front end, server and client on both
+// CPUs: there the queues of ours have threads of their own, beside one thread for both, and beside the peer.
 import { rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { compileFrontEnd } from "../frontend/compile.mjs"
@@ -15,6 +16,7 @@ const FILE_MIB = 256
 const ROUND_SECONDS = "0.7"
 const WARM_UP_SECONDS = "2"
 const [DEEP, SHALLOW, SEQUENTIAL] = READS
+const BOTH_CPUS = "0,1"
 
 /** What a disk is, as ours calls it, and as the peer does. */
 const KINDS = {
@@ -59,10 +61,16 @@ class Servers {
     ])
   }
 
-  peer(cpu, file, kind) {
+  peer(cpu, file, kind, queues = 1) {
     const nodes = KINDS[kind](file).flatMap(node => ["--blockdev", node])
-    const disk = socket => `type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=${socket}`
-    return this.#start(cpu, ["peer", file, kind], socket => [PEER, ...nodes, "--export", disk(socket)])
+    const disk = socket =>
+      `type=vhost-user-blk,id=export,node-name=disk,num-queues=${queues},addr.type=unix,addr.path=${socket}`
+    return this.#start(cpu, ["peer", file, kind, queues], socket => [
+      PEER,
+      ...nodes,
+      "--export",
+      disk(socket),
+    ])
   }
 
   #start(cpu, name, command) {
@@ -95,9 +103,9 @@ export default {
     const frontEnd = await compileFrontEnd("blk_bench")
     const files = await makeFiles(frontEnd, folder)
     const servers = new Servers(folder, frontEnd, onEnd)
-    const run = async (cpu, socket, { args, figure, scale = 1 }) => {
+    const run = async (cpu, socket, { args, figure, scale = 1 }, more = []) => {
       const seed = String(Math.floor(Math.random() * 2 ** 31))
-      const words = ["run", await socket, ...args.map(String), ROUND_SECONDS, seed]
+      const words = ["run", await socket, ...args.map(String), ROUND_SECONDS, seed, ...more]
       return JSON.parse(await output(pinned(cpu, frontEnd, ...words)))[figure] * scale
     }
     const peerName = which(PEER) && `${versionOf(PEER).replace(" version", "").split(" (")[0]} aio=io_uring`
@@ -141,12 +149,44 @@ export default {
       peer: { name: peer, measure: () => run(client, servers.ours(server, ...small), DEEP) },
       goal: goals.ratioAtLeast(0.8),
     })
+    // A session's threads are new: what they compile first does not count.
+    const twoQueues = (socket, read) => run(BOTH_CPUS, socket, read, ["2", WARM_UP_SECONDS])
+    const threaded = (read, peer, goal) => ({
+      name: `two queues at a time, a thread each: ${read.name}`,
+      unit: read.unit,
+      better: read.better,
+      ours: () => twoQueues(servers.ours(BOTH_CPUS, files.raw, "raw", "2", "2"), read),
+      ...peer(read),
+      goal,
+    })
+    const oneThread = read => ({
+      peer: {
+        name: "ours, one thread for both",
+        measure: () => twoQueues(servers.ours(BOTH_CPUS, files.raw, "raw", "2"), read),
+      },
+    })
+    const daemon = read =>
+      peerName
+        ? {
+            peer: {
+              name: peerName,
+              measure: () => twoQueues(servers.peer(BOTH_CPUS, files.raw, "raw", 2), read),
+            },
+          }
+        : { missing: `${PEER} is not installed` }
+    const parallel = [
+      threaded(DEEP, oneThread, goals.ratioAtLeast(1.2)),
+      threaded(DEEP, daemon, goals.ratioAtLeast(2)),
+      threaded(SEQUENTIAL, oneThread, goals.ratioAtLeast(1)),
+      threaded(SEQUENTIAL, daemon, goals.ratioAtLeast(1)),
+    ]
     const last = PLACEMENTS.at(-1)
     const [whole, queues] = [`a ${FILE_MIB} MiB file`, "64 queues"]
     return [
       ...PLACEMENTS.flatMap(placement => [...versus(placement), plain(placement)]),
       law(last, whole, `ours, ${FILE_MIB / 16} MiB`, [files.raw, "raw"], [files.small, "raw"]),
       law(last, queues, "ours, 1 queue", [files.raw, "raw", "64"], [files.raw, "raw"]),
+      ...(PLACEMENTS.length > 1 ? parallel : []),
     ]
   },
 }
