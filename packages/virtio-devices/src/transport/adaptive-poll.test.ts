@@ -83,3 +83,25 @@ test("one poll serves the rings of several devices", async () => {
   await until(() => !disk.watched && !net.watched)
   expect([disk.served, net.served]).toEqual([1, 1])
 })
+
+test("where others had the CPU some kicks pass without looking, and more when that comes again soon", async () => {
+  const poll = new AdaptivePoll()
+  const rings = new TestRings()
+  /** Kicks until there is a window again, which is one in which others have the CPU. */
+  const kicksUntilCrowded = async () => {
+    let kicks = 0
+    do {
+      kicks++
+      poll.kicked(rings, 0)
+    } while (!rings.watched)
+    for (const end = performance.now() + 3; performance.now() < end; );
+    await until(() => !rings.watched)
+    return kicks
+  }
+  const kicks = []
+  for (let i = 0; i < 6; i++) kicks.push(await kicksUntilCrowded())
+  expect(kicks).toEqual([1, 17, 33, 65, 129, 257])
+  await setTimeout(100)
+  expect(await kicksUntilCrowded()).toBe(257)
+  expect(await kicksUntilCrowded()).toBe(17)
+})

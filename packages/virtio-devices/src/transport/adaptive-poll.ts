@@ -6,6 +6,10 @@ const WINDOW_MS = 0.1
 const TURN_MS = 0.2
 /** A turn that takes longer was not this thread's doing: somebody else had the CPU, or other events want the time. */
 const CROWDED_MS = 1
+/** Such turns come now and then on any machine, this far apart and more; where they do not, they are its state. */
+const SELDOM_MS = 50
+/** Kicks that pass after one that came seldom. */
+const SELDOM_SKIP = 16
 /** Windows in which nothing came after which it is left for a while. */
 const MAX_MISSES = 4
 /** Most kicks that pass before it is tried again. */
@@ -30,7 +34,9 @@ export interface WatchedRings {
  * Right behind a request its rings are looked at once more: a driver on this CPU, woken by the interrupt, has run by
  * then. After that the event loop turns without sleeping for up to 100 us, for a driver on another CPU; other events are
  * served as ever. Where nothing comes in that time (a slow guest, or one that shares this CPU and so cannot run
- * meanwhile) it is tried ever more rarely, down to one window in 256 kicks. Without kicks it does nothing.
+ * meanwhile) it is tried ever more rarely, down to one window in 256 kicks. Where somebody else had the CPU for longer than
+ * a moment some kicks pass without it, and twice as many each time that this happens again soon. Without kicks it does
+ * nothing.
  *
  * @example
  * ```ts
@@ -49,6 +55,9 @@ export class AdaptivePoll {
   #misses = 0
   #skip = 0
   #toSkip = 0
+  /** When a turn took too long, last, and kicks that passed then. */
+  #crowdedAt = Number.NEGATIVE_INFINITY
+  #crowdedSkip = 0
   readonly #turn = (): void => {
     let now = performance.now()
     const isCrowded = now - this.#last > CROWDED_MS
@@ -59,7 +68,7 @@ export class AdaptivePoll {
       this.#until = now + WINDOW_MS
     }
     this.#last = now
-    if (isCrowded) this.#leaveToOthers()
+    if (isCrowded) this.#leaveToOthers(now)
     else if (now < this.#until) setImmediate(this.#turn)
     else this.#end()
   }
@@ -102,11 +111,12 @@ export class AdaptivePoll {
   }
 
   /** Who keeps a CPU that others want is made to wait for it; who sleeps has it as soon as it wakes up. */
-  #leaveToOthers(): void {
+  #leaveToOthers(now: number): void {
     this.#rest()
-    this.#misses = MAX_MISSES
-    this.#skip = MAX_SKIP
-    this.#toSkip = MAX_SKIP
+    const isSeldom = now - this.#crowdedAt > SELDOM_MS
+    this.#crowdedAt = now
+    this.#crowdedSkip = isSeldom ? SELDOM_SKIP : Math.min(MAX_SKIP, this.#crowdedSkip * 2)
+    this.#toSkip = this.#crowdedSkip
   }
 
   #end(): void {
