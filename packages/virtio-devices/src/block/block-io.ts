@@ -16,7 +16,7 @@ const SYNC_OP_BYTES = 1024 * 1024
 const SYNC_BUDGET_BYTES = 8 * 1024 * 1024
 /** Operations, and bytes, in one go where the driver works on what they brought while more is done. */
 const SHOWN_OPS = 8
-const SHOWN_BYTES = 256 * 1024
+const SHOWN_BYTES = 1024 * 1024
 /**
  * Writes per native call in this thread. They go to the page cache, which is some ten times faster than handing
  * them to the pool, but the kernel makes a writer wait that is ahead of its disk: up to 200 ms per write.

@@ -24,7 +24,7 @@ const BATCH_SEGMENTS = MAX_SEGMENTS + MAX_ROWS
 const SYNC_BYTES = 512 * 1024
 /** Transfers, and bytes, in one go where the driver works on what they brought while more is done. */
 const SHOWN_ROWS = 8
-const SHOWN_BYTES = 256 * 1024
+const SHOWN_BYTES = 1024 * 1024
 /** TMPFS_MAGIC and RAMFS_MAGIC: `f_type`, the first field of struct statfs. */
 const MEMORY_MAGIC: ReadonlySet<number> = new Set([0x0102_1994, 0x8584_58f6])
 const { EAGAIN, EINVAL, EOPNOTSUPP } = constants.errno
