@@ -114,10 +114,12 @@ test("console: several ports, both ways, with the size of the terminal", async (
   data?.attach({ write: bytes => received.push(Buffer.from(bytes)) > 0 })
   const payload = randomBytes(48 * 1024)
   if (data) data.onGuestOpen = open => open && data.send(payload)
+  // The kernel sets the size some time after the terminal is first opened, so it stays open.
   const script = `
     until [ -e /dev/vport0p1 ]; do sleep 0.05; done
-    until stty size < /dev/hvc0 2> /dev/null | grep -q '44 111'; do sleep 0.05; done
-    (stty size; echo from the guest) < /dev/hvc0 > /dev/hvc0
+    exec 3<> /dev/hvc0
+    until stty size <&3 2> /dev/null | grep -q '44 111'; do sleep 0.05; done
+    (stty size; echo from the guest) <&3 >&3
     head -c ${payload.length} /dev/vport0p1 > /got
     cat /got > /dev/vport0p1
     sleep 0.2`
