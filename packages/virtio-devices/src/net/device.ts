@@ -152,7 +152,7 @@ export class NetDevice implements VirtioDevice {
     if (index === active.controlQueue) this.#control(active)
     else if (index >> 1 >= active.pairs) return
     else if (index % 2 === defs.RECEIVE_QUEUE) this.#port.resume(index >> 1)
-    else active.transmitter.notify(index >> 1)
+    else active.transmitter.drain(index >> 1)
   }
 
   #control(active: Active): void {

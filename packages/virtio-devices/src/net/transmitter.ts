@@ -23,8 +23,8 @@ export class Transmitter {
   readonly #frame: Uint8Array
   /** What a drain does with a chain, by pair. */
   readonly #handlers: ((chain: DescriptorChain) => number | undefined)[] = []
-  /** What is completed now the driver sees after the port was flushed. */
-  #mayLend = false
+  /** Chains that the port sends from where they are: the driver has them back after its flush, and no sooner. */
+  readonly #lent: DescriptorChain[] = []
 
   /** @param maxFrame - of a finished frame without a VLAN tag, bytes */
   constructor(ctx: DeviceContext, port: NetPort, counters: NetCounters, maxFrame: number) {
@@ -38,27 +38,21 @@ export class Transmitter {
     this.#frame = new Uint8Array(canBeCut ? defs.MAX_FRAME_SIZE : maxFrame + defs.VLAN_TAG_SIZE)
   }
 
-  /** The driver has put frames on the queue of `pair`: they are completed to it when this device's `notify` returns. */
-  notify(pair: number): void {
-    this.#mayLend = true
-    this.drain(pair)
-    this.#mayLend = false
-  }
-
   /** Sends what the guest has put on the queue of `pair`, a ring of it in one turn of the event loop. */
   drain(pair: number): void {
+    const queue = 2 * pair + defs.TRANSMIT_QUEUE
     this.#handlers[pair] ??= this.#makeHandler(pair)
-    this.#ctx.drain(
-      2 * pair + defs.TRANSMIT_QUEUE,
-      this.#handlers[pair] as (chain: DescriptorChain) => number,
-    )
+    this.#ctx.drain(queue, this.#handlers[pair] as (chain: DescriptorChain) => number | undefined)
     this.#port.flush?.(pair)
+    for (const chain of this.#lent) this.#ctx.complete(queue, chain, 0)
+    this.#lent.length = 0
   }
 
   #makeHandler(pair: number): (chain: DescriptorChain) => number | undefined {
     const queue = 2 * pair + defs.TRANSMIT_QUEUE
     return chain => {
-      if (this.#send(chain, pair)) return 0
+      const { length } = this.#lent
+      if (this.#send(chain, pair)) return this.#lent.length > length ? undefined : 0
       this.#ctx.unpop(queue, chain)
       return undefined // the port says when it has room
     }
@@ -68,7 +62,7 @@ export class Transmitter {
   #send(chain: DescriptorChain, pair: number): boolean {
     const length = chain.readableLength - defs.NET_HEADER_SIZE
     if (length < defs.ETHERNET_HEADER_SIZE || length > this.#frame.length) return this.#drop()
-    if (this.#packets && this.#mayLend && this.#sendPacket(this.#packets, chain, pair, length)) return true
+    if (this.#packets && this.#sendPacket(this.#packets, chain, pair, length)) return true
     return this.#sendCopy(chain, pair, length)
   }
 
@@ -100,6 +94,7 @@ export class Transmitter {
     if (!header || !this.#isInBounds(frame, length, header)) return this.#drop()
     for (let i = 0; i < defs.NET_HEADER_SIZE; i++) head[i] = header[i] as number
     packets.sendPacket(pair, copied, chain)
+    this.#lent.push(chain)
     this.#count(length)
     return true
   }
