@@ -85,18 +85,13 @@ export interface DeviceContext {
   readonly signal: AbortSignal
   /** Where queue `index` lies, for a device whose rings somebody else serves; undefined when it is not enabled. */
   queueConfig(index: number): QueueConfig | undefined
-  /**
-   * The driver runs on another CPU, as far as could be seen, and so could work on what is completed already while this
-   * device works on the rest: see `show`.
-   */
-  readonly isDriverBeside: boolean
   /** Number of queues the driver enabled may be smaller than offered; true when `index` can be used. */
   hasQueue(index: number): boolean
   /**
    * The one drain loop: disables notifications, hands every available chain to `handler`, enables them
-   * again, looks once more, and interrupts the driver at most once at the end if something completed.
-   * `handler` returns the bytes it wrote, which completes the chain, or `undefined` when it keeps the chain
-   * and will call `complete` later.
+   * again, looks once more, and interrupts the driver at the end if something completed; a driver that works on another
+   * CPU also in between (`isWorthShowing`). `handler` returns the bytes it wrote, which completes the chain, or
+   * `undefined` when it keeps the chain and will call `complete` later.
    */
   drain(index: number, handler: (chain: DescriptorChain) => number | undefined): void
   /** Takes one available chain, for devices that send (console input, vsock receive), or undefined. */
@@ -104,15 +99,20 @@ export interface DeviceContext {
   /** Gives `chain` back unused, to be popped again first (a receive buffer that was not needed). */
   unpop(index: number, chain: DescriptorChain): void
   /**
-   * Puts `chain` on the used ring with `written` bytes. Exactly once per chain; after `signal` aborted a
-   * no-op. The interrupt follows at the end of the running `drain`, or in a microtask outside of one, so
-   * that a batch of completions costs one interrupt.
+   * Puts `chain` on the used ring with `written` bytes: its memory is the driver's again, from this call on.
+   * Exactly once per chain; after `signal` aborted a no-op. The interrupt follows at the end of the running
+   * `drain`, or in a microtask outside of one, so that a batch of completions costs one interrupt.
    */
   complete(index: number, chain: DescriptorChain, written: number): void
   /**
-   * Shows the driver what was completed so far, in the middle of a `drain`. Worth its while when the driver is beside; else
-   * it only makes the CPU change hands more often.
+   * Whether so much should be done, and shown (`show`), before more is begun: the driver runs on another CPU, as far as
+   * could be seen, and can work on it meanwhile. Else that only makes the CPU change hands more often.
+   *
+   * @param requests - since something was shown last
+   * @param bytes - that they move
    */
+  isWorthShowing(requests: number, bytes: number): boolean
+  /** Shows the driver what was completed so far, in the middle of a `drain`. */
   show(): void
   /** Config space changed: raises the configuration interrupt. */
   configChanged(): void

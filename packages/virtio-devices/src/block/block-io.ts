@@ -14,9 +14,6 @@ const MAX_SEGMENTS = 1024 + MAX_OPS
 const SYNC_OP_BYTES = 1024 * 1024
 /** Bytes moved in this thread per notification, at some 10 GB/s well under a millisecond. */
 const SYNC_BUDGET_BYTES = 8 * 1024 * 1024
-/** Operations, and bytes, in one go where the driver works on what they brought while more is done. */
-const SHOWN_OPS = 8
-const SHOWN_BYTES = 1024 * 1024
 /**
  * Writes per native call in this thread. They go to the page cache, which is some ten times faster than handing
  * them to the pool, but the kernel makes a writer wait that is ahead of its disk: up to 200 ms per write.
@@ -168,8 +165,7 @@ export class BlockIo<Task extends IoTask> {
 
   /** A driver that runs beside this thread wakes up and works on the first answers while the next are fetched. */
   #showEarly(): void {
-    const { count, bytes } = this.#fast
-    if (!this.#ctx.isDriverBeside || (count < SHOWN_OPS && bytes < SHOWN_BYTES)) return
+    if (!this.#ctx.isWorthShowing(this.#fast.count, this.#fast.bytes)) return
     this.#run(this.#fast)
     this.#ctx.show()
   }

@@ -22,9 +22,6 @@ const MAX_ROWS = 64
 const BATCH_SEGMENTS = MAX_SEGMENTS + MAX_ROWS
 /** A longer transfer goes to the thread pool: copying it here would keep every other device waiting. */
 const SYNC_BYTES = 512 * 1024
-/** Transfers, and bytes, in one go where the driver works on what they brought while more is done. */
-const SHOWN_ROWS = 8
-const SHOWN_BYTES = 1024 * 1024
 /** TMPFS_MAGIC and RAMFS_MAGIC: `f_type`, the first field of struct statfs. */
 const MEMORY_MAGIC: ReadonlySet<number> = new Set([0x0102_1994, 0x8584_58f6])
 const { EAGAIN, EINVAL, EOPNOTSUPP } = constants.errno
@@ -157,7 +154,7 @@ export class FsIo<Task> {
 
   /** A driver that runs beside this thread wakes up and works on the first answers while the next are fetched. */
   #showEarly(): void {
-    if (!this.#ctx.isDriverBeside || (this.#tasks.length < SHOWN_ROWS && this.#bytes < SHOWN_BYTES)) return
+    if (!this.#ctx.isWorthShowing(this.#tasks.length, this.#bytes)) return
     this.submit()
     this.#ctx.show()
   }

@@ -21,7 +21,7 @@ export interface PacketSender {
   packetHead(pair: number): Uint8Array
   /**
    * Sends the first `length` bytes of the head, and of `chain`, which is looked at in this call only, all that is behind as
-   * many bytes. The driver must not see it completed before the next `flush`. What there is no room for is lost.
+   * many bytes. It must not be completed before the next `flush`. What there is no room for is lost.
    */
   sendPacket(pair: number, length: number, chain: DescriptorChain): void
 }

@@ -59,7 +59,7 @@ export interface VirtQueue {
   pop(): DescriptorChain | undefined
   /** Gives a chain back unused; the last one given back is popped first. */
   unpop(chain: DescriptorChain): void
-  /** Puts `chain` on the used ring; the driver sees it at the next `publish`. */
+  /** Puts `chain` on the used ring; the driver sees it at the next `publish`, and on a packed ring at once. */
   push(chain: DescriptorChain, written: number): void
   /** Shows the driver what was pushed. @returns true when it asks for an interrupt */
   publish(): boolean

@@ -6,8 +6,9 @@ import type { QueueConfig, VirtQueue } from "../queue/virt-queue.js"
 import type { TransportCounters } from "./counters.js"
 import { DriverPlace } from "./driver-place.js"
 
-/** Completions that are shown to a driver that works beside this thread before it is done with the rest. */
-const SHOWN_TOGETHER = 8
+/** Completions, and bytes, that are shown together to a driver that works beside this thread, before the rest are done. */
+const SHOWN_REQUESTS = 8
+const SHOWN_BYTES = 1024 * 1024
 
 /** What one activation needs from the transport around it. */
 export interface ActivationHost {
@@ -75,10 +76,6 @@ export class ActiveDevice implements DeviceContext {
     return !this.#broken && !this.#ended
   }
 
-  get isDriverBeside(): boolean {
-    return this.#place.isBeside
-  }
-
   hasQueue(index: number): boolean {
     return this.#slots.has(index)
   }
@@ -132,6 +129,10 @@ export class ActiveDevice implements DeviceContext {
     slot.pending = true
     this.#checkIdle(slot)
     if (this.#draining === 0) this.#scheduleFlush()
+  }
+
+  isWorthShowing(requests: number, bytes: number): boolean {
+    return this.#place.isBeside && (requests >= SHOWN_REQUESTS || bytes >= SHOWN_BYTES)
   }
 
   show(): void {
@@ -230,6 +231,7 @@ export class ActiveDevice implements DeviceContext {
   #drainSlot(index: number, slot: QueueSlot, handler: (chain: DescriptorChain) => number | undefined): void {
     const { queue } = slot
     let taken = 0
+    let unshown = 0
     slot.quiet = false
     queue.disableNotifications()
     do {
@@ -241,7 +243,10 @@ export class ActiveDevice implements DeviceContext {
         if (written !== undefined) {
           queue.push(chain, written)
           slot.pending = true
-          if (taken % SHOWN_TOGETHER === 0 && this.isDriverBeside) this.#publish(index, slot)
+          if (this.isWorthShowing(++unshown, 0)) {
+            this.#publish(index, slot)
+            unshown = 0
+          }
         } else if (slot.stalled) {
           return
         }
