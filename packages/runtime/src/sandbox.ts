@@ -30,7 +30,7 @@ import type { HypervisorName, Machine } from "./hypervisor/hypervisor.js"
 import { fromImageError } from "./images.js"
 import { watchOom } from "./memory/oom.js"
 import type { SandboxMemory } from "./memory/sandbox-memory.js"
-import { pruneWithNetworks } from "./network/cni/sweep.js"
+import { pruneWithNetworks, tellLeftNetwork } from "./network/cni/sweep.js"
 import { checkNetworkOn } from "./network/options.js"
 import { checkOptions, type SandboxOptions } from "./options.js"
 import { defaultPaths } from "./paths.js"
@@ -40,7 +40,7 @@ import { unmount } from "./root/unmount.js"
 import { answerControl } from "./state/answer-control.js"
 import { type ControlHandler, serveControl } from "./state/control.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
-import { findSandboxes, hasNetwork, SandboxDirectory } from "./state/sandbox-directory.js"
+import { findSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
 import { watchGuest } from "./watchdog/watchdog.js"
 
 /** Default for a guest to come up; a hundred times what it takes on a quiet machine. */
@@ -135,7 +135,7 @@ export class Sandbox extends SandboxEmitter {
       return sandbox
     } catch (error) {
       await sandbox.#abandon(booting)
-      throw sandbox.#leaving(fromGuestError(error))
+      throw tellLeftNetwork(sandbox.#directory.path, fromGuestError(error))
     }
   }
 
@@ -383,14 +383,6 @@ export class Sandbox extends SandboxEmitter {
     await this.#gone
     this.#directory.remove()
     await this.#arriving?.[Symbol.asyncDispose]()
-  }
-
-  /** The error of a start that failed says what is left of it. */
-  #leaving(error: unknown): unknown {
-    if (!hasNetwork(this.#directory.path)) return error
-    const code = error instanceof SandboxError ? error.code : "network-failed"
-    const message = `${(error as Error).message}; what its network still holds, prune tries to give back`
-    return new SandboxError(code, message, { cause: error })
   }
 
   /** @throws SandboxError `stopped` */

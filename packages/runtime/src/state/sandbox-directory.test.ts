@@ -119,8 +119,8 @@ describe("pruning", () => {
     const finished = SandboxDirectory.create(stateDir, "finished")
     finished.record(record(finished.id, "finished", "stopped"))
     finished.keepRecordOnly()
-    expect(pruneSandboxes(stateDir, { finished: false })).toEqual([dead])
-    expect(pruneSandboxes(stateDir, { finished: true })).toEqual([finished.id])
+    expect(pruneSandboxes(stateDir, { finished: false }).removed).toEqual([dead])
+    expect(pruneSandboxes(stateDir, { finished: true }).removed).toEqual([finished.id])
     expect(findSandboxes(stateDir).map(one => one.id)).toEqual([alive.id])
   })
 
@@ -141,7 +141,7 @@ describe("R10: a record that is no record", () => {
     const path = join(stateDir, "s", id)
     writeFileSync(join(path, "record.json"), text)
     expect(readRecord(path)).toBeUndefined()
-    expect(pruneSandboxes(stateDir, { finished: false })).toEqual([id])
+    expect(pruneSandboxes(stateDir, { finished: false }).removed).toEqual([id])
   })
 
   test("too large is not read", async () => {

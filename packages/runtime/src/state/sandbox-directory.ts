@@ -152,16 +152,21 @@ export function findSandbox(stateDir: string, wanted: string): FoundSandbox {
   )
 }
 
-/**
- * Removes what dead owners left. `finished` also removes the records of sandboxes that ended in good order.
- *
- * @returns ids that were removed
- */
-export function pruneSandboxes(stateDir: string, options: { finished: boolean }): string[] {
-  const over = findSandboxes(stateDir).filter(one => !one.alive && (options.finished || !isFinished(one)))
+/** What {@link pruneSandboxes} found of dead sandboxes. */
+export interface Pruned {
+  /** Ids of those that are gone. */
+  readonly removed: readonly string[]
+  /** Those that have something of a network to give back first. */
+  readonly waiting: readonly FoundSandbox[]
+}
+
+/** Removes what dead owners left. `finished` also removes the records of sandboxes that ended in good order. */
+export function pruneSandboxes(stateDir: string, options: { finished: boolean }): Pruned {
+  const dead = findSandboxes(stateDir).filter(one => !one.alive)
+  const over = dead.filter(one => options.finished || !isFinished(one))
   const removed = over.filter(one => removeSandbox(stateDir, one.id, one.record?.name))
   removeUnborn(join(stateDir, "s"))
-  return removed.map(one => one.id)
+  return { removed: removed.map(one => one.id), waiting: dead.filter(one => hasNetwork(one.path)) }
 }
 
 /**

@@ -1,10 +1,6 @@
+import { SandboxError } from "../../errors.js"
 import { takeOwnerLock } from "../../state/owner-lock.js"
-import {
-  type FoundSandbox,
-  findSandboxes,
-  hasNetwork,
-  pruneSandboxes,
-} from "../../state/sandbox-directory.js"
+import { type FoundSandbox, hasNetwork, pruneSandboxes } from "../../state/sandbox-directory.js"
 
 /**
  * Removes what dead owners left, and gives back what these had of networks, one sandbox after the other. What cannot be given
@@ -19,11 +15,10 @@ export async function pruneWithNetworks(
   onFailure: (error: Error) => void,
 ): Promise<string[]> {
   // What takes no time does not wait for what may.
-  const removed = pruneSandboxes(stateDir, options)
-  const waiting = findSandboxes(stateDir).filter(one => !one.alive && hasNetwork(one.path))
-  if (waiting.length === 0) return removed
+  const { removed, waiting } = pruneSandboxes(stateDir, options)
+  if (waiting.length === 0) return [...removed]
   for (const one of waiting) await releaseDead(one).catch(onFailure)
-  return [...removed, ...pruneSandboxes(stateDir, options)]
+  return [...removed, ...pruneSandboxes(stateDir, options).removed]
 }
 
 /**
@@ -41,4 +36,16 @@ export async function releaseDead({ path }: Pick<FoundSandbox, "path">): Promise
   } finally {
     lock.release()
   }
+}
+
+/**
+ * The error of a start that failed, which says when something of the network is left.
+ *
+ * @param path - the sandbox's folder
+ */
+export function tellLeftNetwork(path: string, error: unknown): unknown {
+  if (!hasNetwork(path)) return error
+  const code = error instanceof SandboxError ? error.code : "network-failed"
+  const message = `${(error as Error).message}; what its network still holds, prune tries to give back`
+  return new SandboxError(code, message, { cause: error })
 }
