@@ -65,7 +65,8 @@ await main(async () => {
   }
   const total = name => results.reduce((sum, one) => sum + one[name], 0)
   const failed = total("failed") + faults.length
-  for (const fault of faults) note(`error: ${fault}`)
+  // Once more at the end, where whoever has only the end of the output looks for them.
+  for (const fault of [...results.flatMap(one => one.failures), ...faults]) note(`error: ${fault}`)
   note(`  everything took ${((performance.now() - since) / 60_000).toFixed(1)} min`)
   process.stdout.write(`tests: ${total("passed")} passed, ${failed} failed, ${total("skipped")} skipped\n`)
   return code || (failed > 0 ? 1 : 0)
