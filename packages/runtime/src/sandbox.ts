@@ -39,6 +39,7 @@ import { arrivingOf, giveRoot, isWritten, rootDefaults, rootName, type SandboxRo
 import { unmount } from "./root/unmount.js"
 import { answerControl } from "./state/answer-control.js"
 import { type ControlHandler, serveControl } from "./state/control.js"
+import { OwnRecord } from "./state/own-record.js"
 import { isOver, type SandboxRecord, type SandboxStatus } from "./state/record.js"
 import { findSandboxes, SandboxDirectory } from "./state/sandbox-directory.js"
 import { watchGuest } from "./watchdog/watchdog.js"
@@ -72,7 +73,7 @@ export class Sandbox extends SandboxEmitter {
   readonly timings: SandboxTimings = { imageMs: 0, machineMs: 0, readyMs: 0 }
   readonly #options: SandboxOptions
   readonly #directory: SandboxDirectory
-  readonly #createdAt = Date.now()
+  readonly #record: OwnRecord
   readonly #containers: Containers
   readonly #ended = deferred<SandboxExitReason>()
   readonly #root: SandboxRoot
@@ -80,13 +81,11 @@ export class Sandbox extends SandboxEmitter {
   readonly #turns = new Turns()
   readonly #attachments = new Attachments(this.#turns, error => this.#report(error))
   readonly #networks = new Networks(this.#turns, error => this.#report(error))
-  #status: SandboxStatus = "creating"
   #guest: BootedGuest | undefined
   #machine: Machine | undefined
   #gone: Promise<void> | undefined
   #control: Server | undefined
   #killRequested = false
-  #exitCode: number | undefined
 
   private constructor(
     options: SandboxOptions,
@@ -107,6 +106,12 @@ export class Sandbox extends SandboxEmitter {
       this.#arriving.onError = error =>
         this.#report(fromImageError(error, rootName(this.#root, this.#options.image)))
     this.hypervisor = hypervisor
+    this.#record = new OwnRecord(directory, {
+      image: rootName(root, options.image),
+      ...(this.image ? { imageDigest: this.image.digest } : {}),
+      command: options.command ?? [],
+      hypervisor,
+    })
   }
 
   /**
@@ -159,7 +164,7 @@ export class Sandbox extends SandboxEmitter {
   }
 
   get status(): SandboxStatus {
-    return this.#status
+    return this.#record.status
   }
 
   /** Process id of the machine on the host, or undefined when there is none. */
@@ -280,7 +285,7 @@ export class Sandbox extends SandboxEmitter {
       await this.#machine.kill()
       await this.#ended.promise
     } else {
-      this.#cleanUp(true)
+      this.#cleanUp(false)
       await this.#arriving?.[Symbol.asyncDispose]()
     }
   }
@@ -292,18 +297,18 @@ export class Sandbox extends SandboxEmitter {
 
   /** What `ps` will show as the exit code. */
   recordExit(exitCode: number): void {
-    this.#exitCode = exitCode
+    this.#record.exitCode = exitCode
   }
 
   /** If what its containers write stays behind on a file system of the host's. */
   async #unmount(): Promise<void> {
-    if (!this.#guest || this.#status !== "running") return
+    if (!this.#guest || this.status !== "running") return
     if (!isWritten(this.#root) && !this.#attachments.areWritten) return
     await unmount(this.#guest, this.#containers.ids).catch(error => this.#report(error))
   }
 
   async #boot({ config, hypervisor, paths, startedAt }: StartPlan): Promise<void> {
-    this.#publish()
+    this.#record.publish()
     this.#arriving?.begin()
     this.#guest = await bootGuest({
       hypervisor,
@@ -328,11 +333,11 @@ export class Sandbox extends SandboxEmitter {
     await this.#attachments.begin(this.#guest, config, this.#containers.running)
     this.timings.readyMs = performance.now() - startedAt
     this.#control = await serveControl(this.#directory.path, this.#onControl)
-    this.#status = "running"
-    this.#publish()
+    this.#record.status = "running"
+    this.#record.publish()
     const watched = watchOom(this.#guest.agent, containerId => this.emit("oom", containerId))
     const alive = watchGuest(this.#guest.agent, config.watchdogMs, this)
-    const report = (error: unknown) => this.#status === "running" && this.#report(error)
+    const report = (error: unknown) => this.status === "running" && this.#report(error)
     Promise.all([watched, alive]).catch(report)
     this.#arriving?.fill()
     this.emit("ready")
@@ -347,11 +352,11 @@ export class Sandbox extends SandboxEmitter {
 
   #onMachineExit(): void {
     const reason = { requested: this.#killRequested, lastConsoleLines: this.console.lastLines(5) }
-    const neverRan = this.#status === "creating"
-    this.#status = this.#killRequested ? "stopped" : "failed"
+    const neverRan = this.status === "creating"
+    this.#record.status = this.#killRequested ? "stopped" : "failed"
     this.#guest?.agent.close()
     try {
-      this.#cleanUp(neverRan || !this.#options.keepRecord)
+      this.#cleanUp(!neverRan && this.#options.keepRecord === true)
     } catch (error) {
       // What could not be removed is left to the next start: whoever waits for the end must not wait for ever.
       this.#report(error)
@@ -365,13 +370,9 @@ export class Sandbox extends SandboxEmitter {
     this.#ended.resolve(reason)
   }
 
-  #cleanUp(removeRecord: boolean): void {
+  #cleanUp(isKept: boolean): void {
     this.#control?.close()
-    if (removeRecord) this.#directory.remove()
-    else {
-      this.#publish()
-      this.#directory.keepRecordOnly()
-    }
+    this.#record.end(isKept)
   }
 
   /** Undoes a start that failed: the machine may come up yet, after its starter has given up. */
@@ -387,7 +388,7 @@ export class Sandbox extends SandboxEmitter {
 
   /** @throws SandboxError `stopped` */
   #running(): BootedGuest {
-    if (this.#guest && this.#status === "running") return this.#guest
+    if (this.#guest && this.status === "running") return this.#guest
     throw new SandboxError("stopped", `the sandbox ${this.name} is not running`)
   }
 
@@ -409,20 +410,5 @@ export class Sandbox extends SandboxEmitter {
 
   #report(error: unknown): void {
     if (this.listenerCount("error") > 0) this.emit("error", error as Error)
-  }
-
-  #publish(): void {
-    this.#directory.record({
-      id: this.id,
-      name: this.name,
-      image: rootName(this.#root, this.#options.image),
-      ...(this.image ? { imageDigest: this.image.digest } : {}),
-      command: this.#options.command ?? [],
-      hypervisor: this.hypervisor,
-      status: this.#status,
-      createdAt: this.#createdAt,
-      ownerPid: process.pid,
-      ...(this.#exitCode === undefined ? {} : { exitCode: this.#exitCode }),
-    })
   }
 }
