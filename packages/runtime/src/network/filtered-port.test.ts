@@ -1,3 +1,4 @@
+import type { DescriptorChain } from "@ts-vmm/virtio-devices"
 import type { NetPort } from "@ts-vmm/virtio-devices/net"
 import { describe, expect, test } from "vitest"
 import { addressBytes } from "./address.js"
@@ -10,6 +11,9 @@ const ADDRESS6 = "fd74:732d:766d::15"
 const LINK_LOCAL = "fe80::ff:fe00:1"
 const ROUTER = "fe80::1"
 
+/** struct virtio_net_hdr_v1, and all of a packet that is copied. */
+const [NET_HEADER_SIZE, HEAD_SIZE] = [12, 256]
+
 function makePort(addresses: readonly string[] = [ADDRESS, ADDRESS6]) {
   const sent: Uint8Array[] = []
   const under: NetPort = {
@@ -19,6 +23,31 @@ function makePort(addresses: readonly string[] = [ADDRESS, ADDRESS6]) {
     close: () => undefined,
   }
   return { sent, port: new FilteredPort(under, { mac: MAC, addresses }) }
+}
+
+/** On a port that sends packets out of the guest's memory, which begins where the copied head ends. */
+function makePacketPort() {
+  const sent: { pair: number; length: number; chain: DescriptorChain }[] = []
+  const head = new Uint8Array(HEAD_SIZE)
+  const packets = {
+    packetHead: () => head,
+    sendPacket: (pair: number, length: number, chain: DescriptorChain) => sent.push({ pair, length, chain }),
+  }
+  const under: NetPort = {
+    packets,
+    attach: () => undefined,
+    send: () => expect.unreachable(),
+    resume: () => undefined,
+    close: () => undefined,
+  }
+  const port = new FilteredPort(under, { mac: MAC, addresses: [ADDRESS, ADDRESS6] })
+  const send = (frame: Uint8Array, chain = {} as DescriptorChain): number => {
+    const length = Math.min(HEAD_SIZE, NET_HEADER_SIZE + frame.length)
+    port.packets?.packetHead(1).set(frame.subarray(0, length - NET_HEADER_SIZE), NET_HEADER_SIZE)
+    port.packets?.sendPacket(1, length, chain)
+    return length
+  }
+  return { sent, port, send }
 }
 
 const bytesOf = (address: string) => Buffer.from(address.split(".").map(Number))
@@ -99,7 +128,37 @@ describe("what a guest may send", () => {
     expect(port.send(frame)).toBe(true)
     expect(sent).toHaveLength(isAllowed ? 1 : 0)
     expect(port.refused).toBe(isAllowed ? 0 : 1)
+
+    const packets = makePacketPort()
+    packets.send(frame)
+    expect(packets.sent).toHaveLength(isAllowed ? 1 : 0)
+    expect(packets.port.refused).toBe(isAllowed ? 0 : 1)
   })
+})
+
+test("what is long in a packet is sent out of the guest's memory", () => {
+  const { sent, send } = makePacketPort()
+  const chain = {} as DescriptorChain
+  send(Buffer.concat([ipv4(ADDRESS, "192.0.2.1"), Buffer.alloc(1000)]), chain)
+  expect(sent).toEqual([{ pair: 1, length: HEAD_SIZE, chain }])
+  expect(sent[0]?.chain).toBe(chain)
+})
+
+/** The first number is what follows 192 bytes of options: in the guest's memory. */
+test.each([
+  ["more options", [60, 23], 1],
+  ["a message between neighbours", [58, 23], 1],
+  ["the same in the copied head", [58, 0], 0],
+])("N4, N6: headers that go on in the guest's memory are none: %s", (_, options, refused) => {
+  const { port, send } = makePacketPort()
+  const length = 8 + 8 * (options[1] as number)
+  const message = [128, ...new Array(7).fill(0)]
+  send(ipv6(ADDRESS6, "2001:db8::1", 60, [...options, ...new Array(length - 2).fill(0), ...message]))
+  expect(port.refused).toBe(refused)
+})
+
+test("a port that only takes frames has no packets", () => {
+  expect(makePort().port.packets).toBeUndefined()
 })
 
 test("N6: a guest without an address of IPv6 speaks none", () => {

@@ -1,5 +1,8 @@
-import type { FrameSink, NetPort } from "@ts-vmm/virtio-devices/net"
+import type { FrameSink, NetPort, PacketSender } from "@ts-vmm/virtio-devices/net"
 import { FrameFilter, type GuestIdentity } from "./frame-filter.js"
+
+/** `struct virtio_net_hdr_v1`, before the frame of a packet. */
+const NET_HEADER_SIZE = 12
 
 /** Lets of a guest's frames through to another port what {@link FrameFilter} allows. */
 export class FilteredPort implements NetPort {
@@ -7,6 +10,7 @@ export class FilteredPort implements NetPort {
   refused = 0
   readonly offloads: bigint
   readonly queuePairs: number
+  readonly packets: PacketSender | undefined
   readonly #port: NetPort
   readonly #filter: FrameFilter
 
@@ -15,6 +19,7 @@ export class FilteredPort implements NetPort {
     this.#filter = new FrameFilter(guest)
     this.offloads = port.offloads ?? 0n
     this.queuePairs = port.queuePairs ?? 1
+    this.packets = port.packets && this.#filtered(port.packets)
   }
 
   attach(...sinks: Parameters<NetPort["attach"]>): void {
@@ -22,10 +27,7 @@ export class FilteredPort implements NetPort {
   }
 
   send(...[frame, header, pair]: Parameters<FrameSink>): boolean {
-    if (this.#filter.allows(Buffer.from(frame.buffer, frame.byteOffset, frame.length)))
-      return this.#port.send(frame, header, pair)
-    this.refused++
-    return true
+    return this.#allows(frame) ? this.#port.send(frame, header, pair) : true
   }
 
   flush(pair?: number): void {
@@ -46,5 +48,25 @@ export class FilteredPort implements NetPort {
 
   close(): void {
     this.#port.close()
+  }
+
+  /** Only the copied head of a packet is looked at: the guest can change the rest, and headers that go on in there are none. */
+  #filtered(packets: PacketSender): PacketSender {
+    let head: Uint8Array = new Uint8Array()
+    return {
+      packetHead: pair => {
+        head = packets.packetHead(pair)
+        return head
+      },
+      sendPacket: (pair, length, chain) => {
+        if (this.#allows(head.subarray(NET_HEADER_SIZE, length))) packets.sendPacket(pair, length, chain)
+      },
+    }
+  }
+
+  #allows(frame: Uint8Array): boolean {
+    const isAllowed = this.#filter.allows(Buffer.from(frame.buffer, frame.byteOffset, frame.length))
+    if (!isAllowed) this.refused++
+    return isAllowed
   }
 }
