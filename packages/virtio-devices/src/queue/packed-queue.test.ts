@@ -61,7 +61,7 @@ describe("packed ring", () => {
     expect(codeOf(() => new PackedQueue(memory, { ...CONFIG, ...over }, PLAIN))).toBe(code)
   })
 
-  test("Q8: chains of every length go round a ring of odd size many times", () => {
+  test("Q8: chains of every length go round a ring of odd size many times", { timeout: 120_000 }, () => {
     const { memory, driver, queue } = rig()
     for (let i = 0; i < 70_000; i++) {
       const count = 1 + (i % 5)

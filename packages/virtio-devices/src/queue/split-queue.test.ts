@@ -207,7 +207,7 @@ describe("pop", () => {
 })
 
 describe("push and publish", () => {
-  test("Q8: indexes are exact over more than three wraps of 16 bits", () => {
+  test("Q8: indexes are exact over more than three wraps of 16 bits", { timeout: 120_000 }, () => {
     const { driver, queue } = rig()
     for (let i = 0; i < 200_000; i++) {
       const id = driver.post([buffer(HEAP, 4, true)])

@@ -86,6 +86,24 @@ describe("a disk on an image", () => {
     expect(sectors.map(sector => data[sector * 512])).toEqual(sectors.map(sector => sector + 1))
   })
 
+  test("a cluster that is discarded while it is written to is written, or not, and no error", async () => {
+    const { block } = await attach(await newImage())
+    const { driver } = block
+    const range = () => driver.readable(rangeSegment(0, CLUSTER / 512))
+    const statuses = Array.from({ length: 5 }, (_, i) => {
+      const status = driver.writable(1)
+      const [type, data] =
+        i % 2 === 0
+          ? [blk.VIRTIO_BLK_T_OUT, driver.readable(new Uint8Array(512).fill(1))]
+          : [blk.VIRTIO_BLK_T_DISCARD, range()]
+      driver.queue(REQUEST_QUEUE).post([driver.readable(requestHeader(type, 0)), data, status])
+      return status
+    })
+    driver.port.kick(REQUEST_QUEUE)
+    for (const _ of statuses) await driver.nextUsed(REQUEST_QUEUE)
+    expect(statuses.map(status => status.bytes()[0])).toEqual(statuses.map(() => blk.VIRTIO_BLK_S_OK))
+  })
+
   test("takes no more room than is written", async () => {
     const path = await newImage(1024 * MIB)
     const { block, close } = await attach(path)
@@ -261,7 +279,10 @@ describe("tables that lie: an I/O error, and no more", () => {
     expect((await read(block, 0, 512)).status).toBe(blk.VIRTIO_BLK_S_IOERR)
   })
 
-  test("B7: whatever bytes of its tables are changed, it opens or is refused, and requests end", async () => {
+  // Each image that opens is flushed and closed, which waits for the disk: hundreds of times.
+  test("B7: whatever bytes of its tables are changed, it opens or is refused, and requests end", {
+    timeout: 240_000,
+  }, async () => {
     const path = await newImage()
     const { block, close } = await attach(path)
     for (let i = 0; i < 5; i++) await write(block, i * 128, new Uint8Array(512).fill(9))
