@@ -31,6 +31,8 @@ const PROGRESS_CASES = 100_000
 const MAX_CASE_MS = 1000
 /** Wall time after which an asynchronous case counts as hanging, however busy the machine is. */
 const HANG_MS = 20_000
+/** What the executions that a target has at the least may take beyond its time, where the machine has much else to do. */
+const SLOW_MACHINE_MS = 600_000
 /** Memory that may come on top of what was in use after the first tenth of a run. */
 const MAX_GROWTH = 48 * 2 ** 20
 /** Synchronous cases between two turns of the event loop. */
@@ -58,7 +60,7 @@ export interface FuzzTarget<C> {
 
 /** Two tests for a target: its corpus, and random cases for its share of the time. */
 export function fuzz<C>(target: FuzzTarget<C>): void {
-  const timeout = EXECUTIONS === undefined ? target.share * SECONDS * 4000 + 120_000 : 0
+  const timeout = EXECUTIONS === undefined ? target.share * SECONDS * 4000 + SLOW_MACHINE_MS : 0
   describe(`fuzz ${target.name}`, () => {
     test.each(corpusOf<C>(target.name))("corpus %s", (_, saved) => {
       return withCampaign(target, campaign => campaign.replay(saved.case))

@@ -37,6 +37,8 @@ interface SessionCase {
 /** One in this many sessions is followed by an honest one. */
 const GOOD_EVERY = 16
 const REQUESTS = Array.from({ length: 42 }, (_, i) => i)
+/** Far longer than the back end waits for anything. */
+const CLOSE_MS = 5000
 /** Those that take fds, memory or rings. */
 const STATEFUL = [
   v.VHOST_USER_SET_MEM_TABLE,
@@ -249,8 +251,9 @@ fuzz<SessionCase>({
     const before = openFds()
     await serve(input.packed, ours => hostileSession(ours, input))
     if (sessions++ % GOOD_EVERY === 0) await serve(false, goodSession)
-    // Handles of libuv close in a turn of their own.
-    for (let i = 0; i < 100 && openFds() !== before; i++) await setImmediate()
+    // Handles of libuv close in a turn of their own, and the fds of a message that waits for rings to stop when they have.
+    const deadline = performance.now() + CLOSE_MS
+    while (openFds() !== before && performance.now() < deadline) await setImmediate()
     const after = openFds()
     ok(after === before, `fds leak: ${after - before}`)
   },

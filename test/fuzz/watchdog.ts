@@ -9,14 +9,14 @@ const { parentPort, workerData } = require("node:worker_threads")
 const { writeSync } = require("node:fs")
 const beat = new Int32Array(workerData.shared)
 let last = -1
-let since = Date.now()
+let since = performance.now()
 setInterval(() => {
   const now = Atomics.load(beat, 0)
   const armed = Atomics.load(beat, 1) === 1
   if (now !== last || !armed) {
     last = now
-    since = Date.now()
-  } else if (Date.now() - since > workerData.stallMs) {
+    since = performance.now()
+  } else if (performance.now() - since > workerData.stallMs) {
     writeSync(2, "fuzz " + workerData.name + ": case " + now + " of seed " + workerData.seed + " hangs\\n")
     process.kill(process.pid, "SIGKILL")
   }

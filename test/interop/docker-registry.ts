@@ -12,7 +12,10 @@ export const USER = "alice"
 export const PASSWORD = "p:ss wörd"
 /** The name that the registry and its token server know each other by. */
 const SERVICE = "test-registry"
-const START_ATTEMPTS = 200
+/** A start takes a moment, unless the machine has much else to do. */
+const START_MS = 60_000
+/** Below these the system takes ports for whoever wants any. */
+const PORTS = { first: 10_000, count: 16_000 }
 
 /** How a registry lets people in. */
 export interface RegistryKind {
@@ -186,17 +189,31 @@ export class DockerRegistry implements AsyncDisposable {
   }
 }
 
-/** docker-registry does not say which port it took, so it cannot choose one. */
+let lastPort = 0
+
+/**
+ * docker-registry does not say which port it took, so it cannot choose one. One that the system chose might be somebody
+ * else's by the time that the registry listens: this is one of those that it chooses for nobody, and another one in each
+ * process.
+ */
 async function freePort(): Promise<number> {
+  for (;;) {
+    const port = PORTS.first + ((process.pid * 16 + lastPort++) % PORTS.count)
+    if (await isFree(port)) return port
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
   const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, "127.0.0.1", resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
+  return new Promise(resolve => {
+    server.once("error", () => resolve(false))
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)))
+  })
 }
 
 async function untilListening(port: number, child: ChildProcess): Promise<void> {
-  for (let attempt = 0; attempt < START_ATTEMPTS; attempt++) {
+  const deadline = performance.now() + START_MS
+  while (performance.now() < deadline) {
     if (child.exitCode !== null) throw new Error(`docker-registry ended with code ${child.exitCode}`)
     if (await canConnect(port)) return
     await sleep(50)

@@ -65,17 +65,32 @@ function place(): Record<string, string> {
   return { ...process.env, ...own } as Record<string, string>
 }
 
+/**
+ * Says how the program ended, and keeps the terminal until that was read: what is in it yet 200 ms after its program's end,
+ * node-pty throws away.
+ */
+const AND_WAIT = '"$@"; echo "ended with $?"; read -r _'
+const ENDED = /ended with (\d+)\r\n/
+
 /** Pulls on a terminal of its own. @returns what was written to it, and what it shows at the end */
 async function onTerminal(env: Record<string, string>, ...options: string[]) {
-  const terminal = spawn(process.execPath, [CLI, "pull", ...options, name], {
+  const terminal = spawn("sh", ["-c", AND_WAIT, "sh", process.execPath, CLI, "pull", ...options, name], {
     ...{ cols: COLUMNS, rows: 30 },
     env: { ...env, TERM: "xterm" },
   })
-  let raw = ""
-  terminal.onData(data => {
-    raw += data
-  })
-  const code = await new Promise<number>(resolve => terminal.onExit(({ exitCode }) => resolve(exitCode)))
+  const exited = new Promise(resolve => terminal.onExit(resolve))
+  let all = ""
+  const end = await new Promise<RegExpExecArray>(resolve =>
+    terminal.onData(data => {
+      all += data
+      const found = ENDED.exec(all)
+      if (found) resolve(found)
+    }),
+  )
+  terminal.write("\r")
+  await exited
+  const raw = all.slice(0, end.index)
+  const code = Number(end[1])
   const screen = new Screen(COLUMNS)
   screen.write(raw)
   return { code, raw, lines: screen.lines }

@@ -19,7 +19,7 @@ import { startQemu } from "./qemu.js"
 const GUEST = fileURLToPath(new URL("guest", import.meta.url))
 const MODULES = ["virtio_pci", "virtio_blk", "virtio_rng", "vmw_vsock_virtio_transport"]
 const MIB = 1024 * 1024
-const TIMEOUT_MS = 90_000
+const TIMEOUT_MS = 240_000
 const VSOCK_BYTES = 64 * MIB
 const ECHO_BYTES = 4 * MIB
 

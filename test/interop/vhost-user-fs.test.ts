@@ -10,7 +10,7 @@ import { makeInitramfs, stockKernel } from "../fixtures/stock-kernel.js"
 import { startQemu } from "./qemu.js"
 
 const SCRIPT = fileURLToPath(new URL("guest/fs.sh", import.meta.url))
-const TIMEOUT_MS = 90_000
+const TIMEOUT_MS = 240_000
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex")
 

@@ -11,7 +11,7 @@ import { createHash } from "node:crypto"
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { fileURLToPath } from "node:url"
-import { NetDevice } from "@ts-vmm/virtio-devices/net"
+import { NetDevice, type NetPort } from "@ts-vmm/virtio-devices/net"
 import { openTap, TapPort } from "@ts-vmm/virtio-devices/net/tap"
 import { serveVhostUser } from "@ts-vmm/virtio-devices/vhost-user"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
@@ -19,7 +19,7 @@ import { makeInitramfs, stockKernel } from "../fixtures/stock-kernel.js"
 import { startQemu } from "./qemu.js"
 
 const SCRIPT = fileURLToPath(new URL("guest/net.sh", import.meta.url))
-const TIMEOUT_MS = 150_000
+const TIMEOUT_MS = 240_000
 const MAC = "02:00:00:00:00:51"
 const NAMESPACE = `tsvmm-qemu-${process.pid}`
 const TAP = `tsvq${process.pid % 1_000_000}`
@@ -48,6 +48,29 @@ const skipped =
       ? undefined
       : "there is no /dev/net/tun"
 
+/** Ethernet's header and an MTU of 1500: whatever is longer, the kernel has to cut up. */
+const LONGEST_FRAME = 14 + 1500
+const NET_HEADER = 12
+
+/** How many frames there are of which size, acknowledgements for one, is a matter of how fast host and guest are. */
+class CountingTap extends TapPort {
+  cutUp = 0
+
+  override sendPacket(...sent: Parameters<NonNullable<NetPort["packets"]>["sendPacket"]>): void {
+    this.#count(sent[2].readableLength - NET_HEADER)
+    super.sendPacket(...sent)
+  }
+
+  override send(...sent: Parameters<TapPort["send"]>): boolean {
+    this.#count(sent[0].length)
+    return super.send(...sent)
+  }
+
+  #count(length: number): void {
+    if (length > LONGEST_FRAME) this.cutUp++
+  }
+}
+
 const ip = (...args: string[]) => execFileSync("ip", args, { stdio: "pipe" })
 
 describe.skipIf(skipped !== undefined)(
@@ -58,6 +81,7 @@ describe.skipIf(skipped !== undefined)(
     const fromHost = createHash("sha256").update(Buffer.alloc(BYTES, "0123456789abcdef")).digest("hex")
     let peer: ChildProcess | undefined
     let device: NetDevice
+    let port: CountingTap
 
     beforeAll(async () => {
       ip("netns", "add", NAMESPACE)
@@ -67,7 +91,7 @@ describe.skipIf(skipped !== undefined)(
       ip("-n", NAMESPACE, "link", "set", TAP, "up")
       peer = spawn("ip", ["netns", "exec", NAMESPACE, process.execPath, "-e", SERVER], { stdio: "pipe" })
       await new Promise(resolve => peer?.stdout?.once("data", resolve))
-      const port = new TapPort(tap)
+      port = new CountingTap(tap)
       device = new NetDevice(port, { mac: MAC })
       const faults: Error[] = []
       const socketPath = `${folder}/net.sock`
@@ -112,9 +136,9 @@ describe.skipIf(skipped !== undefined)(
     })
 
     test("net: every frame of the driver was sound, and many were for the kernel to cut up", () => {
-      const { dropped, bytesSent, framesSent } = device.counters
-      expect(dropped).toBe(0)
-      expect(bytesSent / framesSent).toBeGreaterThan(2000)
+      expect(device.counters.dropped).toBe(0)
+      // As long as frames can be, there would be 256 of them.
+      expect(port.cutUp).toBeGreaterThan(200)
     })
   },
 )

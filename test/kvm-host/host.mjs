@@ -13,7 +13,7 @@ import { onMessages, send, sendBytes } from "./messages.mjs"
 const EXEC_SERVER = fileURLToPath(new URL("exec-server.mjs", import.meta.url))
 const VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 const MEMORY = "6G"
-const START_TIMEOUT_MS = 120_000
+const START_TIMEOUT_MS = 300_000
 /** How much of the console an error quotes: a kernel panic with its registers and call trace. */
 const CONSOLE_LINES = 60
 /** Without the masked features a newer guest kernel dies of nested XSAVE sizes that disagree under emulation. */
@@ -36,9 +36,17 @@ function qemuArguments(folder, kernel, initramfs) {
   ]
 }
 
-/** Resolves when `path` exists; rejects when `child` ends first. */
+/** A socket's flag in /proc/net/unix: it was not only bound, whoever connects is not refused (__SO_ACCEPTCON of linux/net.h). */
+const ACCEPTS = "00010000"
+
+function isListening(path) {
+  const sockets = readFileSync("/proc/net/unix", "latin1").split("\n")
+  return sockets.some(line => line.endsWith(` ${path}`) && line.split(/\s+/)[3] === ACCEPTS)
+}
+
+/** Resolves when somebody listens at `path`; rejects when `child` ends first. */
 async function appears(path, child, what) {
-  while (!existsSync(path)) {
+  while (!isListening(path)) {
     if (child.exitCode !== null || child.signalCode !== null)
       throw new Error(`${what} ended: ${child.said.trim()}`)
     await new Promise(resolve => setTimeout(resolve, 20))

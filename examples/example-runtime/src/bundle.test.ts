@@ -21,7 +21,7 @@ beforeAll(async () => {
   await build({ ...(config as Options), entry, outDir: folder, silent: true, metafile: true, config: false })
   const { outputs } = JSON.parse(readFileSync(join(folder, "metafile-esm.json"), "utf8"))
   chunks = outputs
-}, 60_000)
+}, 240_000)
 afterAll(() => rmSync(folder, { recursive: true }))
 
 /** What is loaded before a command's own code begins: the chunks of its file, and all that they import. */

@@ -27,10 +27,18 @@ function exitCodeOfParser(error: CommanderError): number {
   return error.exitCode === 0 ? 0 : EXIT.runtime
 }
 
+/** What is written to a pipe that is full waits in this program for its reader, and would end with it. */
+async function written(output: NodeJS.WriteStream): Promise<void> {
+  if (output.writableLength === 0) return
+  output.on("error", () => undefined) // nobody reads any more
+  await new Promise(resolve => output.write("", resolve))
+}
+
 try {
   await buildProgram().parseAsync()
 } catch (error) {
   process.exitCode = error instanceof CommanderError ? exitCodeOfParser(error) : reportError(error)
 }
+await Promise.all([written(process.stdout), written(process.stderr)])
 // Nothing is left to do, and taking the JavaScript engine down in good order would cost 10 ms of every run.
 process.exit()

@@ -14,7 +14,7 @@ const children: ChildProcess[] = []
 beforeAll(async () => {
   example = await bundle(new URL("./index.ts", import.meta.url))
   folder = mkdtempSync(join(tmpdir(), "example-"))
-}, 60_000)
+}, 240_000)
 afterAll(() => {
   example[Symbol.dispose]()
   rmSync(folder, { recursive: true })

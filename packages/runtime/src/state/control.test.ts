@@ -13,6 +13,8 @@ let server: Server
 let asked: ControlRequest[]
 let answer: unknown
 let copy: (streams: ControlStreams) => Promise<unknown>
+/** For what comes soon, unless the machine has much else to do. */
+const SOON = { timeout: 20_000, interval: 10 }
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), "tsv-"))
   asked = []
@@ -115,7 +117,7 @@ describe("what is copied over the control socket", () => {
     const ended: unknown[] = []
     copy = streams => all(streams.received()).catch(error => ended.push(error.message))
     await expect(sendControl(directory, IN, source(new RangeError("mine")))).rejects.toThrow(RangeError)
-    await expect.poll(() => ended).toEqual(["the peer hung up"])
+    await expect.poll(() => ended, SOON).toEqual(["the peer hung up"])
     copy = async streams => {
       await streams.send(endlessly()).catch(error => ended.push(error.code))
     }
@@ -128,7 +130,7 @@ describe("what is copied over the control socket", () => {
       }
     }
     for await (const chunk of receiveControl(directory, OUT)) if (chunk.length > 0) break
-    await expect.poll(() => returned).toBe(true)
+    await expect.poll(() => returned, SOON).toBe(true)
   })
 
   test.each([
