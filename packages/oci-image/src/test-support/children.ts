@@ -3,16 +3,17 @@ import { readdirSync, readFileSync } from "node:fs"
 /** Processes that a process started, that are still there, and whose command line has a text. */
 export function childrenOf(parent: number, text: string): string[] {
   return readdirSync(`/proc/${parent}/task`).flatMap(thread =>
-    readFileSync(`/proc/${parent}/task/${thread}/children`, "latin1")
+    read(`/proc/${parent}/task/${thread}/children`)
       .split(" ")
-      .filter(pid => commandOf(pid).includes(text)),
+      .filter(pid => pid !== "" && read(`/proc/${pid}/cmdline`).includes(text)),
   )
 }
 
-function commandOf(pid: string): string {
+/** Of a thread or a process that has ended since: nothing. */
+function read(path: string): string {
   try {
-    return pid === "" ? "" : readFileSync(`/proc/${pid}/cmdline`, "latin1")
+    return readFileSync(path, "latin1")
   } catch {
-    return "" // It has ended since.
+    return ""
   }
 }

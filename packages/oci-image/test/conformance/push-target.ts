@@ -50,7 +50,11 @@ export class PushTarget implements AsyncDisposable {
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method = "", url = "", headers } = request
     const chunks: Buffer[] = []
-    for await (const chunk of request) chunks.push(chunk)
+    try {
+      for await (const chunk of request) chunks.push(chunk)
+    } catch {
+      return // broken off by the client
+    }
     const asked = { method, url, headers, body: Buffer.concat(chunks) }
     this.asked.push(asked)
     const location = `/v2/app/blobs/uploads/${this.asked.length}?s=a%2Fb`
