@@ -2,11 +2,12 @@
 import { spawn, spawnSync } from "node:child_process"
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { setTimeout } from "node:timers/promises"
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest"
 import { launcherPath } from "../../native/src/launcher.js"
 import { Cni, type CniError, type CniOptions, parseNetwork } from "../src/index.js"
 import { FakePlugins, RESULT, say } from "./support/fake-plugins.js"
+
+vi.setConfig({ testTimeout: 90_000 })
 
 let fakes: FakePlugins
 beforeEach(() => {
@@ -45,6 +46,8 @@ function isRunning(pid: string): boolean {
 
 /** Two processes, one of which its parent knows nothing of, that write their numbers to PIDS. */
 const HANGS = `(sleep 86400 & echo $! > PIDS); sleep 86400 & echo $! >> PIDS; wait`
+/** For a plugin that hangs: those beside it, small scripts, end well within it on a machine with much else to do. */
+const PLUGIN_MS = 4_000
 const OWNER = join(import.meta.dirname, "support", "owner.mjs")
 
 describe("N9: the name of a plugin", () => {
@@ -88,35 +91,39 @@ describe("N9: an ADD that hangs for a day", () => {
   ])("is killed with what it started, %s, and DEL is run", async (_, launcher) => {
     const pids = join(fakes.root, "pids")
     fakes.add("second", { ADD: HANGS.replaceAll("PIDS", pids) })
-    const cni = makeCni({ timeoutMs: 1_000, ...(launcher ? { launcher } : {}) })
+    const cni = makeCni({ timeoutMs: PLUGIN_MS, ...(launcher ? { launcher } : {}) })
     const began = performance.now()
     expect(await failureOf(cni.add(LIST, WEB))).toMatchObject({ code: "plugin-timeout", plugin: "second" })
-    expect(performance.now() - began).toBeLessThan(10_000)
+    expect(performance.now() - began).toBeLessThan(60_000)
     expect(fakes.calls()).toEqual(["ADD first", "ADD second", ...DEL_ALL])
     expect(fakes.records()).toEqual([])
     const left = readFileSync(pids, "utf8").trim().split("\n")
     expect(left).toHaveLength(2)
-    await setTimeout(200)
-    expect(left.filter(isRunning)).toEqual([])
+    await vi.waitFor(() => expect(left.filter(isRunning)).toEqual([]), { timeout: 20_000 })
   })
 
   test("that lets go of its output hangs no longer", async () => {
     fakes.add("second", { ADD: "exec > /dev/null 2>&1 < /dev/null; sleep 86400" })
-    expect(await failureOf(makeCni({ timeoutMs: 500 }).add(LIST, WEB))).toMatchObject({
+    expect(await failureOf(makeCni({ timeoutMs: PLUGIN_MS }).add(LIST, WEB))).toMatchObject({
       code: "plugin-timeout",
+      plugin: "second",
     })
   })
 
   test("ends when its caller's patience does", async () => {
-    fakes.add("second", { ADD: "sleep 86400" })
-    const adding = makeCni().add(LIST, WEB, { signal: AbortSignal.timeout(300) })
-    expect(await failureOf(adding)).toMatchObject({ code: "aborted" })
+    const begun = join(fakes.root, "begun")
+    fakes.add("second", { ADD: `touch ${begun}; sleep 86400` })
+    const patience = new AbortController()
+    const failure = failureOf(makeCni().add(LIST, WEB, { signal: patience.signal }))
+    await vi.waitFor(() => expect(existsSync(begun)).toBe(true), { timeout: 20_000 })
+    patience.abort()
+    expect(await failure).toMatchObject({ code: "aborted" })
     expect(fakes.calls()).toEqual(["ADD first", "ADD second", ...DEL_ALL])
   })
 
   test("and a DEL that hangs keeps the record", async () => {
     fakes.add("second", { ADD: "exit 1", DEL: "sleep 86400" })
-    const error = await failureOf(makeCni({ timeoutMs: 500 }).add(LIST, WEB))
+    const error = await failureOf(makeCni({ timeoutMs: PLUGIN_MS }).add(LIST, WEB))
     expect(error).toMatchObject({ code: "plugin-failed", cleanUp: { code: "delete-failed" } })
     expect(fakes.records()).toEqual([RECORD])
   })

@@ -7,7 +7,7 @@ import { describe, expect, test } from "vitest"
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
 const AGENT = join(ROOT, "agent")
 const SOURCES = ["tests/codec_test.cc", "wire.cc", "messages.cc", "ttrpc.cc"].map(name => join(AGENT, name))
-const BUILD_TIMEOUT_MS = 180_000
+const BUILD_TIMEOUT_MS = 600_000
 
 /** The checks as a program with the address and undefined-behaviour sanitizers, built when it is older. */
 function build(): string {

@@ -58,7 +58,8 @@ describe.skipIf(why !== undefined)(
 
     test("removal takes away what was written, however deep, and nothing of others'", async () => {
       const written = (id: string) => `/proc/${host.pid}/root/run/tsvmm/written/${id}/up`
-      const other = await host.run("stays", sh("echo up >/mine; cat"))
+      const other = await host.run("stays", sh("echo up >/mine; echo up; cat"))
+      await new Promise(resolve => other.stdout.once("data", resolve))
       const deep = "d=x; for i in $(seq 9); do d=$d/$d; mkdir -p $d; cd $d; d=x; done"
       const script = `mkdir /tree; cd /tree; for i in $(seq 300); do mkdir d; echo x >d/f; chmod 0 d; cd d; done; ln -s / l
         mkdir /wide; cd /wide; for i in $(seq 500); do : >$i; done; ${deep}; mkfifo /p; rm -r /etc; echo up; cat`

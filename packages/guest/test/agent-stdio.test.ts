@@ -8,7 +8,7 @@ const PATH = ["PATH=/bin"]
 const MIB = 1024 * 1024
 const sh = (script: string) => ({ args: ["sh", "-c", script], env: PATH })
 
-/** Resolves once the stream has delivered something that matches. */
+/** Resolves once the stream has delivered something that matches. What comes after that waits for its next reader. */
 function seen(stream: Socket, pattern: RegExp): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = ""
@@ -16,9 +16,11 @@ function seen(stream: Socket, pattern: RegExp): Promise<string> {
       text += chunk.toString("latin1")
       if (!pattern.test(text)) return
       stream.off("data", onData)
+      stream.pause()
       resolve(text)
     }
     stream.on("data", onData)
+    stream.resume()
     stream.once("end", () => reject(new Error(`the stream ended with ${JSON.stringify(text)}`)))
   })
 }
@@ -91,8 +93,10 @@ describe.skipIf(why !== undefined)(
     test("the exit of an exec does not wait for what it left running, whose output still comes", async () => {
       const run = await host.run("holder", sh("echo up; sleep 100; true"))
       await seen(run.stdout, /up/)
-      const exec = await host.exec("holder", "e", sh("(sleep 0.2; echo late) & echo early"))
+      const waits = "until test -e /go; do sleep 0.02; done; echo late"
+      const exec = await host.exec("holder", "e", sh(`(${waits}) & echo early`))
       expect(await exec.exit).toBe(0)
+      expect(await (await host.exec("holder", "go", sh("touch /go"))).exit).toBe(0)
       expect((await readAll(exec.stdout)).toString()).toBe("early\nlate\n")
       await host.client.removeContainer({ containerId: "holder" })
     })
@@ -106,7 +110,10 @@ describe.skipIf(why !== undefined)(
     })
 
     test("counts what the host has not read yet", async () => {
-      const run = await host.run("ahead", sh("head -c 1000000 /dev/zero & sleep 1"))
+      // More than can lie between the two; a line of /written for each thousand bytes that have gone.
+      const writes = ": >/written; (for i in $(seq 1000); do printf %01000d 0; echo >>/written; done) &"
+      const until = "until test $(wc -l </written) -gt 200; do sleep 0.02; done"
+      const run = await host.run("ahead", sh(`${writes} ${until}`))
       run.stdout.pause()
       const { stdoutBytes } = await run.end
       expect((await readAll(run.stdout)).length).toBeGreaterThanOrEqual(stdoutBytes)

@@ -1,5 +1,6 @@
+import { once } from "node:events"
 import { readFileSync } from "node:fs"
-import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest"
 import { HostAgent, readAll, START_TIMEOUT_MS, whyNoHostAgent } from "./host-agent.js"
 
 const why = whyNoHostAgent()
@@ -101,14 +102,12 @@ describe.skipIf(why !== undefined)(
     })
 
     test("SignalProcess without exec id reaches every process of the container", async () => {
-      const run = await host.run(
-        "all",
-        sh(
-          "trap 'wait; exit 7' TERM; sh -c 'trap \"echo got; exit\" TERM; sleep 100 & wait' & echo up; wait",
-        ),
-      )
-      await new Promise(resolve => run.stdout.once("data", resolve))
-      await new Promise(resolve => setTimeout(resolve, 50))
+      // Without the shell's `wait`, which can miss a signal that comes just as it begins.
+      const inner = 'trap "echo got; touch /got; exit" TERM; echo up; while true; do sleep 0.02; done'
+      const outer = "trap 'until test -e /got; do sleep 0.02; done; exit 7' TERM"
+      const run = await host.run("all", sh(`${outer}; sh -c '${inner}' & while true; do sleep 0.02; done`))
+      // Both have their traps. Nothing is taken from the stream: what came before it is read below would be lost.
+      await once(run.stdout, "readable")
       await host.client.signalProcess({ containerId: "all", execId: "", signal: 15 })
       expect((await readAll(run.stdout)).toString()).toContain("got")
       expect(await run.exit).toBe(7)
@@ -189,8 +188,8 @@ describe.skipIf(why !== undefined)(
       const run = await host.run("orphans", sh("for i in 1 2 3 4 5; do (sleep 0.05 &) ; done; sleep 0.1"))
       await run.exit
       await host.client.removeContainer({ containerId: "orphans" })
-      const children = readFileSync(`/proc/${host.pid}/task/${host.pid}/children`, "utf8").trim()
-      expect(children).toBe("")
+      const children = () => readFileSync(`/proc/${host.pid}/task/${host.pid}/children`, "utf8").trim()
+      await vi.waitFor(() => expect(children()).toBe(""), { timeout: 10_000 })
     })
   },
 )

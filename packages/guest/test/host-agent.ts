@@ -206,7 +206,7 @@ export class HostAgent {
   }
 
   async stop(): Promise<void> {
-    const gone = this.#process.exitCode === null ? once(this.#process, "exit") : undefined
+    const gone = this.ended()
     this.client.close()
     await gone
     for (const server of this.#servers) server.close()
@@ -251,11 +251,11 @@ async function removeCgroup(path: string): Promise<void> {
     if (entry.isDirectory()) await removeCgroup(join(path, entry.name))
   }
   // The kernel takes a moment to let go of dead processes.
-  for (let left = 200; ; left--) {
+  for (const end = performance.now() + 20_000; ; ) {
     try {
       return rmdirSync(path)
     } catch (error) {
-      if (left === 0) throw error
+      if (performance.now() > end) throw error
       await new Promise(resolve => setTimeout(resolve, 5))
     }
   }

@@ -20,7 +20,8 @@ const FLAGS = [
   ...["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
 ]
 
-const CONFIG = 'export default { test: { testTimeout: 60000, setupFiles: ["setup.mjs"] } }'
+const CONFIG =
+  'export default { test: { testTimeout: 120000, hookTimeout: 60000, setupFiles: ["setup.mjs"] } }'
 
 /** Fails every test file in which another addon than the sanitized one got loaded. */
 const SETUP = `

@@ -5,6 +5,9 @@ import { expect, test, vi } from "vitest"
 import { collectGarbage, countFds } from "../test/support/process.js"
 import * as native from "./index.js"
 
+/** A second, the default, can pass between two turns of the event loop where the machine has much else to do. */
+const SOON = { timeout: 10_000 }
+
 /** A turn of the event loop in which libuv polls. */
 async function turn(count = 3): Promise<void> {
   for (let i = 0; i < count; i++) await new Promise(resolve => setTimeout(resolve, 1))
@@ -19,7 +22,7 @@ test("calls back while the fd is readable, until it is drained", async () => {
   })
 
   native.signal(fd)
-  await vi.waitFor(() => expect(seen).toHaveLength(3))
+  await vi.waitFor(() => expect(seen).toHaveLength(3), SOON)
   await turn()
 
   expect(seen).toEqual([native.POLL_READABLE, native.POLL_READABLE, native.POLL_READABLE])
@@ -32,9 +35,9 @@ test("waits for writability, or both", async () => {
   const seen = new Set<number>()
   using poller = new native.Poller(a, "both", events => seen.add(events))
 
-  await vi.waitFor(() => expect(seen).toContain(native.POLL_WRITABLE))
+  await vi.waitFor(() => expect(seen).toContain(native.POLL_WRITABLE), SOON)
   native.signal(b)
-  await vi.waitFor(() => expect(seen).toContain(native.POLL_WRITABLE | native.POLL_READABLE))
+  await vi.waitFor(() => expect(seen).toContain(native.POLL_WRITABLE | native.POLL_READABLE), SOON)
 
   poller.setInterest("none")
   seen.clear()
@@ -53,14 +56,14 @@ test("the end of a pipe is readable, and a pipe without a reader is an error tha
     atReader.close()
   })
   native.closeFd(writer)
-  await vi.waitFor(() => expect(ends).toEqual([-1]))
+  await vi.waitFor(() => expect(ends).toEqual([-1]), SOON)
 
   const [reader2, writer2] = native.pipe()
   using atWriter = new native.Poller(writer2, "writable", events => {
     if (events === native.POLL_ERROR) broken++
   })
   native.closeFd(reader2)
-  await vi.waitFor(() => expect(broken).toBe(1))
+  await vi.waitFor(() => expect(broken).toBe(1), SOON)
   await turn()
   expect(broken).toBe(1)
   expect(atWriter.closed).toBe(false)
@@ -84,7 +87,7 @@ test("the original fd may be closed and its number used again", async () => {
   expect(calls).toBe(0)
 
   native.signal(copy)
-  await vi.waitFor(() => expect(calls).toBe(1))
+  await vi.waitFor(() => expect(calls).toBe(1), SOON)
   native.closeFd(copy)
   native.closeFd(other)
 })
@@ -102,7 +105,7 @@ test("close is allowed inside the callback, and twice, and gives the fd back", a
     poller.ref().unref()
   })
 
-  await vi.waitFor(() => expect(calls).toBe(1))
+  await vi.waitFor(() => expect(calls).toBe(1), SOON)
   await turn()
 
   expect(calls).toBe(1)
@@ -136,10 +139,10 @@ test("an open poller survives the garbage collector although nobody holds it", a
 
   await collectGarbage()
   native.signal(fd)
-  await vi.waitFor(() => expect(calls).toBe(1))
+  await vi.waitFor(() => expect(calls).toBe(1), SOON)
   await collectGarbage()
   native.signal(fd)
-  await vi.waitFor(() => expect(calls).toBe(2))
+  await vi.waitFor(() => expect(calls).toBe(2), SOON)
   native.closeFd(fd)
 })
 
@@ -153,7 +156,7 @@ test("promise jobs of a callback run before the next event", async () => {
     setImmediate(() => order.push("immediate"))
   })
 
-  await vi.waitFor(() => expect(order).toHaveLength(3))
+  await vi.waitFor(() => expect(order).toHaveLength(3), SOON)
 
   expect(order).toEqual(["callback", "job", "immediate"])
   native.closeFd(fd)
@@ -170,7 +173,7 @@ test("what a callback throws is an uncaught exception, and the poller goes on", 
     throw new Error("from the callback")
   })
 
-  await vi.waitFor(() => expect(caught).toHaveLength(2))
+  await vi.waitFor(() => expect(caught).toHaveLength(2), SOON)
   process.removeAllListeners("uncaughtException")
   for (const listener of listeners) process.on("uncaughtException", listener)
 
@@ -204,7 +207,7 @@ test("hundreds of pollers come and go without leaking", async () => {
   let calls = 0
 
   const pollers = Array.from({ length: 300 }, () => new native.Poller(fd, "readable", () => calls++))
-  await vi.waitFor(() => expect(calls).toBeGreaterThanOrEqual(300))
+  await vi.waitFor(() => expect(calls).toBeGreaterThanOrEqual(300), SOON)
   for (const poller of pollers) poller.close()
   await turn()
 

@@ -43,9 +43,10 @@ function byteAt({ hostAddress }: Reservation, offset: number): number | string {
 
 const access = ({ hostAddress }: Reservation, offset: number) => mapAt(hostAddress + BigInt(offset))[2]
 
-function isMapped({ hostAddress }: Pick<Reservation, "hostAddress">): boolean {
+/** Whether the address space is still kept. Once given back, any thread of this process may get it for its own memory. */
+function isKept({ hostAddress }: Pick<Reservation, "hostAddress">): boolean {
   try {
-    return mapAt(hostAddress)[2] !== ""
+    return mapAt(hostAddress)[2] === "---p"
   } catch {
     return false
   }
@@ -59,7 +60,7 @@ describe("a reservation", () => {
     for (const offset of [0, 2 * HUGE - 1]) expect(access(reservation, offset)).toBe("---p")
     reservation.close()
     reservation.close()
-    expect(isMapped(reservation)).toBe(false)
+    expect(isKept(reservation)).toBe(false)
     expect(() => reservation.clear(0, PAGE)).toThrow(RangeError)
   })
 
@@ -117,7 +118,7 @@ describe("a reservation", () => {
   test("goes with its object", async () => {
     const made = Array.from({ length: 50 }, () => new Reservation(HUGE).hostAddress)
     await collectGarbage()
-    expect(made.filter(hostAddress => isMapped({ hostAddress })).length).toBeLessThan(50)
+    expect(made.filter(hostAddress => isKept({ hostAddress })).length).toBeLessThan(50)
   })
 })
 

@@ -70,7 +70,7 @@ test("the mapping and the fd may be closed at once", async () => {
   closeFd(fd)
 
   expect(await errno).toBe(constants.errno.ENOTTY)
-  await vi.waitFor(() => expect(countMaps("no-kvm-run")).toBe(0))
+  await vi.waitFor(() => expect(countMaps("no-kvm-run")).toBe(0), { timeout: 10_000 })
 })
 
 test("told to stop, to pause and to go on at once, in whatever order, it ends", async () => {
@@ -99,7 +99,7 @@ describe("garbage collection", () => {
 
     expect(await Promise.all(ends)).toEqual(Array(10).fill(constants.errno.ENOTTY))
     await collectGarbage()
-    await vi.waitFor(() => expect(countMaps("no-kvm-run")).toBe(0))
+    await vi.waitFor(() => expect(countMaps("no-kvm-run")).toBe(0), { timeout: 10_000 })
     closeFd(fd)
   })
 })

@@ -62,10 +62,10 @@ const daemonize = (seconds: string): string =>
   `setsid sh -c 'setsid sleep ${seconds} & exit 0' </dev/null >/dev/null 2>&1`
 
 async function waitForNaps(number: number): Promise<void> {
-  await vi.waitFor(() => expect(findProcesses(`sleep\0${nap}`)).toHaveLength(number), { timeout: 10_000 })
+  await vi.waitFor(() => expect(findProcesses(`sleep\0${nap}`)).toHaveLength(number), { timeout: 30_000 })
 }
 
-vi.setConfig({ testTimeout: 30_000 })
+vi.setConfig({ testTimeout: 90_000 })
 
 describe("exit codes", () => {
   test("the program's own", async () => {
@@ -185,7 +185,7 @@ describe("nothing outlives", () => {
 
     caller.kill("SIGKILL")
 
-    await vi.waitFor(() => expect(findProcesses(nap)).toEqual([]), { timeout: 10_000 })
+    await vi.waitFor(() => expect(findProcesses(nap)).toEqual([]), { timeout: 30_000 })
   })
 
   test("the launcher: SIGTERM to it ends everything too, SIGKILL at least the program", async () => {
@@ -198,7 +198,7 @@ describe("nothing outlives", () => {
     const killed = shell(`exec sleep ${nap}`)
     await waitForNaps(1)
     killed.child.kill("SIGKILL")
-    await vi.waitFor(() => expect(findProcesses(nap)).toEqual([]), { timeout: 10_000 })
+    await vi.waitFor(() => expect(findProcesses(nap)).toEqual([]), { timeout: 30_000 })
   })
 
   test("a program whose daemons fork and exit all the time", async () => {

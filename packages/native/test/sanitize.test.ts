@@ -20,4 +20,4 @@ test("all of this package's tests pass under AddressSanitizer and UndefinedBehav
   context.skip(code === 77, "libasan is not installed (Debian: libasan8)")
 
   expect(code, output).toBe(0)
-}, 300_000)
+}, 900_000)

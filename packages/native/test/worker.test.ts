@@ -73,7 +73,7 @@ test("a Worker that ends with everything open leaves nothing behind", async () =
   }
 
   native.closeFd(event)
-  await vi.waitFor(() => expect(countFds()).toBe(before))
+  await vi.waitFor(() => expect(countFds()).toBe(before), { timeout: 10_000 })
   expect(countMaps("left")).toBe(0)
 })
 
@@ -91,8 +91,9 @@ test.each([false, true])(
          new Int32Array(rows, i * 16, 4).set([0, file, i, 1])
          new Float64Array(rows, 16 * 32 + i * 24, 3).set([0, 0, size])
        }
-       const again = () => native.runAsync(rows, 16, 16, [mapping.buffer], [0,1,2,3,4,5,6,7], again, data.waits)
-       again()
+       // Each operation is followed by one, so that there are always eight and never more: a Worker ends when all have.
+       const run = index => native.runAsync(rows, 16, 16, [mapping.buffer], [index], run, data.waits)
+       for (let index = 0; index < 8; index++) run(index)
        parentPort.postMessage("running")
        setInterval(() => undefined, 1000)`,
         { waits },
@@ -101,7 +102,7 @@ test.each([false, true])(
       await worker.terminate()
     }
 
-    await vi.waitFor(() => expect(countMaps("flight")).toBe(0))
+    await vi.waitFor(() => expect(countMaps("flight")).toBe(0), { timeout: 10_000 })
   },
 )
 
