@@ -76,7 +76,8 @@ describe.each([direct, overVhostUser, overMmio])("balloon over $name", over => {
     driver.post(STATISTICS_QUEUE, [statistics(driver, [defs.VIRTIO_BALLOON_S_MEMFREE, 1n])])
     await driver.port.settle()
     for (const free of [4096n, 8192n, 2n ** 40n]) {
-      const answer = balloon.statistics()
+      // The guest is this process: it answers when that has its turn.
+      const answer = balloon.statistics({ timeoutMs: 20_000 })
       await driver.nextUsed(STATISTICS_QUEUE)
       driver.post(STATISTICS_QUEUE, [
         statistics(driver, [defs.VIRTIO_BALLOON_S_MEMFREE, free], [defs.VIRTIO_BALLOON_S_MAJFLT, 7n]),

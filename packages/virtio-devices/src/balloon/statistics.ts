@@ -88,10 +88,12 @@ export class StatisticsPoll {
   /** @throws BalloonError (as a rejection) `timeout`, `reset` */
   ask(timeoutMs: number): Promise<BalloonStatistics> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiters.delete(waiter)
+      // This process may have been kept from looking: what the guest sent meanwhile has its turn before it is late.
+      const timer = setTimeout(() => setImmediate(late), timeoutMs)
+      const late = () => {
+        if (!this.#waiters.delete(waiter)) return
         reject(new BalloonError("timeout", `the guest sent no statistics within ${timeoutMs} ms`))
-      }, timeoutMs)
+      }
       const waiter: Waiter = { resolve, reject, timer }
       this.#waiters.add(waiter)
       // Whoever asks while an answer is on its way gets that one.

@@ -37,8 +37,11 @@ export interface MockDriverOptions {
   readonly holdBack?: boolean
 }
 
-/** How long waiting for the device may take before a test fails, in milliseconds. */
-const PATIENCE_MS = 5_000
+/**
+ * How long waiting for the device may take before a test fails, in milliseconds: what a busy host's disk needs for a
+ * flush now and then, and less than a test usually has, so that what was waited for is named.
+ */
+const PATIENCE_MS = 20_000
 const POLL_MS = 2
 
 /**

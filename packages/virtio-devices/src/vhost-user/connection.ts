@@ -219,16 +219,20 @@ export class Connection {
   #watchPartial(): void {
     const partial = !this.#closed && this.#have > 0
     if (partial && !this.#timer) {
-      this.#timer = setTimeout(() => {
-        this.#end(
-          new VhostUserError("timeout", `message stopped after ${this.#have} bytes`, { value: this.#have }),
-        )
-      }, this.#timeoutMs)
-      this.#timer.unref()
+      // This process may have been kept from looking, and the rest be there: sockets have their turn before it is late.
+      const timer = setTimeout(() => setImmediate(() => this.#late(timer)), this.#timeoutMs)
+      this.#timer = timer.unref()
     } else if (!partial && this.#timer) {
       clearTimeout(this.#timer)
       this.#timer = undefined
     }
+  }
+
+  #late(timer: NodeJS.Timeout): void {
+    if (this.#timer !== timer) return
+    this.#end(
+      new VhostUserError("timeout", `message stopped after ${this.#have} bytes`, { value: this.#have }),
+    )
   }
 
   #end(error: VhostUserError | undefined): void {

@@ -193,12 +193,16 @@ describe("H8: a back end that dies and comes back", () => {
     const disk = makeDisk()
     // Takes requests and never answers: the disk's content is on its way.
     const stuck = makeDisk()
-    stuck.prepare = () => new Promise(() => undefined)
+    let taken = 0
+    stuck.prepare = () => {
+      taken++
+      return new Promise(() => undefined)
+    }
     const first = serveVhostUser(new BlockDevice(stuck, { queues: 2 }), { socketPath })
     const device = await connect()
     const driver = await attach(device)
     const sent = new Map([5, 6, 7].map(sector => postRead(driver, sector)))
-    await setTimeout(30)
+    await until(() => taken === sent.size)
     first.close()
     await until(() => !device.connected)
     serve(disk)
@@ -235,8 +239,7 @@ describe("H8: a back end that dies and comes back", () => {
     await until(() => !device.connected)
     const one = serveVhostUser(new BlockDevice(makeDisk(), { queues: 1 }), { socketPath })
     closers.push(() => one.close())
-    for (let i = 0; i < 500 && !(await driver.port.needsReset()); i++) await setTimeout(2)
-    expect(await driver.port.needsReset()).toBe(true)
+    await driver.untilBroken()
     expect(device.connected).toBe(false)
   })
 
@@ -245,14 +248,13 @@ describe("H8: a back end that dies and comes back", () => {
     const device = await connect({ reconnect: false })
     const driver = await attach(device)
     first.close()
-    for (let i = 0; i < 500 && !(await driver.port.needsReset()); i++) await setTimeout(2)
-    expect(await driver.port.needsReset()).toBe(true)
+    await driver.untilBroken()
   })
 })
 
 test("Q21: requests in flight at a reset are waited for, and nothing is written after it", async () => {
   const disk = makeDisk()
-  let release: () => void = () => undefined
+  let release: (() => void) | undefined
   disk.prepare = () =>
     new Promise(resolve => {
       release = resolve
@@ -261,14 +263,15 @@ test("Q21: requests in flight at a reset are waited for, and nothing is written 
   const driver = await attach(await connect())
   postRead(driver, 4)
   driver.port.kick(0)
-  await driver.port.settle()
+  // A reset that came first would find nothing in flight.
+  await until(() => release !== undefined)
   let reset = false
   const resetting = driver.port.reset().then(() => {
     reset = true
   })
   await setTimeout(20)
   expect(reset).toBe(false)
-  release()
+  release?.()
   await resetting
 })
 

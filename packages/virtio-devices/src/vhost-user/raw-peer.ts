@@ -25,7 +25,8 @@ export async function settledFds(): Promise<number> {
   return openFds()
 }
 
-const PATIENCE_MS = 5_000
+/** Less than a test has, so that what was waited for is named. */
+const PATIENCE_MS = 20_000
 
 /** A front end for tests that says whatever it is told to, byte by byte. */
 export class RawPeer implements Disposable {

@@ -110,10 +110,14 @@ export class RequestChannel {
     clearTimeout(this.#timer)
     const oldest = this.#waiting[0]
     if (!oldest) return
-    this.#timer = setTimeout(() => {
-      const name = message.requestName(oldest.request)
-      this.#finish(new VhostUserError("timeout", `no answer to ${name}`, { request: oldest.request }))
-    }, this.#timeoutMs)
+    // This process may have been kept from looking, and the answer be there: sockets have their turn before it is late.
+    this.#timer = setTimeout(() => setImmediate(() => this.#late(oldest)), this.#timeoutMs)
+  }
+
+  #late(oldest: Waiting): void {
+    if (this.#waiting[0] !== oldest) return
+    const name = message.requestName(oldest.request)
+    this.#finish(new VhostUserError("timeout", `no answer to ${name}`, { request: oldest.request }))
   }
 
   #finish(error: VhostUserError | undefined): void {

@@ -25,7 +25,7 @@ function serve(options: Partial<ServeOptions> = {}): { server: VhostUserServer; 
 }
 
 async function connect(socketPath: string): Promise<VhostUserFrontend> {
-  const frontend = await VhostUserFrontend.connect({ socketPath }, { timeoutMs: 3000 })
+  const frontend = await VhostUserFrontend.connect({ socketPath }, { timeoutMs: 20_000 })
   closers.push(() => frontend.close())
   return frontend
 }

@@ -1,5 +1,4 @@
 import { constants } from "node:os"
-import { setTimeout } from "node:timers/promises"
 import { eventFd, signal } from "@ts-vmm/native"
 import { afterEach, beforeEach, describe, expect, test } from "vitest"
 import type { DeviceContext } from "../device.js"
@@ -163,8 +162,7 @@ describe("a network card that the kernel serves", () => {
     const [fault] = kernel.arguments("VHOST_SET_VRING_ERR") as { fd: number }[]
     kernel.take()
     signal((fault as { fd: number }).fd, "eventfd")
-    await setTimeout(20)
-    expect(await needsReset(driver)).toBe(true)
+    await driver.untilBroken()
     expect(kernel.take()).toEqual([...HALT_NET, ...TAKE_BACK, ...TAKE_BACK])
   })
 

@@ -12,10 +12,11 @@ import type { DriverBuffer } from "../../testing/driver-queue.js"
 import { MockDriver } from "../../testing/mock-driver.js"
 import { overVhostUser, type VhostUserPort } from "../over-vhost-user.js"
 
-const PATIENCE_MS = 10_000
+/** Less than a test has, so that what was waited for is named. */
+const PATIENCE_MS = 25_000
 
-/** Threads of this process. */
-export const threadCount = () => readdirSync("/proc/self/task").length
+/** Threads of this process, by their numbers. */
+export const threadIds = () => readdirSync("/proc/self/task")
 
 /** Waits until `condition` holds. */
 export async function until(condition: () => boolean, what: string): Promise<void> {

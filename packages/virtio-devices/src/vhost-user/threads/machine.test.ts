@@ -1,5 +1,4 @@
 import { join } from "node:path"
-import { setTimeout } from "node:timers/promises"
 import type { Worker } from "node:worker_threads"
 import { afterEach, beforeEach, expect, test } from "vitest"
 import * as block from "../../block/defs.js"
@@ -62,7 +61,9 @@ test("a machine has a threaded disk by way of a front end in its own process", a
   expect(await read(driver, 4, 1)).toBe(4)
 })
 
-test("H8: threads that die under load, ten times: every request is answered once, and rightly", async () => {
+test("H8: threads that die under load, ten times: every request is answered once, and rightly", {
+  timeout: 120_000,
+}, async () => {
   const { driver, device, server } = await attach()
   const failures: Error[] = []
   server.on("deviceFailed", error => failures.push(error))
@@ -80,7 +81,7 @@ test("H8: threads that die under load, ten times: every request is answered once
     await until(() => done > before + 20, "answers")
     const [worker] = workers.splice(0).slice(-2 + (round % 2))
     await worker!.terminate()
-    await until(() => device.connected && workers.length === 2, "threads again")
+    await until(() => device.connected && workers.length >= 2, "threads again")
   }
   const before = done
   await until(() => done > before + 20, "answers")
@@ -93,6 +94,5 @@ test("without reconnect a thread that dies takes the device to DEVICE_NEEDS_RESE
   const { driver } = await attach({ reconnect: false })
   expect(await read(driver, 1, 0)).toBe(1)
   await workers[0]!.terminate()
-  for (let i = 0; i < 500 && !(await driver.port.needsReset()); i++) await setTimeout(2)
-  expect(await driver.port.needsReset()).toBe(true)
+  await driver.untilBroken()
 })
