@@ -86,6 +86,7 @@ export class Sandbox extends SandboxEmitter {
   #gone: Promise<void> | undefined
   #control: Server | undefined
   #killRequested = false
+  #unmounting: Promise<void> | undefined
 
   private constructor(
     options: SandboxOptions,
@@ -280,7 +281,9 @@ export class Sandbox extends SandboxEmitter {
   async destroy(): Promise<void> {
     this.#killRequested = true
     if (this.#machine) {
-      await this.#unmount()
+      // Once: a second caller must not end the machine under the first one's writing back.
+      this.#unmounting ??= this.#unmount()
+      await this.#unmounting
       this.#guest?.agent.close()
       await this.#machine.kill()
       await this.#ended.promise
@@ -304,7 +307,9 @@ export class Sandbox extends SandboxEmitter {
   async #unmount(): Promise<void> {
     if (!this.#guest || this.status !== "running") return
     if (!isWritten(this.#root) && !this.#attachments.areWritten) return
-    await unmount(this.#guest, this.#containers.ids).catch(error => this.#report(error))
+    const { agentTimeoutMs, timeoutMs } = this.#options
+    const answerMs = agentTimeoutMs ?? timeoutMs
+    await unmount(this.#guest, this.#containers.ids, answerMs).catch(error => this.#report(error))
   }
 
   async #boot({ config, hypervisor, paths, startedAt }: StartPlan): Promise<void> {
@@ -332,7 +337,7 @@ export class Sandbox extends SandboxEmitter {
     this.#networks.begin(this.#guest, config.network)
     await this.#attachments.begin(this.#guest, config, this.#containers.running)
     this.timings.readyMs = performance.now() - startedAt
-    this.#control = await serveControl(this.#directory.path, this.#onControl)
+    this.#control = await this.#serveControl()
     this.#record.status = "running"
     this.#record.publish()
     const watched = watchOom(this.#guest.agent, containerId => this.emit("oom", containerId))
@@ -341,6 +346,17 @@ export class Sandbox extends SandboxEmitter {
     Promise.all([watched, alive]).catch(report)
     this.#arriving?.fill()
     this.emit("ready")
+  }
+
+  /** @throws SandboxError `boot-failed` when the machine ended meanwhile, and took the folder with it */
+  async #serveControl(): Promise<Server> {
+    const failed = () => new SandboxError("boot-failed", "the guest ended as soon as it was up")
+    const control = await serveControl(this.#directory.path, this.#onControl).catch(error => {
+      throw this.status === "creating" ? error : failed()
+    })
+    if (this.status === "creating") return control
+    control.close()
+    throw failed()
   }
 
   #watch(machine: Machine, gone: Promise<void>): void {

@@ -19,7 +19,7 @@ export class Inflation {
     this.#first = this.#seen = balloon.actual
     balloon.setTarget(this.#first + bytes)
     this.#goal = balloon.target
-    this.#stuck = setTimeout(() => this.abandon(), STUCK_MS)
+    this.#stuck = setTimeout(() => this.#onStuck(), STUCK_MS)
     this.look()
   }
 
@@ -34,6 +34,14 @@ export class Inflation {
     if (actual >= this.#goal) this.abandon()
     else if (actual !== this.#seen) this.#stuck.refresh()
     this.#seen = actual
+  }
+
+  /** Where it is this process that stood still, what the guest gave meanwhile has not been seen yet: that comes first. */
+  #onStuck(): void {
+    const seen = this.#seen
+    setImmediate(() => {
+      if (this.#seen === seen) this.abandon()
+    })
   }
 
   /** What is in the balloon by now is all. */

@@ -39,6 +39,7 @@ export async function startPasst(
 ): Promise<SandboxNetwork> {
   const hasIpv6 = hostHasIpv6()
   const { child, socket } = spawnPasst(passtArguments(ports, hasIpv6))
+  const gone = new Promise<void>(resolve => child.once("exit", () => resolve()))
   const words = collectWords(child)
   socket.on("error", () => undefined) // its end is told by the port
   const mac = randomMac()
@@ -66,6 +67,8 @@ export async function startPasst(
       isClosed = true
       port.close()
       child.kill("SIGKILL")
+      // Its ports can be taken again when it is gone, and not before.
+      return gone
     },
   }
 }

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto"
 import {
   existsSync,
+  linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -19,9 +20,9 @@ import { readRecord, type SandboxRecord, writeRecord } from "./record.js"
 const NAME_PATTERN = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$/
 /** What the sandbox folders are called; short, because sockets live in them. */
 const ID_PATTERN = /^[0-9a-f]{12}$/
-/** A folder that is being made: not yet locked, so nobody may judge it. */
+/** A folder that is being made, not yet locked, or that is being removed: nobody may judge it. */
 const UNBORN_PATTERN = /^\.[0-9a-f]{12}$/
-/** An unborn folder this old was left by an owner that died while it made it. */
+/** An unborn folder this old was left by an owner that died while it made it, or removed it. */
 const UNBORN_MAX_AGE_MS = 60_000
 /** sockaddr_un holds 108 bytes with the final NUL; our longest file in a sandbox's folder takes 20. */
 const MAX_STATE_DIR_LENGTH = 107 - "/s/0123456789ab".length - 20
@@ -32,6 +33,8 @@ const MAX_STATE_DIR_LENGTH = 107 - "/s/0123456789ab".length - 20
  */
 export const NETWORK_FOLDER = "cni"
 const LOCK_FILE = "lock"
+/** In a sandbox's folder while its name is claimed. */
+const CLAIM_FILE = "name"
 
 /**
  * The one private folder of a sandbox and the claim on its name.
@@ -104,15 +107,22 @@ export class SandboxDirectory {
 
   #claimName(): void {
     const path = namePath(this.#stateDir, this.name)
-    for (let attempt = 0; attempt < 2; attempt++) {
-      try {
-        writeFileSync(path, this.id, { flag: "wx", mode: 0o600 })
-        return
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error
-        if (isTaken(this.#stateDir, this.name)) break
-        rmSync(path, { force: true })
+    // Whoever finds the claim finds the id in it: one that is still empty would look like that of a dead owner.
+    const claim = join(this.path, CLAIM_FILE)
+    writeFileSync(claim, this.id, { mode: 0o600 })
+    try {
+      for (let attempt = 0; attempt < 2; attempt++) {
+        try {
+          linkSync(claim, path)
+          return
+        } catch (error) {
+          if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error
+          if (isTaken(this.#stateDir, this.name)) break
+          rmSync(path, { force: true })
+        }
       }
+    } finally {
+      rmSync(claim, { force: true })
     }
     const other = readName(this.#stateDir, this.name)
     throw new SandboxError(
@@ -182,8 +192,23 @@ export function removeSandbox(stateDir: string, id: string, name: string | undef
     clearFolder(path, [LOCK_FILE, NETWORK_FOLDER])
     return false
   }
-  rmSync(path, { recursive: true, force: true })
+  removeFolder(stateDir, id)
   return true
+}
+
+/**
+ * The folder loses its name first, as it got it last: whoever looks for sandboxes meanwhile would make its lock anew, and a
+ * folder with something in it does not go.
+ */
+function removeFolder(stateDir: string, id: string): void {
+  const nameless = unbornPath(stateDir, id)
+  try {
+    renameSync(sandboxPath(stateDir, id), nameless)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error
+    return // somebody else was there before
+  }
+  rmSync(nameless, { recursive: true, force: true })
 }
 
 /** Whether the sandbox in `path` has something of a network to give back. */
@@ -208,7 +233,7 @@ function inspectSandbox(stateDir: string, id: string): FoundSandbox | undefined 
 
 /** The folder gets its name only when it is locked: whoever finds it sees a living owner. */
 function makeLockedFolder(stateDir: string, id: string): OwnerLock {
-  const unborn = join(stateDir, "s", `.${id}`)
+  const unborn = unbornPath(stateDir, id)
   mkdirSync(unborn, { mode: 0o700 })
   const lock = takeOwnerLock(unborn) as OwnerLock
   renameSync(unborn, sandboxPath(stateDir, id))
@@ -261,6 +286,10 @@ function checkLength(stateDir: string): void {
 
 function sandboxPath(stateDir: string, id: string): string {
   return join(stateDir, "s", id)
+}
+
+function unbornPath(stateDir: string, id: string): string {
+  return join(stateDir, "s", `.${id}`)
 }
 
 function namePath(stateDir: string, name: string): string {
