@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { collect, Workplace } from "./cli.js"
 import { ask, BIG, noTapNetwork, noVhost, PORT, TapNetwork } from "./tap-network.js"
-import { HYPERVISOR, PATIENCE_MS, underTest } from "./under-test.js"
+import { HYPERVISOR, underTest } from "./under-test.js"
 
 const OWNER = fileURLToPath(new URL("attach-network.mjs", import.meta.url))
 const skipped = noTapNetwork()
@@ -20,7 +20,7 @@ beforeAll(async () => {
   network.ip("tuntap add tap1 mode tap")
   network.ip("addr add 10.7.0.1/24 dev tap1")
   network.ip("link set tap1 up")
-}, PATIENCE_MS)
+})
 
 afterAll(() => {
   if (skipped) return

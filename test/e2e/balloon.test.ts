@@ -5,6 +5,7 @@ import { setTimeout } from "node:timers/promises"
 import { writeInitramfs } from "@ts-vmm/guest"
 import type { Machine } from "@ts-vmm/runtime"
 import { BalloonDevice, type BalloonOptions } from "@ts-vmm/virtio-devices/balloon"
+import { ConsoleDevice } from "@ts-vmm/virtio-devices/console"
 import { afterEach, beforeEach, expect, test } from "vitest"
 import { hostBytes as hostBytesOf } from "./host-memory.js"
 import { HYPERVISOR, hypervisorUnderTest, KVM_START_TIMEOUT } from "./under-test.js"
@@ -38,14 +39,17 @@ interface Guest {
   readonly full: number
 }
 
-/** Boots Linux with a balloon, whose init writes to nearly all of its memory and lets go of it again. */
+/** Boots Linux with a balloon, whose init writes to nearly all of its memory and, when it was looked at, lets go of it again. */
 async function bootFilled(options: BalloonOptions): Promise<Guest> {
   const init = `#!/bin/busybox sh
     /bin/busybox --install -s /bin; export PATH=/bin
     mount -t proc proc /proc; mount -t devtmpfs dev /dev; mount -t tmpfs -o size=100% tmpfs /mnt
     free=$(awk '/MemFree/ { print $2 }' /proc/meminfo)
     dd if=/dev/zero of=/mnt/all bs=1M count=$((free / 1024 - 16)) 2> /dev/null
-    echo all is written; sleep 0.3
+    until true < /dev/hvc0; do sleep 0.05; done 2> /dev/null
+    exec 3< /dev/hvc0
+    echo all is written
+    read -r go <&3
     rm /mnt/all
     echo all is free
     while :; do sleep 1; done\n`
@@ -60,12 +64,13 @@ async function bootFilled(options: BalloonOptions): Promise<Guest> {
     ]),
   )
   const balloon = new BalloonDevice(options)
+  const terminal = new ConsoleDevice()
   const guest = await hypervisorUnderTest().start({
     directory,
     initramfs,
     memoryMiB: MEMORY_MIB,
     cpus: 1,
-    devices: [balloon],
+    devices: [balloon, terminal],
     kernelArguments: [],
     onDeviceError: error => errors.push(error),
   })
@@ -77,6 +82,7 @@ async function bootFilled(options: BalloonOptions): Promise<Guest> {
   await untilSaid("all is written")
   const full = hostBytes(guest)
   expect(full).toBeGreaterThanOrEqual(WRITTEN)
+  terminal.ports[0].send(Buffer.from("\n"))
   await untilSaid("all is free")
   return { balloon, guest, full }
 
@@ -144,7 +150,7 @@ test("hints name the guest's free memory, once for each round", async () => {
     balloon.releaseHints()
     // Linux looks at its last command only: one that came before it has let go would find nothing free.
     await until(
-      async () => ((await balloon.statistics()).freeBytes ?? 0) >= 0.9 * freeBytes,
+      async () => ((await balloon.statistics({ timeoutMs: PATIENCE_MS })).freeBytes ?? 0) >= 0.9 * freeBytes,
       () => "the guest to have its pages back",
     )
   }

@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process"
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { type Dirent, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -55,9 +55,7 @@ export class Workplace {
 
   /** Files of sandboxes that are still there. */
   leftFiles(): string[] {
-    return readdirSync(this.stateDir, { recursive: true, withFileTypes: true })
-      .filter(entry => !entry.isDirectory() || entry.parentPath.endsWith("/s"))
-      .map(entry => join(entry.parentPath, entry.name))
+    return filesBelow(this.stateDir)
   }
 
   /** Command lines of processes that still work in this place. */
@@ -85,6 +83,24 @@ export function collect(child: ReturnType<Workplace["start"]>): Promise<CliResul
       resolve({ exitCode, signal, stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr).toString() })
     })
   })
+}
+
+/** Files below a folder, and the folders of sandboxes. Those that come or go meanwhile may be missing. */
+function filesBelow(folder: string): string[] {
+  return entriesOf(folder).flatMap(entry => {
+    const path = join(folder, entry.name)
+    if (!entry.isDirectory()) return [path]
+    return [...(folder.endsWith("/s") ? [path] : []), ...filesBelow(path)]
+  })
+}
+
+function entriesOf(folder: string): Dirent[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return []
+    throw error
+  }
 }
 
 function readCommandLine(pid: string): string {

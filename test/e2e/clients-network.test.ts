@@ -1,7 +1,6 @@
 // What people's programs do on a sandbox's network: iperf3 both ways, and a thousand requests at once through a published
 // port. Everything listens on loopback.
 import { execFile } from "node:child_process"
-import { type AddressInfo, createServer } from "node:net"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
@@ -9,6 +8,7 @@ import { Sandbox } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { clientsImage } from "../fixtures/images.js"
 import { TEST_IMAGE_DIR, Workplace } from "./cli.js"
+import { freePort } from "./free-port.js"
 import { underTest } from "./under-test.js"
 
 const MIB = 2 ** 20
@@ -24,32 +24,31 @@ const run = promisify(execFile)
 
 const place = new Workplace()
 let sandbox: Sandbox
-let iperfPort: number
+/** Of a server each: one that has served a client stops to listen for a moment, and passt sends a SYN once. */
+const IPERF_GUEST_PORTS = [5201, 5202] as const
+let iperfPorts: number[]
 let httpPort: number
 
-const freePort = () =>
-  new Promise<number>(resolve => {
-    const probe = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = probe.address() as AddressInfo
-      probe.close(() => resolve(port))
-    })
-  })
-
 beforeAll(async () => {
-  iperfPort = await freePort()
+  iperfPorts = [await freePort(), await freePort()]
   httpPort = await freePort()
   sandbox = await Sandbox.create({
     image: `oci:${clientsImage()}`,
     paths: { stateDir: place.stateDir, imageDir: TEST_IMAGE_DIR },
     network: "passt",
     ports: [
-      { hostPort: iperfPort, guestPort: 5201 },
+      ...IPERF_GUEST_PORTS.map((guestPort, i) => ({ hostPort: iperfPorts[i] as number, guestPort })),
       { hostPort: httpPort, guestPort: 80 },
     ],
     mounts: [{ source: FIXTURES, target: "/clients", readOnly: true }],
     ...underTest,
   })
-  await sandbox.shell("iperf3 --server --daemon", { check: true })
+  for (const port of IPERF_GUEST_PORTS) {
+    const hex = port.toString(16).toUpperCase()
+    // It becomes a daemon first, and listens then.
+    const listens = `until cat /proc/net/tcp /proc/net/tcp6 | grep -q ':${hex} [0-9A-F:]* 0A '; do sleep 0.05; done`
+    await sandbox.shell(`iperf3 --server --daemon --port ${port}; ${listens}`, { check: true })
+  }
   const server = await sandbox.spawn("python3", ["/clients/http_server.py", "80"])
   server.stderr.resume()
   await new Promise<void>((resolve, reject) => {
@@ -66,10 +65,11 @@ afterAll(async () => {
 })
 
 test.each([
-  ["to the guest", []],
-  ["from the guest", ["--reverse"]],
-])("iperf3 runs to its end, %s", { timeout: TIMEOUT_MS }, async (_, direction) => {
-  const line = ["--client", "127.0.0.1", "--port", `${iperfPort}`, "--bytes", `${IPERF_BYTES}`, "--json"]
+  ["to the guest", 0, []],
+  ["from the guest", 1, ["--reverse"]],
+])("iperf3 runs to its end, %s", { timeout: TIMEOUT_MS }, async (_, server, direction) => {
+  const port = `${iperfPorts[server]}`
+  const line = ["--client", "127.0.0.1", "--port", port, "--bytes", `${IPERF_BYTES}`, "--json"]
   const { stdout } = await run("iperf3", [...line, ...direction], { maxBuffer: 16 * MIB })
   const { end } = JSON.parse(stdout)
   expect(end.sum_sent.bytes).toBeGreaterThanOrEqual(IPERF_BYTES)

@@ -25,7 +25,7 @@ export function noCniHost(): string | undefined {
 }
 
 const run = (program: string, ...args: string[]) =>
-  execFileSync(program, args, { stdio: "pipe", encoding: "utf8", timeout: 10_000 })
+  execFileSync(program, args, { stdio: "pipe", encoding: "utf8", timeout: 60_000 })
 
 /**
  * What a CNI runtime finds on a host, in a network namespace of a test's own: a folder of configurations, a server on
@@ -103,7 +103,7 @@ export class CniHost {
 
   /** Throws when it does not answer. */
   ping(address: string): void {
-    run("ip", "netns", "exec", this.#namespace, "busybox", "ping", "-q", "-c", "1", "-W", "5", address)
+    run("ip", "netns", "exec", this.#namespace, "busybox", "ping", "-q", "-c", "1", "-W", "30", address)
   }
 
   /** Addresses that host-local has given out. */

@@ -22,7 +22,7 @@ import { type Container, Sandbox, unpackCopy } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { collect, TEST_IMAGE_DIR, Workplace } from "./cli.js"
-import { underTest } from "./under-test.js"
+import { LONG_TEST_MS, underTest } from "./under-test.js"
 
 const place = new Workplace()
 const paths = { stateDir: place.stateDir, imageDir: TEST_IMAGE_DIR }
@@ -215,7 +215,9 @@ test("a full disk and full memory are said, and the sandbox goes on; a read-only
 })
 
 describe("cp on the command line", () => {
-  test("copies in and out of a sandbox of another process; names cannot steer the terminal", async () => {
+  test("copies in and out of a sandbox of another process; names cannot steer the terminal", {
+    timeout: LONG_TEST_MS,
+  }, async () => {
     const script = `mkdir -p /d/e; echo text >/d/e/f; ln -s /d /l; mkfifo "/d/p$(printf '\\033[31m')"; echo up; sleep 1000`
     const child = place.start(["run", "--rm", "--name", "copied", image, "sh", "-c", script])
     await new Promise(resolve => child.stdout.once("data", resolve))
@@ -286,11 +288,13 @@ describe("cp on the command line", () => {
     const into = place.start(["cp", "-", "ends:/"])
     into.stdin.on("error", () => undefined)
     into.stdin.write(execFileSync("tar", ["-C", folder, "-c", "file"]).subarray(0, 600))
+    // Listened to from here on: they may end before we hear of the owner's end.
+    const ended = [collect(out), collect(into)]
     const gone = new Promise(resolve => owner.once("close", resolve))
     owner.kill("SIGKILL")
     await gone
     out.stdout.resume()
-    for (const result of await Promise.all([collect(out), collect(into)])) {
+    for (const result of await Promise.all(ended)) {
       expect(result.exitCode).toBe(125)
       expect(result.stderr).toMatch(/^example-runtime: [^\n]+\n$/)
     }

@@ -19,7 +19,7 @@ afterAll(() => {
 /** Under KVM the guest is no process that could be signalled: test/kvm has guests that panic, crash and hang. */
 const testWithProcess = test.skipIf(HYPERVISOR !== "uml")
 
-async function until(condition: () => boolean, ms = 60_000): Promise<void> {
+async function until(condition: () => boolean, ms = PATIENCE_MS): Promise<void> {
   const end = Date.now() + ms
   while (!condition()) {
     if (Date.now() > end) throw new Error("the condition did not come true")
@@ -32,7 +32,10 @@ describe("however a sandbox ends, nothing of it stays", () => {
     const child = place.start(["run", "--rm", image, "sh", "-c", "echo up; sleep 1000"])
     await new Promise(resolve => child.stdout.once("data", resolve))
     if (HYPERVISOR === "uml") expect(place.leftProcesses().length).toBeGreaterThan(1)
+    // A process that ends shows no command line any more while it still holds its lock.
+    const gone = collect(child)
     process.kill(child.pid as number, "SIGKILL")
+    await gone
     await until(() => place.leftProcesses().length === 0)
     expect(place.leftFiles()).not.toEqual([])
     const pruned = await place.run(["prune"])
@@ -43,7 +46,9 @@ describe("however a sandbox ends, nothing of it stays", () => {
   test("R8: the next start removes what a killed caller left", async () => {
     const child = place.start(["run", "--rm", image, "sh", "-c", "echo up; sleep 1000"])
     await new Promise(resolve => child.stdout.once("data", resolve))
+    const gone = collect(child)
     process.kill(child.pid as number, "SIGKILL")
+    await gone
     await until(() => place.leftProcesses().length === 0)
     expect((await place.run(["run", "--rm", image, "true"])).exitCode).toBe(0)
     expect(place.leftFiles()).toEqual([])

@@ -43,6 +43,7 @@ beforeAll(async () => {
 beforeEach(() => {
   proxy.isLost = false
   proxy.delayMs = 0
+  proxy.held = undefined
 })
 
 afterAll(async () => {
@@ -122,11 +123,14 @@ test("an image that its table belies runs, and is not kept", async () => {
 
 test("I13: a registry that is lost is an I/O error in the guest and an event, never wrong data", async () => {
   proxy.delayMs = 300
+  // Of the ballast: not all of it comes before the registry is lost, however long the rest takes.
+  proxy.held = { from: 8_000_000, to: 16_000_000 }
   const { sandbox, errors } = await create("estargz")
   await using _ = sandbox
   // What it takes to try comes before.
   await sandbox.shell("cat /dev/null; echo alive")
   proxy.isLost = true
+  proxy.held = undefined
   const read = await sandbox.shell("cat /ballast > /dev/null", { timeoutMs: 100_000 })
   expect(read.exitCode).not.toBe(0)
   expect(read.stderr).toContain("Input/output error")

@@ -20,6 +20,8 @@ let registry: DockerRegistry
 let proxy: CountingProxy
 let store: ImageStore
 let blobBytes = 0
+/** A part of the image that none of the programs here needs: as long as it is held, not all of the image is there. */
+const spare = () => ({ from: 0.75 * blobBytes, to: 0.97 * blobBytes })
 
 beforeAll(async () => {
   registry = await DockerRegistry.start({})
@@ -39,6 +41,7 @@ beforeEach(async () => {
   proxy.bytes = 0
   proxy.isLost = false
   proxy.delayMs = 0
+  proxy.held = undefined
 })
 
 afterAll(async () => {
@@ -74,11 +77,13 @@ const partFiles = () => readdirSync(join(imageDir, "parts"))
 const leftOver = () => readdirSync(join(imageDir, "tmp"))
 
 test("the program runs before its image is there; then the image is in the store, whole", async () => {
+  proxy.held = spare()
   await using sandbox = await create()
   const errors = errorsOf(sandbox)
   const { stdout } = await sandbox.exec("python3", ["-c", "print(6 * 7)"])
   expect(stdout).toBe("42\n")
   expect(await store.get(name())).toBeUndefined()
+  proxy.held = undefined
   await expect.poll(() => store.get(name()), { timeout: 100_000, interval: 100 }).toBeDefined()
   expect(errors).toEqual([])
   // As it came, so that it can be saved and pushed.
@@ -102,6 +107,7 @@ test("the second start fetches first what the first needed", async () => {
   ).toBeGreaterThan(0)
   proxy.bytes = 0
   proxy.delayMs = 500
+  proxy.held = spare()
   await using second = await create()
   expect((await second.exec("python3", ["-c", "print(1)"])).stdout).toBe("1\n")
   expect(proxy.bytes).toBeLessThan(blobBytes)
@@ -109,10 +115,12 @@ test("the second start fetches first what the first needed", async () => {
 
 test("I13: a registry that is lost is an I/O error in the guest and an event, never wrong data", async () => {
   proxy.delayMs = 300
+  proxy.held = spare()
   await using sandbox = await create()
   const errors = errorsOf(sandbox)
   await sandbox.shell("cat /etc/hostname; find /etc -name passwd; echo alive")
   proxy.isLost = true
+  proxy.held = undefined
   const read = await sandbox.shell("cat $(find /usr -type f -size +100k) > /dev/null", {
     timeoutMs: 100_000,
   })

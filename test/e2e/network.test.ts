@@ -9,7 +9,8 @@ import { join } from "node:path"
 import { type RuntimePaths, Sandbox } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
-import { underTest } from "./under-test.js"
+import { freePort } from "./free-port.js"
+import { LONG_TEST_MS, underTest } from "./under-test.js"
 
 const image = `oci:${busyboxImage()}`
 let root: string
@@ -17,14 +18,6 @@ let paths: RuntimePaths
 let sandbox: Sandbox
 let published: number
 let server: Server
-
-const freePort = () =>
-  new Promise<number>(resolve => {
-    const probe = createTcpServer().listen(0, "127.0.0.1", () => {
-      const { port } = probe.address() as AddressInfo
-      probe.close(() => resolve(port))
-    })
-  })
 
 const fetchText = (port: number, path: string) =>
   new Promise<string>((resolve, reject) => {
@@ -34,6 +27,7 @@ const fetchText = (port: number, path: string) =>
         text += chunk
       })
       response.on("end", () => resolve(text))
+      response.on("error", reject)
     }).on("error", reject)
   })
 
@@ -80,7 +74,7 @@ describe("a published port", () => {
   })
 
   // As many as fit the backlog of busybox's httpd (9): passt sends a SYN once, and what the guest drops is reset.
-  test("carries 1,000 requests, 8 at a time, with 0 errors", async () => {
+  test("carries 1,000 requests, 8 at a time, with 0 errors", { timeout: LONG_TEST_MS }, async () => {
     const one = async (count: number) => {
       for (let i = 0; i < count; i++) expect(await fetchText(published, "/")).toBe("from the guest\n")
     }

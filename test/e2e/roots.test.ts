@@ -19,7 +19,8 @@ import { join } from "node:path"
 import { ImageStore } from "@ts-vmm/oci-image"
 import { rootTar } from "@ts-vmm/oci-image/policy"
 import { Sandbox, type SandboxOptions } from "@ts-vmm/runtime"
-import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { openFileBackend } from "@ts-vmm/virtio-devices/block"
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { TEST_IMAGE_DIR, Workplace } from "./cli.js"
 import { PATIENCE_MS, underTest } from "./under-test.js"
@@ -196,8 +197,12 @@ describe("an ext4 disk", () => {
     // Under KVM a machine has no process of its own: it ends with its owner, which therefore is not this one.
     const owner = place.start(["run", "--rm", "--root-disk", `${written}:rw`, "sh", "-c", script])
     await once(owner.stdout, "data")
+    const gone = once(owner, "close")
     owner.kill("SIGKILL")
+    await gone
     await expect.poll(() => place.leftProcesses(), { timeout: PATIENCE_MS }).toEqual([])
+    // What the kernel still did for it may hold the disk a moment longer.
+    await vi.waitFor(() => openFileBackend(written).close(), { timeout: PATIENCE_MS, interval: 20 })
     await expect(create({ kind: "disk", path: written })).rejects.toMatchObject({
       code: "invalid-argument",
       message: expect.stringContaining("if it was not unmounted, start it once with writable"),

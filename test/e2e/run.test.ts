@@ -3,7 +3,7 @@ import { probeKvm } from "@ts-vmm/runtime"
 import { afterAll, describe, expect, test } from "vitest"
 import { busyboxImage, layeredImage, pythonImage } from "../fixtures/images.js"
 import { Workplace } from "./cli.js"
-import { HYPERVISOR } from "./under-test.js"
+import { HYPERVISOR, LONG_TEST_MS } from "./under-test.js"
 
 const place = new Workplace()
 const busybox = `oci:${busyboxImage()}`
@@ -55,7 +55,7 @@ describe("stdio", () => {
     expect(result).toMatchObject({ exitCode: 0, stdout: Buffer.alloc(0) })
   })
 
-  test("64 MiB of stdout arrive without a lost byte", async () => {
+  test("64 MiB of stdout arrive without a lost byte", { timeout: LONG_TEST_MS }, async () => {
     const script =
       "import sys,hashlib\nd=hashlib.sha256()\nfor i in range(1024):\n b=(b'%08d'%i)*8192\n d.update(b)\n sys.stdout.buffer.write(b)\nsys.stdout.flush()\nsys.stderr.write(d.hexdigest())"
     const result = await place.run(["run", "--rm", python, "python3", "-c", script])
@@ -137,7 +137,7 @@ describe("what the container is", () => {
     expect(result.stdout.toString()).toMatch(/^7\.\d+\.\d+\n1\n$/)
   })
 
-  test("the root file system takes 256 MiB and gives them back", async () => {
+  test("the root file system takes 256 MiB and gives them back", { timeout: LONG_TEST_MS }, async () => {
     const script =
       'dd if=/dev/urandom of=/big bs=1M count=256 2>/dev/null; sync; a=$(sha256sum < /big); echo 3 > /dev/null; b=$(sha256sum < /big); [ "$a" = "$b" ] && stat -c %s /big'
     const result = await place.run(["run", "--rm", "--memory", "768", busybox, "sh", "-c", script])
@@ -229,7 +229,7 @@ describe("the host", () => {
 })
 
 describe("several", () => {
-  test("ten sandboxes at once", async () => {
+  test("ten sandboxes at once", { timeout: LONG_TEST_MS }, async () => {
     const runs = Array.from({ length: 10 }, (_, i) =>
       place.run(["run", "--rm", "--memory", "128", busybox, "sh", "-c", `sleep 1; echo ${i}; exit ${i}`]),
     )

@@ -5,7 +5,7 @@ import { Sandbox, type SandboxError } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { TEST_IMAGE_DIR } from "./cli.js"
-import { HYPERVISOR, PATIENCE_MS, underTest } from "./under-test.js"
+import { HYPERVISOR, LONG_TEST_MS, PATIENCE_MS, underTest } from "./under-test.js"
 
 const stateDir = mkdtempSync(join(tmpdir(), "tsv-"))
 const paths = { stateDir, imageDir: TEST_IMAGE_DIR }
@@ -57,7 +57,9 @@ describe("exec", () => {
     await expect(sandbox.exec("sleep", ["1000"], { timeoutMs: 300 })).rejects.toMatchObject({
       code: "timeout",
     })
-    expect((await sandbox.shell("ps -o args | grep -c '[s]leep 1000'")).stdout).toBe("0\n")
+    // It dies when the guest's kernel lets it run again.
+    const count = async () => (await sandbox.shell("ps -o args | grep -c '[s]leep 1000'")).stdout
+    await expect.poll(count, { timeout: PATIENCE_MS }).toBe("0\n")
   })
 
   test("kills a program whose start took longer than timeoutMs", async () => {
@@ -89,7 +91,9 @@ describe("exec", () => {
 })
 
 describe("failures leave nothing in the guest", () => {
-  test("A6: streams of failed and finished programs are closed on both sides", async () => {
+  test("A6: streams of failed and finished programs are closed on both sides", {
+    timeout: LONG_TEST_MS,
+  }, async () => {
     await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 128, ...underTest })
     for (let i = 0; i < 200; i++) await sandbox.exec("nothing-here").catch(() => undefined)
     for (let i = 0; i < 200; i++) await sandbox.exec("true")
@@ -136,11 +140,16 @@ describe("spawn", () => {
     const script = "stty size; trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.1; done"
     const shell = await sandbox.spawn("sh", ["-c", script], { tty: { columns: 90, rows: 33 } })
     let text = ""
+    let resized: Promise<void> | undefined
     shell.stdout.on("data", chunk => {
       text += chunk
-      if (text.includes("ready") && !text.includes("40 120")) shell.resize({ columns: 120, rows: 40 })
+      if (text.includes("ready")) resized ??= shell.resize({ columns: 120, rows: 40 })
     })
+    // The word of its end may be here before its last output is.
+    const wholeText = new Promise(resolve => shell.stdout.once("end", resolve))
     expect((await shell.wait({ timeoutMs: PATIENCE_MS })).exitCode).toBe(0)
+    await resized
+    await wholeText
     expect(text.replaceAll("\r", "")).toBe("33 90\nready\n40 120\n")
   })
 })
@@ -225,7 +234,9 @@ describe("the sandbox itself", () => {
     }
   })
 
-  test("D1: twenty in a row leave no file descriptor, process or folder behind", async () => {
+  test("D1: twenty in a row leave no file descriptor, process or folder behind", {
+    timeout: LONG_TEST_MS,
+  }, async () => {
     const once = async () => {
       await using sandbox = await Sandbox.create({ image, paths, memoryMiB: 64, ...underTest })
       await sandbox.exec("true")

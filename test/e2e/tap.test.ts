@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { busyboxImage } from "../fixtures/images.js"
 import { CLI, collect, Workplace } from "./cli.js"
 import { ask, BIG, BIG_PATTERN, noTapNetwork, noVhost, PORT, TapNetwork } from "./tap-network.js"
-import { HYPERVISOR, PATIENCE_MS, RUN_OPTIONS } from "./under-test.js"
+import { HYPERVISOR, RUN_OPTIONS } from "./under-test.js"
 
 const skipped = noTapNetwork()
 let network: TapNetwork
@@ -27,7 +27,7 @@ beforeAll(async () => {
   if (skipped) return
   place = new Workplace()
   network = await TapNetwork.open()
-}, PATIENCE_MS)
+})
 
 afterAll(() => {
   if (skipped) return

@@ -19,7 +19,10 @@ export const KVM_START_TIMEOUT = 240
 export const HYPERVISOR = environment.hypervisor as "uml" | "kvm"
 
 /** For what comes soon on a machine that is not emulated, in milliseconds. */
-export const PATIENCE_MS = HYPERVISOR === "kvm" ? 120_000 : 20_000
+export const PATIENCE_MS = HYPERVISOR === "kvm" ? 120_000 : 60_000
+
+/** For a test that takes many seconds on a machine that has nothing else to do, in milliseconds. */
+export const LONG_TEST_MS = HYPERVISOR === "kvm" ? 1_800_000 : 600_000
 
 /** Options for `Sandbox.create`; they stand last, so that they win over the test's own. */
 export const underTest: Partial<SandboxOptions> = {
