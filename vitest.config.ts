@@ -50,7 +50,7 @@ export default defineConfig({
       { ...shared, test: { name: "fuzz", include: ["test/fuzz/**/*.test.ts"], testTimeout: 180_000 } },
       {
         ...shared,
-        test: { name: "uml", include: ["test/e2e/**/*.test.ts"], testTimeout: 120_000, hookTimeout: 300_000 },
+        test: { name: "uml", include: ["test/e2e/**/*.test.ts"], testTimeout: 300_000, hookTimeout: 600_000 },
       },
       { test: { ...built, name: "kvm", include: KVM_TESTS, testTimeout: 600_000, hookTimeout: 600_000 } },
       {

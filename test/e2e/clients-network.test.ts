@@ -6,9 +6,9 @@ import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { Sandbox } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, expect, test } from "vitest"
+import { freePort } from "../fixtures/free-port.js"
 import { clientsImage } from "../fixtures/images.js"
 import { TEST_IMAGE_DIR, Workplace } from "./cli.js"
-import { freePort } from "./free-port.js"
 import { underTest } from "./under-test.js"
 
 const MIB = 2 ** 20

@@ -8,8 +8,8 @@ import { networkInterfaces, tmpdir } from "node:os"
 import { join } from "node:path"
 import { type RuntimePaths, Sandbox } from "@ts-vmm/runtime"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { freePort } from "../fixtures/free-port.js"
 import { busyboxImage } from "../fixtures/images.js"
-import { freePort } from "./free-port.js"
 import { LONG_TEST_MS, underTest } from "./under-test.js"
 
 const image = `oci:${busyboxImage()}`

@@ -2,11 +2,12 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { createSign, X509Certificate } from "node:crypto"
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { createServer as createHttpServer } from "node:http"
-import { type AddressInfo, connect, createServer, type Server } from "node:net"
+import { createServer } from "node:http"
+import { type AddressInfo, connect, type Server } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
+import { freePort } from "../fixtures/free-port.js"
 
 export const USER = "alice"
 export const PASSWORD = "p:ss wörd"
@@ -14,8 +15,6 @@ export const PASSWORD = "p:ss wörd"
 const SERVICE = "test-registry"
 /** A start takes a moment, unless the machine has much else to do. */
 const START_MS = 60_000
-/** Below these the system takes ports for whoever wants any. */
-const PORTS = { first: 10_000, count: 16_000 }
 
 /** How a registry lets people in. */
 export interface RegistryKind {
@@ -68,6 +67,7 @@ export class DockerRegistry implements AsyncDisposable {
 
   async #start(): Promise<void> {
     this.#makeCertificates()
+    // It does not say which port it took, so it cannot choose one.
     const port = await freePort()
     this.host = `127.0.0.1:${port}`
     const config = this.write("config.yml", JSON.stringify(await this.#config()))
@@ -100,7 +100,7 @@ export class DockerRegistry implements AsyncDisposable {
   }
 
   async #startTokens(): Promise<object> {
-    const server = createHttpServer((request, response) => {
+    const server = createServer((request, response) => {
       const expected = `Basic ${Buffer.from(`${USER}:${PASSWORD}`).toString("base64")}`
       if (request.headers.authorization !== expected) {
         response.writeHead(401).end()
@@ -187,28 +187,6 @@ export class DockerRegistry implements AsyncDisposable {
     await new Promise(resolve => (this.#tokens ? this.#tokens.close(resolve) : resolve(undefined)))
     rmSync(this.folder, { recursive: true, force: true })
   }
-}
-
-let lastPort = 0
-
-/**
- * docker-registry does not say which port it took, so it cannot choose one. One that the system chose might be somebody
- * else's by the time that the registry listens: this is one of those that it chooses for nobody, and another one in each
- * process.
- */
-async function freePort(): Promise<number> {
-  for (;;) {
-    const port = PORTS.first + ((process.pid * 16 + lastPort++) % PORTS.count)
-    if (await isFree(port)) return port
-  }
-}
-
-function isFree(port: number): Promise<boolean> {
-  const server = createServer()
-  return new Promise(resolve => {
-    server.once("error", () => resolve(false))
-    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)))
-  })
 }
 
 async function untilListening(port: number, child: ChildProcess): Promise<void> {

@@ -17,7 +17,7 @@ namespace agent {
 namespace {
 
 constexpr int kRemoveRetryMs = 5;
-constexpr int kFreezeRetryMs = 2, kFreezeTries = 1000;
+constexpr int kFreezeRetryMs = 2, kFreezeTries = 10'000;
 constexpr size_t kOomEventsMax = kContainersMax;
 
 Status invalid(std::string what) { return {Code::invalid_argument, std::move(what), {}}; }

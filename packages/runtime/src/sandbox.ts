@@ -99,7 +99,7 @@ export class Sandbox extends SandboxEmitter {
     this.#directory = directory
     this.id = directory.id
     this.name = directory.name
-    this.#containers = new Containers(options.hostname ?? this.id, () => this.#containerHost())
+    this.#containers = new Containers(options.hostname ?? this.id, () => this.#containerHost(), this.#turns)
     this.#root = root
     this.image = root.kind === "image" ? root.image : undefined
     this.#arriving = arrivingOf(root)

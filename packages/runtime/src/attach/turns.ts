@@ -4,10 +4,15 @@ import { SandboxError } from "../errors.js"
 import { fromGuestError } from "../guest-errors.js"
 import type { DeviceSlots } from "../hypervisor/hypervisor.js"
 
-/** Changes of a running guest's devices: one after the other, in the order of the calls. */
+/**
+ * Changes of a running guest's devices: one after the other, in the order of the calls. What needs them to stay as they
+ * are meanwhile, but changes none, shares a turn with others of its kind.
+ */
 export class Turns {
   #guest: BootedGuest | undefined
+  /** Of the changes. */
   #last: Promise<unknown> = Promise.resolve()
+  readonly #shared = new Set<Promise<unknown>>()
 
   /** From here on there is a guest to change, until its machine ends. */
   begin(guest: BootedGuest): void {
@@ -19,7 +24,7 @@ export class Turns {
 
   /** @throws SandboxError `stopped`, and what `work` throws, as a user is told of it */
   take<T>(work: (guest: BootedGuest) => Promise<T>): Promise<T> {
-    const turn = this.#last.then(async () => {
+    const turn = Promise.all([this.#last, ...this.#shared]).then(async () => {
       if (!this.#guest) throw new SandboxError("stopped", "the sandbox is not running")
       try {
         return await work(this.#guest)
@@ -30,7 +35,18 @@ export class Turns {
     this.#last = turn.catch(() => undefined)
     return turn
   }
+
+  /** After the changes that were asked for before, and before those that are asked for until it has ended. */
+  share<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(work)
+    const ended = turn.then(nothing, nothing)
+    this.#shared.add(ended)
+    ended.then(() => this.#shared.delete(ended))
+    return turn
+  }
 }
+
+const nothing = () => undefined
 
 /** @throws SandboxError `hypervisor-unavailable` */
 export function slotsOf({ machine }: BootedGuest): DeviceSlots {

@@ -1,3 +1,4 @@
+import type { Turns } from "../attach/turns.js"
 import { pickWait, type WaitOptions, withDeadline } from "../deadline.js"
 import { Container, type ContainerHost, type ContainerOptions } from "./container.js"
 import { signalNumber } from "./process.js"
@@ -6,6 +7,7 @@ import { signalNumber } from "./process.js"
 export class Containers {
   readonly #hostname: string
   readonly #host: () => ContainerHost
+  readonly #turns: Turns
   readonly #running = new Map<string, Container>()
   /** Of all that were made; the guest has those of ended ones until they are removed. */
   readonly #ids: string[] = []
@@ -14,10 +16,12 @@ export class Containers {
   /**
    * @param hostname - of those that do not ask for another
    * @param host - what a new one is made in. @throws SandboxError `stopped`
+   * @param turns - of the sandbox's devices: one that is being made sees each of its mounts, or none of it
    */
-  constructor(hostname: string, host: () => ContainerHost) {
+  constructor(hostname: string, host: () => ContainerHost, turns: Turns) {
     this.#hostname = hostname
     this.#host = host
+    this.#turns = turns
   }
 
   /** Those that run, by their ids, in the order in which they were made. */
@@ -31,7 +35,11 @@ export class Containers {
   }
 
   /** Makes one and starts its program. @throws SandboxError as `Sandbox.createContainer` */
-  async start(command: readonly string[], options: ContainerOptions): Promise<Container> {
+  start(command: readonly string[], options: ContainerOptions): Promise<Container> {
+    return this.#turns.share(() => this.#start(command, options))
+  }
+
+  async #start(command: readonly string[], options: ContainerOptions): Promise<Container> {
     const host = this.#host()
     const id = `c${this.#ids.length + 1}`
     this.#ids.push(id)
