@@ -107,6 +107,21 @@ describe("however a sandbox ends, nothing of it stays", () => {
 })
 
 describe("ps, kill, rm", () => {
+  test("rm -f ends one that has only begun to start, and one that ends meanwhile", async () => {
+    for (const seconds of ["1000", "0"]) {
+      const child = place.start(["run", "--rm", "--name", "begins", image, "sleep", seconds])
+      const ended = collect(child)
+      await until(() => place.leftFiles().some(path => path.endsWith("record.json")))
+      const removed = await place.run(["rm", "-f", "begins"])
+      // The shorter one may be gone before it is looked for.
+      if (seconds === "1000" || removed.exitCode === 0)
+        expect(removed).toMatchObject({ stderr: "", exitCode: 0 })
+      else expect(removed.stderr).toContain("no such sandbox")
+      await ended
+      expect(place.leftFiles()).toEqual([])
+    }
+  })
+
   test("follow a sandbox from its start to its removal", async () => {
     const child = place.start(["run", "--name", "job", image, "sh", "-c", "echo up; sleep 1000"])
     const ended = collect(child)

@@ -217,9 +217,10 @@ export async function removeSandbox(
 }
 
 async function endOwner(stateDir: string, found: FoundSandbox): Promise<void> {
-  await requestControl(found.path, { op: "kill" })
   const deadline = performance.now() + REMOVE_TIMEOUT_MS
+  let isTold = false
   while (isAlive(stateDir, found.id)) {
+    if (!isTold) isTold = await tellToEnd(found)
     if (performance.now() > deadline) {
       throw new SandboxError(
         "timeout",
@@ -227,6 +228,17 @@ async function endOwner(stateDir: string, found: FoundSandbox): Promise<void> {
       )
     }
     await new Promise(resolve => setTimeout(resolve, POLL_MS))
+  }
+}
+
+/** @returns false where nobody listens: it has only begun to start, or ends by itself */
+async function tellToEnd({ path }: FoundSandbox): Promise<boolean> {
+  try {
+    await requestControl(path, { op: "kill" })
+    return true
+  } catch (error) {
+    if (error instanceof SandboxError && error.code === "stopped") return false
+    throw error
   }
 }
 

@@ -6,6 +6,8 @@ import { join } from "node:path"
 /** A file of another process id namespace cannot be asked about; after this long its owner counts as dead. */
 const FOREIGN_LIFETIME_MS = 24 * 60 * 60 * 1000
 const STAT_STARTTIME = 22
+/** What reading `/proc/PID` says of a process that is not there, or ends meanwhile. */
+const GONE: ReadonlySet<string | undefined> = new Set(["ENOENT", "ESRCH"])
 /** Names of owned files end in the owner's tag and a random number. */
 const OWNED_NAME = /(\d+)-(\d+)-(\d+)-[0-9a-f]{16}$/
 
@@ -14,7 +16,7 @@ const OWNED_NAME = /(\d+)-(\d+)-(\d+)-[0-9a-f]{16}$/
  * `PID-STARTTIME-NAMESPACE-RANDOM`.
  */
 export function ownedName(): string {
-  return `${process.pid}-${startTime(process.pid)}-${pidNamespace()}-${randomBytes(8).toString("hex")}`
+  return `${process.pid}-${startTime(process.pid) ?? "0"}-${pidNamespace()}-${randomBytes(8).toString("hex")}`
 }
 
 /**
@@ -27,7 +29,9 @@ export function isOwnerAlive(name: string, modifiedMs: number): boolean {
   const [, pid, start, namespace] = OWNED_NAME.exec(name) ?? []
   if (pid === undefined) return false
   if (namespace !== pidNamespace()) return Date.now() - modifiedMs < FOREIGN_LIFETIME_MS
-  return startTime(Number(pid)) === start
+  const found = startTime(Number(pid))
+  // Where it cannot be told nothing is taken from anybody.
+  return found === undefined || found === start
 }
 
 /**
@@ -45,20 +49,20 @@ export async function removeStale(folder: string, prefix = ""): Promise<void> {
 }
 
 /**
- * Start time in clock ticks since boot, or "0" without such a process. One that has ended but was not waited for by its
- * parent is none: where nobody waits, in a container say, it stays for ever.
+ * Start time in clock ticks since boot, "0" without such a process, or undefined when it cannot be found out. One that has
+ * ended but was not waited for by its parent is none: where nobody waits, in a container say, it stays for ever.
  *
  * @see proc(5), /proc/pid/stat fields 3 and 22
  */
-function startTime(pid: number): string {
+function startTime(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
     // Field 2 is the program's name in parentheses and may hold anything.
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
     const hasEnded = /[ZXx]/.test(fields[0] ?? "")
     return hasEnded ? "0" : (fields[STAT_STARTTIME - 3] ?? "0")
-  } catch {
-    return "0"
+  } catch (error) {
+    return GONE.has((error as NodeJS.ErrnoException).code) ? "0" : undefined
   }
 }
 

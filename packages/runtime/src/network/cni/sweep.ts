@@ -1,6 +1,10 @@
+import { setTimeout as sleep } from "node:timers/promises"
 import { SandboxError } from "../../errors.js"
-import { takeOwnerLock } from "../../state/owner-lock.js"
+import { type OwnerLock, takeOwnerLock } from "../../state/owner-lock.js"
 import { type FoundSandbox, hasNetwork, pruneSandboxes } from "../../state/sandbox-directory.js"
+
+/** Whoever looks whether an owner lives has its lock for a moment; who has it for longer gives the same back. */
+const [LOCK_TRIES, LOCK_RETRY_MS] = [50, 20]
 
 /**
  * Removes what dead owners left, and gives back what these had of networks, one sandbox after the other. What cannot be given
@@ -27,8 +31,7 @@ export async function pruneWithNetworks(
  * @throws SandboxError `network-failed`
  */
 export async function releaseDead({ path }: Pick<FoundSandbox, "path">): Promise<void> {
-  if (!hasNetwork(path)) return
-  const lock = takeOwnerLock(path)
+  const lock = await lockOfDead(path)
   if (!lock) return
   try {
     const { releaseNetwork } = await import("./release.js")
@@ -36,6 +39,15 @@ export async function releaseDead({ path }: Pick<FoundSandbox, "path">): Promise
   } finally {
     lock.release()
   }
+}
+
+async function lockOfDead(path: string): Promise<OwnerLock | undefined> {
+  for (let left = LOCK_TRIES; left > 0 && hasNetwork(path); left--) {
+    const lock = takeOwnerLock(path)
+    if (lock) return lock
+    await sleep(LOCK_RETRY_MS)
+  }
+  return undefined
 }
 
 /**
