@@ -1,8 +1,12 @@
 import { randomBytes } from "node:crypto"
 import {
+  closeSync,
+  constants,
   existsSync,
+  fstatSync,
   linkSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -11,6 +15,7 @@ import {
   writeFileSync,
 } from "node:fs"
 import { join } from "node:path"
+import { lockFile } from "@ts-vmm/native"
 import { SandboxError } from "../errors.js"
 import { ensurePrivateDirectory } from "../paths.js"
 import { isOwned, type OwnerLock, takeOwnerLock } from "./owner-lock.js"
@@ -117,8 +122,7 @@ export class SandboxDirectory {
           return
         } catch (error) {
           if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error
-          if (isTaken(this.#stateDir, this.name)) break
-          rmSync(path, { force: true })
+          if (!this.#freeName()) break
         }
       }
     } finally {
@@ -129,6 +133,12 @@ export class SandboxDirectory {
       "name-in-use",
       `the name "${this.name}" is in use by sandbox ${other}; remove it (rm) or choose another name`,
     )
+  }
+
+  /** From a dead owner. A living one's claim is not even locked, so that it is never in the way of its removal. */
+  #freeName(): boolean {
+    const isFree = (id: string) => !isTakenBy(this.#stateDir, id)
+    return isFree(readName(this.#stateDir, this.name)) && removeClaim(this.#stateDir, this.name, isFree)
   }
 }
 
@@ -186,8 +196,7 @@ export function pruneSandboxes(stateDir: string, options: { finished: boolean })
  */
 export function removeSandbox(stateDir: string, id: string, name: string | undefined): boolean {
   const path = sandboxPath(stateDir, id)
-  if (name !== undefined && NAME_PATTERN.test(name) && readName(stateDir, name) === id)
-    rmSync(namePath(stateDir, name), { force: true })
+  if (name !== undefined && NAME_PATTERN.test(name)) removeClaim(stateDir, name, holder => holder === id)
   if (hasNetwork(path)) {
     clearFolder(path, [LOCK_FILE, NETWORK_FOLDER])
     return false
@@ -252,8 +261,36 @@ function isFinished(one: FoundSandbox): boolean {
   return one.record?.status === "stopped" || one.record?.status === "failed"
 }
 
-function isTaken(stateDir: string, name: string): boolean {
-  const id = readName(stateDir, name)
+/**
+ * Makes a name free. Of two who find a dead owner's the second would remove the first one's new claim: each looks again,
+ * with the claim locked, whether it is the same still.
+ *
+ * @param mayGo - whether it may be taken from the sandbox with this id
+ * @returns false when it is somebody's
+ */
+function removeClaim(stateDir: string, name: string, mayGo: (id: string) => boolean): boolean {
+  const path = namePath(stateDir, name)
+  const fd = openClaim(path)
+  if (fd === undefined) return true
+  try {
+    if (!lockFile(fd, "exclusive") || !mayGo(readFileSync(fd, "utf8"))) return false
+    if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) rmSync(path)
+    return true
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function openClaim(path: string): number | undefined {
+  try {
+    return openSync(path, constants.O_RDWR | constants.O_NOFOLLOW)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined
+    throw error
+  }
+}
+
+function isTakenBy(stateDir: string, id: string): boolean {
   const owner = ID_PATTERN.test(id) ? inspectSandbox(stateDir, id) : undefined
   return owner !== undefined && (owner.alive || isFinished(owner))
 }
