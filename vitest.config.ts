@@ -60,10 +60,10 @@ export default defineConfig({
           ...built,
           name: "kvm-e2e",
           include: ["test/e2e/**/*.test.ts"],
-          // The test host has no other users, no bridge, and no network interface that passt could use; the balloon's guest does not
-          // wait for a host that is late to look, and memory is given back in seconds of a processor that is not emulated
-          // (test/kvm/sandbox-memory). Policies and images that arrive as they are read end before a
-          // hypervisor begins: there they pass as well, but take minutes each where the processor is emulated.
+          // The test host has no other users, no bridge, and no network interface that passt could use. What a balloon
+          // gives back is read off the file that a guest's RAM is in: here it is in none, and test/kvm/sandbox-memory
+          // looks at the mappings. Policies and images that arrive as they are read end before a hypervisor begins: there
+          // they pass as well, but take minutes each where the processor is emulated.
           exclude: [
             ...[
               "ordinary-user",
