@@ -14,6 +14,8 @@ import { type FoundSandbox, findSandbox, removeSandbox as removeFolder } from ".
 
 /** How long a killed sandbox may take to remove itself. */
 const REMOVE_TIMEOUT_MS = 30_000
+/** The same of one that cannot be told yet: how long it may take to start is for who starts it to say. */
+const BEGUN_TIMEOUT_MS = 300_000
 const POLL_MS = 20
 
 /**
@@ -217,15 +219,16 @@ export async function removeSandbox(
 }
 
 async function endOwner(stateDir: string, found: FoundSandbox): Promise<void> {
-  const deadline = performance.now() + REMOVE_TIMEOUT_MS
-  let isTold = false
+  const begun = performance.now()
+  let toldAt: number | undefined
   while (isAlive(stateDir, found.id)) {
-    if (!isTold) isTold = await tellToEnd(found)
-    if (performance.now() > deadline) {
-      throw new SandboxError(
-        "timeout",
-        `sandbox ${found.id} did not end within ${REMOVE_TIMEOUT_MS} ms; its owner is process ${found.record?.ownerPid}`,
-      )
+    if (toldAt === undefined && (await tellToEnd(found))) toldAt = performance.now()
+    const limit = toldAt === undefined ? begun + BEGUN_TIMEOUT_MS : toldAt + REMOVE_TIMEOUT_MS
+    if (performance.now() > limit) {
+      const what =
+        toldAt === undefined ? `start within ${BEGUN_TIMEOUT_MS}` : `end within ${REMOVE_TIMEOUT_MS}`
+      const owner = `its owner is process ${found.record?.ownerPid}`
+      throw new SandboxError("timeout", `sandbox ${found.id} did not ${what} ms; ${owner}`)
     }
     await new Promise(resolve => setTimeout(resolve, POLL_MS))
   }
