@@ -11,7 +11,7 @@ import { createHash } from "node:crypto"
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { fileURLToPath } from "node:url"
-import { NetDevice, type NetPort } from "@ts-vmm/virtio-devices/net"
+import { NET_HEADER_SIZE, NetDevice, type NetPort } from "@ts-vmm/virtio-devices/net"
 import { openTap, TapPort } from "@ts-vmm/virtio-devices/net/tap"
 import { serveVhostUser } from "@ts-vmm/virtio-devices/vhost-user"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
@@ -50,14 +50,13 @@ const skipped =
 
 /** Ethernet's header and an MTU of 1500: whatever is longer, the kernel has to cut up. */
 const LONGEST_FRAME = 14 + 1500
-const NET_HEADER = 12
 
 /** How many frames there are of which size, acknowledgements for one, is a matter of how fast host and guest are. */
 class CountingTap extends TapPort {
   cutUp = 0
 
   override sendPacket(...sent: Parameters<NonNullable<NetPort["packets"]>["sendPacket"]>): void {
-    this.#count(sent[2].readableLength - NET_HEADER)
+    this.#count(sent[2].readableLength - NET_HEADER_SIZE)
     super.sendPacket(...sent)
   }
 

@@ -219,19 +219,23 @@ export async function removeSandbox(
 }
 
 async function endOwner(stateDir: string, found: FoundSandbox): Promise<void> {
-  const begun = performance.now()
-  let toldAt: number | undefined
-  while (isAlive(stateDir, found.id)) {
-    if (toldAt === undefined && (await tellToEnd(found))) toldAt = performance.now()
-    const limit = toldAt === undefined ? begun + BEGUN_TIMEOUT_MS : toldAt + REMOVE_TIMEOUT_MS
-    if (performance.now() > limit) {
-      const what =
-        toldAt === undefined ? `start within ${BEGUN_TIMEOUT_MS}` : `end within ${REMOVE_TIMEOUT_MS}`
-      const owner = `its owner is process ${found.record?.ownerPid}`
-      throw new SandboxError("timeout", `sandbox ${found.id} did not ${what} ms; ${owner}`)
-    }
+  const isGone = () => !isAlive(stateDir, found.id)
+  const failed = (verb: string, ms: number) => {
+    const owner = `its owner is process ${found.record?.ownerPid}`
+    return new SandboxError("timeout", `sandbox ${found.id} did not ${verb} within ${ms} ms; ${owner}`)
+  }
+  if (!(await until(async () => isGone() || (await tellToEnd(found)), BEGUN_TIMEOUT_MS)))
+    throw failed("start", BEGUN_TIMEOUT_MS)
+  if (!(await until(isGone, REMOVE_TIMEOUT_MS))) throw failed("end", REMOVE_TIMEOUT_MS)
+}
+
+/** @returns false when it has not come true in time */
+async function until(condition: () => boolean | Promise<boolean>, ms: number): Promise<boolean> {
+  for (const deadline = performance.now() + ms; !(await condition()); ) {
+    if (performance.now() > deadline) return false
     await new Promise(resolve => setTimeout(resolve, POLL_MS))
   }
+  return true
 }
 
 /** @returns false where nobody listens: it has only begun to start, or ends by itself */

@@ -1,5 +1,5 @@
 import type { DescriptorChain } from "@ts-vmm/virtio-devices"
-import type { NetPort } from "@ts-vmm/virtio-devices/net"
+import { NET_HEADER_SIZE, type NetPort, PACKET_HEAD_SIZE } from "@ts-vmm/virtio-devices/net"
 import { describe, expect, test } from "vitest"
 import { addressBytes } from "./address.js"
 import { FilteredPort } from "./filtered-port.js"
@@ -10,9 +10,6 @@ const ADDRESS6 = "fd74:732d:766d::15"
 /** What an interface with MAC gives itself. */
 const LINK_LOCAL = "fe80::ff:fe00:1"
 const ROUTER = "fe80::1"
-
-/** struct virtio_net_hdr_v1, and all of a packet that is copied. */
-const [NET_HEADER_SIZE, HEAD_SIZE] = [12, 256]
 
 function makePort(addresses: readonly string[] = [ADDRESS, ADDRESS6]) {
   const sent: Uint8Array[] = []
@@ -28,7 +25,7 @@ function makePort(addresses: readonly string[] = [ADDRESS, ADDRESS6]) {
 /** On a port that sends packets out of the guest's memory, which begins where the copied head ends. */
 function makePacketPort() {
   const sent: { pair: number; length: number; chain: DescriptorChain }[] = []
-  const head = new Uint8Array(HEAD_SIZE)
+  const head = new Uint8Array(PACKET_HEAD_SIZE)
   const packets = {
     packetHead: () => head,
     sendPacket: (pair: number, length: number, chain: DescriptorChain) => sent.push({ pair, length, chain }),
@@ -42,7 +39,7 @@ function makePacketPort() {
   }
   const port = new FilteredPort(under, { mac: MAC, addresses: [ADDRESS, ADDRESS6] })
   const send = (frame: Uint8Array, chain = {} as DescriptorChain): number => {
-    const length = Math.min(HEAD_SIZE, NET_HEADER_SIZE + frame.length)
+    const length = Math.min(PACKET_HEAD_SIZE, NET_HEADER_SIZE + frame.length)
     port.packets?.packetHead(1).set(frame.subarray(0, length - NET_HEADER_SIZE), NET_HEADER_SIZE)
     port.packets?.sendPacket(1, length, chain)
     return length
@@ -140,7 +137,7 @@ test("what is long in a packet is sent out of the guest's memory", () => {
   const { sent, send } = makePacketPort()
   const chain = {} as DescriptorChain
   send(Buffer.concat([ipv4(ADDRESS, "192.0.2.1"), Buffer.alloc(1000)]), chain)
-  expect(sent).toEqual([{ pair: 1, length: HEAD_SIZE, chain }])
+  expect(sent).toEqual([{ pair: 1, length: PACKET_HEAD_SIZE, chain }])
   expect(sent[0]?.chain).toBe(chain)
 })
 

@@ -1,8 +1,5 @@
-import type { FrameSink, NetPort, PacketSender } from "@ts-vmm/virtio-devices/net"
+import { type FrameSink, NET_HEADER_SIZE, type NetPort, type PacketSender } from "@ts-vmm/virtio-devices/net"
 import { FrameFilter, type GuestIdentity } from "./frame-filter.js"
-
-/** `struct virtio_net_hdr_v1`, before the frame of a packet. */
-const NET_HEADER_SIZE = 12
 
 /** Lets of a guest's frames through to another port what {@link FrameFilter} allows. */
 export class FilteredPort implements NetPort {

@@ -1,28 +1,12 @@
 import { randomBytes } from "node:crypto"
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  linkSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs"
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path"
-import { lockFile } from "@ts-vmm/native"
 import { SandboxError } from "../errors.js"
 import { ensurePrivateDirectory } from "../paths.js"
 import { isOwned, type OwnerLock, takeOwnerLock } from "./owner-lock.js"
-import { readRecord, type SandboxRecord, writeRecord } from "./record.js"
+import { isOver, readRecord, type SandboxRecord, writeRecord } from "./record.js"
+import { checkName, claimName, releaseName } from "./sandbox-name.js"
 
-/** Names as Docker allows them; also keeps a name from ever being a path. */
-const NAME_PATTERN = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$/
 /** What the sandbox folders are called; short, because sockets live in them. */
 const ID_PATTERN = /^[0-9a-f]{12}$/
 /** A folder that is being made, not yet locked, or that is being removed: nobody may judge it. */
@@ -38,9 +22,6 @@ const MAX_STATE_DIR_LENGTH = 107 - "/s/0123456789ab".length - 20
  */
 export const NETWORK_FOLDER = "cni"
 const LOCK_FILE = "lock"
-/** In a sandbox's folder while its name is claimed. */
-const CLAIM_FILE = "name"
-
 /**
  * The one private folder of a sandbox and the claim on its name.
  *
@@ -73,19 +54,14 @@ export class SandboxDirectory {
    * @throws SandboxError `invalid-argument` or `name-in-use`
    */
   static create(stateDir: string, name?: string): SandboxDirectory {
-    if (name !== undefined && !NAME_PATTERN.test(name)) {
-      throw new SandboxError(
-        "invalid-argument",
-        `invalid name "${name}": use up to 64 of a-z A-Z 0-9 _ . -, beginning with a letter or digit`,
-      )
-    }
+    if (name !== undefined) checkName(name)
     checkLength(stateDir)
     for (const folder of [stateDir, join(stateDir, "s"), join(stateDir, "n")]) ensurePrivateDirectory(folder)
     const id = randomBytes(6).toString("hex")
     const lock = makeLockedFolder(stateDir, id)
     const directory = new SandboxDirectory(stateDir, id, name ?? id, lock)
     try {
-      directory.#claimName()
+      claimName(stateDir, directory, other => isTakenBy(stateDir, other))
     } catch (error) {
       directory.remove()
       throw error
@@ -108,37 +84,6 @@ export class SandboxDirectory {
   remove(): void {
     removeSandbox(this.#stateDir, this.id, this.name)
     this.#lock.release()
-  }
-
-  #claimName(): void {
-    const path = namePath(this.#stateDir, this.name)
-    // Whoever finds the claim finds the id in it: one that is still empty would look like that of a dead owner.
-    const claim = join(this.path, CLAIM_FILE)
-    writeFileSync(claim, this.id, { mode: 0o600 })
-    try {
-      for (let attempt = 0; attempt < 2; attempt++) {
-        try {
-          linkSync(claim, path)
-          return
-        } catch (error) {
-          if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error
-          if (!this.#freeName()) break
-        }
-      }
-    } finally {
-      rmSync(claim, { force: true })
-    }
-    const other = readName(this.#stateDir, this.name)
-    throw new SandboxError(
-      "name-in-use",
-      `the name "${this.name}" is in use by sandbox ${other}; remove it (rm) or choose another name`,
-    )
-  }
-
-  /** From a dead owner. A living one's claim is not even locked, so that it is never in the way of its removal. */
-  #freeName(): boolean {
-    const isFree = (id: string) => !isTakenBy(this.#stateDir, id)
-    return isFree(readName(this.#stateDir, this.name)) && removeClaim(this.#stateDir, this.name, isFree)
   }
 }
 
@@ -196,7 +141,7 @@ export function pruneSandboxes(stateDir: string, options: { finished: boolean })
  */
 export function removeSandbox(stateDir: string, id: string, name: string | undefined): boolean {
   const path = sandboxPath(stateDir, id)
-  if (name !== undefined && NAME_PATTERN.test(name)) removeClaim(stateDir, name, holder => holder === id)
+  if (name !== undefined) releaseName(stateDir, name, id)
   if (hasNetwork(path)) {
     clearFolder(path, [LOCK_FILE, NETWORK_FOLDER])
     return false
@@ -257,50 +202,13 @@ function removeUnborn(folder: string): void {
   }
 }
 
-function isFinished(one: FoundSandbox): boolean {
-  return one.record?.status === "stopped" || one.record?.status === "failed"
-}
-
-/**
- * Makes a name free. Of two who find a dead owner's the second would remove the first one's new claim: each looks again,
- * with the claim locked, whether it is the same still.
- *
- * @param mayGo - whether it may be taken from the sandbox with this id
- * @returns false when it is somebody's
- */
-function removeClaim(stateDir: string, name: string, mayGo: (id: string) => boolean): boolean {
-  const path = namePath(stateDir, name)
-  const fd = openClaim(path)
-  if (fd === undefined) return true
-  try {
-    if (!lockFile(fd, "exclusive") || !mayGo(readFileSync(fd, "utf8"))) return false
-    if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) rmSync(path)
-    return true
-  } finally {
-    closeSync(fd)
-  }
-}
-
-function openClaim(path: string): number | undefined {
-  try {
-    return openSync(path, constants.O_RDWR | constants.O_NOFOLLOW)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined
-    throw error
-  }
+function isFinished({ record }: FoundSandbox): boolean {
+  return record !== undefined && isOver(record)
 }
 
 function isTakenBy(stateDir: string, id: string): boolean {
   const owner = ID_PATTERN.test(id) ? inspectSandbox(stateDir, id) : undefined
   return owner !== undefined && (owner.alive || isFinished(owner))
-}
-
-function readName(stateDir: string, name: string): string {
-  try {
-    return readFileSync(namePath(stateDir, name), "utf8").slice(0, 64)
-  } catch {
-    return ""
-  }
 }
 
 function listFolder(path: string): string[] {
@@ -327,8 +235,4 @@ function sandboxPath(stateDir: string, id: string): string {
 
 function unbornPath(stateDir: string, id: string): string {
   return join(stateDir, "s", `.${id}`)
-}
-
-function namePath(stateDir: string, name: string): string {
-  return join(stateDir, "n", name)
 }

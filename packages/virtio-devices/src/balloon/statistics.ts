@@ -1,3 +1,4 @@
+import { Deadline } from "../deadline.js"
 import type { DeviceContext } from "../device.js"
 import type { DescriptorChain } from "../queue/chain.js"
 import * as defs from "./defs.js"
@@ -68,7 +69,7 @@ export function parseStatistics(chain: DescriptorChain): BalloonStatistics {
 interface Waiter {
   resolve(statistics: BalloonStatistics): void
   reject(error: BalloonError): void
-  readonly timer: NodeJS.Timeout
+  readonly deadline: Deadline
 }
 
 /**
@@ -88,13 +89,11 @@ export class StatisticsPoll {
   /** @throws BalloonError (as a rejection) `timeout`, `reset` */
   ask(timeoutMs: number): Promise<BalloonStatistics> {
     return new Promise((resolve, reject) => {
-      // This process may have been kept from looking: what the guest sent meanwhile has its turn before it is late.
-      const timer = setTimeout(() => setImmediate(late), timeoutMs)
-      const late = () => {
-        if (!this.#waiters.delete(waiter)) return
+      const deadline = new Deadline(timeoutMs, () => {
+        this.#waiters.delete(waiter)
         reject(new BalloonError("timeout", `the guest sent no statistics within ${timeoutMs} ms`))
-      }
-      const waiter: Waiter = { resolve, reject, timer }
+      })
+      const waiter: Waiter = { resolve, reject, deadline }
       this.#waiters.add(waiter)
       // Whoever asks while an answer is on its way gets that one.
       if (this.#waiters.size === 1) this.#sendBufferBack()
@@ -127,7 +126,7 @@ export class StatisticsPoll {
   #takeWaiters(): Waiter[] {
     const waiters = [...this.#waiters]
     this.#waiters.clear()
-    for (const { timer } of waiters) clearTimeout(timer)
+    for (const { deadline } of waiters) deadline.cancel()
     return waiters
   }
 }

@@ -53,7 +53,7 @@ export const HOST_OFFLOADS =
 export const VIRTIO_NET_S_LINK_UP = 1
 export const VIRTIO_NET_S_ANNOUNCE = 2
 
-/** struct virtio_net_hdr_v1, before every frame in both directions (5.1.6). */
+/** Bytes of a `struct virtio_net_hdr_v1`, before every frame in both directions (virtio 1.3, 5.1.6). */
 export const NET_HEADER_SIZE = 12
 export const HEADER = {
   flags: 0,
@@ -75,7 +75,10 @@ export const VIRTIO_NET_HDR_GSO_ECN = 0x80
 export const CONFIG_SIZE = 12
 export const CONFIG = { mac: 0, status: 6, maxVirtqueuePairs: 8, mtu: 10 } as const
 
-/** What is copied of a packet that is sent out of guest memory: header, and all headers of the frame that are looked at. */
+/**
+ * Bytes that are copied of a packet that is sent out of guest memory (`PacketSender`): its `struct virtio_net_hdr_v1`, and
+ * all headers of the frame that are looked at.
+ */
 export const PACKET_HEAD_SIZE = 256
 
 /** Ethernet header; a frame is this, a VLAN tag and the MTU at most. */

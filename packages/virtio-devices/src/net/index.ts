@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 export type { NetCounters } from "./counters.js"
+export { NET_HEADER_SIZE, PACKET_HEAD_SIZE } from "./defs.js"
 export { NetDevice, type NetDeviceOptions } from "./device.js"
 export { randomMac } from "./mac.js"
 export type { FrameSink, NetPort, PacketSender, PacketSink } from "./port.js"

@@ -1,4 +1,5 @@
 import { closeFd, POLL_ERROR, Poller, receiveMessage, SysError, sendMessage } from "@ts-vmm/native"
+import { Deadline } from "../deadline.js"
 import { VHOST_MEMORY_MAX_NREGIONS, VHOST_USER_HEADER_SIZE, VHOST_USER_MAX_PAYLOAD } from "./defs.js"
 import { VhostUserError } from "./errors.js"
 import { decodeHeader, type MessageHeader } from "./message.js"
@@ -65,7 +66,7 @@ export class Connection {
   #have = 0
   #header: MessageHeader | undefined
   #fds = new MessageFds([])
-  #timer: NodeJS.Timeout | undefined
+  #deadline: Deadline | undefined
   #busy = false
   #closed = false
 
@@ -111,7 +112,7 @@ export class Connection {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    clearTimeout(this.#timer)
+    this.#stopWatching()
     this.#poller.close()
     this.#fds.close()
     closeFd(this.#fd)
@@ -186,8 +187,7 @@ export class Connection {
     this.#fds = new MessageFds([])
     this.#header = undefined
     this.#have = 0
-    clearTimeout(this.#timer)
-    this.#timer = undefined
+    this.#stopWatching()
     const payload = this.#buffer.subarray(VHOST_USER_HEADER_SIZE, VHOST_USER_HEADER_SIZE + header.size)
     let pending: Promise<void> | void
     try {
@@ -218,21 +218,20 @@ export class Connection {
   /** A message that began must end in time; between messages a peer may be silent for ever. */
   #watchPartial(): void {
     const partial = !this.#closed && this.#have > 0
-    if (partial && !this.#timer) {
-      // This process may have been kept from looking, and the rest be there: sockets have their turn before it is late.
-      const timer = setTimeout(() => setImmediate(() => this.#late(timer)), this.#timeoutMs)
-      this.#timer = timer.unref()
-    } else if (!partial && this.#timer) {
-      clearTimeout(this.#timer)
-      this.#timer = undefined
+    if (partial && !this.#deadline) {
+      this.#deadline = new Deadline(this.#timeoutMs, () => {
+        this.#end(
+          new VhostUserError("timeout", `message stopped after ${this.#have} bytes`, { value: this.#have }),
+        )
+      }).unref()
+    } else if (!partial) {
+      this.#stopWatching()
     }
   }
 
-  #late(timer: NodeJS.Timeout): void {
-    if (this.#timer !== timer) return
-    this.#end(
-      new VhostUserError("timeout", `message stopped after ${this.#have} bytes`, { value: this.#have }),
-    )
+  #stopWatching(): void {
+    this.#deadline?.cancel()
+    this.#deadline = undefined
   }
 
   #end(error: VhostUserError | undefined): void {

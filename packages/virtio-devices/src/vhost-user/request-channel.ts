@@ -1,4 +1,5 @@
 import { fdOrigin } from "@ts-vmm/native"
+import { Deadline } from "../deadline.js"
 import { Connection, type MessageFds } from "./connection.js"
 import { VHOST_USER_GET_INFLIGHT_FD } from "./defs.js"
 import { VhostUserError } from "./errors.js"
@@ -27,7 +28,7 @@ export class RequestChannel {
   readonly #timeoutMs: number
   readonly #onEnded: (error: VhostUserError | undefined) => void
   readonly #waiting: Waiting[] = []
-  #timer: NodeJS.Timeout | undefined
+  #deadline: Deadline | undefined
   #ended: VhostUserError | undefined
 
   /**
@@ -107,17 +108,13 @@ export class RequestChannel {
 
   /** The oldest request waiting must be answered in time. */
   #startTimer(): void {
-    clearTimeout(this.#timer)
+    this.#deadline?.cancel()
     const oldest = this.#waiting[0]
     if (!oldest) return
-    // This process may have been kept from looking, and the answer be there: sockets have their turn before it is late.
-    this.#timer = setTimeout(() => setImmediate(() => this.#late(oldest)), this.#timeoutMs)
-  }
-
-  #late(oldest: Waiting): void {
-    if (this.#waiting[0] !== oldest) return
-    const name = message.requestName(oldest.request)
-    this.#finish(new VhostUserError("timeout", `no answer to ${name}`, { request: oldest.request }))
+    this.#deadline = new Deadline(this.#timeoutMs, () => {
+      const name = message.requestName(oldest.request)
+      this.#finish(new VhostUserError("timeout", `no answer to ${name}`, { request: oldest.request }))
+    })
   }
 
   #finish(error: VhostUserError | undefined): void {
@@ -128,7 +125,7 @@ export class RequestChannel {
 
   #stop(error: VhostUserError): void {
     this.#ended ??= error
-    clearTimeout(this.#timer)
+    this.#deadline?.cancel()
     this.#connection.close()
     for (const { reject } of this.#waiting.splice(0)) reject(error)
   }
