@@ -62,11 +62,18 @@ describe("ioeventfd", () => {
   })
 })
 
+const tell = (port: number) => [...asm.dx(port), ...asm.outAl]
+/** End of interrupt, to the PIC. */
+const ACKNOWLEDGE = [0xb0, 0x20, 0xe6, 0x20]
+/** Tells of itself, says that the interrupt ended, and tells that too. */
+const HANDLER = [...tell(0x600), ...ACKNOWLEDGE, ...tell(0x601), ...asm.hlt]
+
 /**
  * A guest that is about to halt until interrupt 4 of the PIC comes, whose vectors start at 0x20. The handler is at
- * 0x2000; after it, a write to port 0x601.
+ * 0x2000, and does not return: emulated SVM forgets that the instruction after sti is not interrupted when an exit
+ * comes between the two (once in some 1,000 times), and then the guest would return to its hlt and stay there.
  */
-function waitingGuest(handler: readonly number[]): Guest {
+function waitingGuest(): Guest {
   const port = (number: number, value: number) => [0xb0, value, 0xe6, number]
   const pic = [
     ...port(0x20, 0x11),
@@ -75,31 +82,17 @@ function waitingGuest(handler: readonly number[]): Guest {
     ...port(0x21, 1),
     ...port(0x21, 0xef),
   ]
-  const code = [
-    ...pic,
-    ...asm.dx(0x603),
-    ...asm.outAl,
-    ...asm.sti,
-    ...asm.hlt,
-    ...asm.dx(0x601),
-    ...asm.outAl,
-    ...asm.hlt,
-  ]
-  const guest = new Guest(code, vm => vm.createIrqChip())
+  const guest = new Guest([...pic, ...tell(0x603), ...asm.sti, ...asm.hlt], vm => vm.createIrqChip())
   guest.load([0x00, 0x20, 0x00, 0x00], 0x24 * 4)
-  guest.load(handler, 0x2000)
+  guest.load(HANDLER, 0x2000)
   // Only now: setting the PIC up forgets edges that came before.
   guest.expectExit("io")
   return guest
 }
 
-const TELL = [...asm.dx(0x600), ...asm.outAl]
-/** End of interrupt, to the PIC. */
-const ACKNOWLEDGE = [0xb0, 0x20, 0xe6, 0x20]
-
 describe("interrupts", () => {
   test("a signal of an irqfd wakes a halted guest", () => {
-    using guest = waitingGuest([...TELL, ...ACKNOWLEDGE, ...asm.iret])
+    using guest = waitingGuest()
     const irq = newEventFd()
     guest.vm.registerIrqfd(irq, 4)
     signal(irq)
@@ -108,7 +101,7 @@ describe("interrupts", () => {
   })
 
   test("an irqfd is registered once, and not at all without an interrupt controller", () => {
-    using guest = waitingGuest(asm.iret)
+    using guest = waitingGuest()
     const irq = newEventFd()
     guest.vm.registerIrqfd(irq, 4)
     expect(errnoOf(() => guest.vm.registerIrqfd(irq, 5))).toBe("EBUSY")
@@ -119,7 +112,7 @@ describe("interrupts", () => {
   })
 
   test("with resampling, the guest's end of interrupt is signalled", () => {
-    using guest = waitingGuest([...TELL, ...ACKNOWLEDGE, ...asm.iret])
+    using guest = waitingGuest()
     // Level-triggered: ELCR of the first PIC, by the program instead of by the guest.
     const state = guest.vm.getIrqchip(KVM_IRQCHIP_PIC_MASTER)
     if ("pic" in state) guest.vm.setIrqchip({ ...state, pic: { ...state.pic, elcr: 1 << 4 } })
@@ -134,14 +127,14 @@ describe("interrupts", () => {
   })
 
   test("a line that is raised by hand interrupts too", () => {
-    using guest = waitingGuest([...TELL, ...ACKNOWLEDGE, ...asm.iret])
+    using guest = waitingGuest()
     guest.vm.setIrqLine(4, true)
     guest.vm.setIrqLine(4, false)
     expect(guest.expectExit("io")).toMatchObject({ port: 0x600 })
   })
 
   test("routes say where an interrupt goes: here gsi 30 to pin 4", () => {
-    using guest = waitingGuest([...TELL, ...ACKNOWLEDGE, ...asm.iret])
+    using guest = waitingGuest()
     guest.vm.setGsiRouting([
       { gsi: 30, irqchip: { irqchip: KVM_IRQCHIP_PIC_MASTER, pin: 4 } },
       { gsi: 31, msi: { address_lo: 0xfee0_0000, address_hi: 0, data: 0x40 } },
@@ -156,7 +149,7 @@ describe("interrupts", () => {
   })
 
   test("an NMI goes to vector 2", () => {
-    using guest = waitingGuest(asm.iret)
+    using guest = waitingGuest()
     guest.load([0x00, 0x21, 0x00, 0x00], 2 * 4)
     guest.load([...asm.dx(0x602), ...asm.outAl, ...asm.iret], 0x2100)
     guest.vcpu.nmi()
