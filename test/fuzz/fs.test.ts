@@ -126,7 +126,7 @@ fuzz<FsCase>({
   generate: randomFsCase,
   async run({ steps, single, squash, acl = false, dax = false, ...options }) {
     prepare()
-    const [before, shared, fds] = [outside(), contents(), openFds()]
+    const [before, shared, fds] = [outside(), options.readOnly ? contents() : [], openFds()]
     const owners = squash ? { owners: "squash" as const } : {}
     const device = new FsDevice(single ? at("shared", "f") : at("shared"), {
       ...{
