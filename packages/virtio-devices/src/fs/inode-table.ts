@@ -129,19 +129,13 @@ export class InodeTable {
    */
   remember(found: FoundFile, name?: NameIn): Inode | undefined {
     const known = this.known(found)
-    if (known && isHeld(known)) {
-      known.lookups++
-      closeFd(found.fd)
-      return known
-    }
     if (!known && this.isFull) {
       closeFd(found.fd)
       return undefined
     }
-    const file = known ?? this.#add(++this.#lastId, found)
     if (known) known.lookups++
-    if (name) this.place(file, ...name)
-    return this.#hold(file, found.fd)
+    else this.#add(++this.#lastId, found)
+    return this.adopt(found, name)
   }
 
   /** Who this is of those that the guest knows. */
@@ -151,15 +145,19 @@ export class InodeTable {
   }
 
   /**
-   * A file that was just seen under a name which is about to go: the guest may go on using it, so it is held.
+   * The entry of a file that was just opened by a name, without another lookup; the fd is the table's from now on, and
+   * closed when it is not needed.
    *
-   * @returns 0 or a negative errno
+   * @returns undefined when the guest does not know it
    */
-  holdNamed(file: KnownFile, parent: Inode, name: Uint8Array): number {
-    if (isHeld(file)) return 0
-    this.place(file, parent, name)
-    const held = this.#held(file)
-    return typeof held === "number" ? held : 0
+  adopt(found: FoundFile, name?: NameIn): Inode | undefined {
+    const known = this.known(found)
+    if (!known || isHeld(known)) {
+      closeFd(found.fd)
+      return known
+    }
+    if (name) this.place(known, ...name)
+    return this.#hold(known, found.fd)
   }
 
   /** A name that leads to a file from now on. */

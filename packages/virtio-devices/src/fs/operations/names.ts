@@ -2,7 +2,7 @@
 import { constants } from "node:os"
 import { ARGS, type FuseSession, NO_REPLY, type Operation, reads, writes } from "../fuse-session.js"
 import { RENAME_EXCHANGE } from "../host-abi.js"
-import type { Inode, KnownFile, NameIn } from "../inode-table.js"
+import type { Inode, NameIn } from "../inode-table.js"
 import { FORGET_ONE_SIZE, FUSE } from "../protocol.js"
 import type { FuseRequest } from "../request.js"
 
@@ -129,13 +129,16 @@ function remove(
   })
 }
 
-/** What the guest knows by a name that is about to go. @returns undefined when it knows nothing by it */
-function holdNamed(session: FuseSession, parent: Inode, name: Uint8Array): KnownFile | number | undefined {
-  const seen = session.folder.identify(parent, name)
-  const file = typeof seen === "number" ? undefined : session.inodes.known(seen)
-  if (!file) return undefined
-  const result = session.inodes.holdNamed(file, parent, name)
-  return result < 0 ? result : file
+/**
+ * What the guest knows by a name that is about to go, held: it may go on using it. A file that it removes is seldom
+ * held, so it is opened first and asked afterwards who it is.
+ *
+ * @returns undefined when it knows nothing by it
+ */
+function holdNamed(session: FuseSession, parent: Inode, name: Uint8Array): Inode | number | undefined {
+  const found = session.folder.lookup(parent, name)
+  if (typeof found !== "number") return session.inodes.adopt(found, [parent, name])
+  return found === -EMFILE ? found : undefined
 }
 
 function rename(session: FuseSession, request: FuseRequest, nameAt: number, flags: number): number {
