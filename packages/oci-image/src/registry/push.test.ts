@@ -103,6 +103,22 @@ describe("a push", () => {
     expect(puts().at(-1)?.body).toHaveLength(0)
   })
 
+  test("pieces of which one is cut off begin again, a bounded number of times", async () => {
+    let cuts = 2
+    misbehave = ({ method, body }, response) => {
+      if (method === "PUT" && body.length > 100_000) return !!response.writeHead(413).end()
+      return method === "PATCH" && cuts-- > 0 && !!response.socket?.destroy()
+    }
+    expect(await push()).toMatchObject({ blobs: { uploaded: 2 } })
+    const sent = seen.filter(({ method }) => method === "PATCH")
+    expect(sent.map(({ headers }) => headers["content-range"]?.split("-")[0])).toEqual(["0", "0", "0"])
+    expect(digestOf(sent.at(-1)?.body ?? "")).toBe(digestOf(from.layer))
+    cuts = Number.POSITIVE_INFINITY
+    seen = []
+    expect(await codeOf(() => push({}, { attempts: 3 }))).toMatch(/^registry-/)
+    expect(seen.filter(({ method }) => method === "PATCH")).toHaveLength(3)
+  })
+
   test("begins again when the registry breaks down, a bounded number of times", async () => {
     let storm = 2
     misbehave = ({ method, url }, response) =>

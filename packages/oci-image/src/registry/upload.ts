@@ -37,20 +37,35 @@ export async function uploadBlob(
   if (await isThere(session, request.digest)) return "present"
   const begun = await mount(session, request.digest, mountFrom)
   if (begun === "mounted") return "mounted"
-  for (let attempt = 1, location = begun; ; attempt++, location = undefined) {
+  let location = begun
+  const whole = async () => {
+    const to = location ?? (await begin(session, request.digest))
+    location = undefined
+    await sendWhole(session, source, request, to)
+  }
+  try {
+    await persist(session, attempts, whole)
+  } catch (error) {
+    if (!wantsPieces(error)) throw error
+    await persist(session, attempts, () => sendPieces(session, source, request))
+  }
+  return "uploaded"
+}
+
+const wantsPieces = (error: unknown) => isImageError(error) && WANTS_PIECES.has(error.fields["status"])
+
+/** Sends until it succeeds, as often as that is worth while. */
+async function persist(session: Session, attempts: number, send: () => Promise<void>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
     try {
-      await sendWhole(session, source, request, location ?? (await begin(session, request.digest)))
-      return "uploaded"
+      return await send()
     } catch (error) {
       session.signal?.throwIfAborted()
-      if (!isImageError(error)) throw error
-      if (WANTS_PIECES.has(error.fields["status"])) break
-      if (attempt >= attempts || !MAY_START_AGAIN.has(error.code)) throw error
+      const mayHelp = isImageError(error) && MAY_START_AGAIN.has(error.code) && !wantsPieces(error)
+      if (!mayHelp || attempt >= attempts) throw error
       await session.wait(attempt)
     }
   }
-  await sendPieces(session, source, request)
-  return "uploaded"
 }
 
 async function isThere(session: Session, digest: Digest): Promise<boolean> {
@@ -123,7 +138,8 @@ async function sendPieces(session: Session, source: BlobSource, request: BlobReq
   for await (const piece of pieces(verified(source, request, session.signal), begun.chunkBytes)) {
     const range = `${at}-${at + piece.length - 1}`
     const headers = { ...OCTETS, "content-length": `${piece.length}`, "content-range": range }
-    // One try: a registry that took the piece, but whose answer was lost, would refuse it the second time.
+    // One try: a registry that took the piece, but whose answer was lost, would refuse it the second time. So would one
+    // that took a part. Another upload begins instead.
     const patch = { method: "PATCH", to: location, headers, body: () => piece, attempts: 1 } as const
     const answer = await session.tell({ ...patch, what: `uploading ${digest}, bytes ${range}` }, 202)
     location = session.resolve(answer.headers.location, location)
