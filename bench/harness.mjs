@@ -44,16 +44,19 @@ export const DEFAULT_ROUNDS = 7
 /** Thrown by a suite that cannot run on this machine: told, and no failure. */
 export class Skip extends Error {}
 
+/** A limit in full: 0.85 is not 0.8. */
+const shown = limit => (Number.isInteger(limit) ? limit.toFixed(1) : String(limit))
+
 /** Goals, made from numbers so that text and check cannot differ. */
 export const goals = {
   atMost: (limit, unit) => ({ text: `at most ${limit} ${unit}`, met: ours => ours <= limit }),
   atLeast: (limit, unit) => ({ text: `at least ${limit} ${unit}`, met: ours => ours >= limit }),
   ratioAtLeast: limit => ({
-    text: `at least ${limit.toFixed(1)} of the peer`,
+    text: `at least ${shown(limit)} of the peer`,
     met: (_, ratio) => ratio !== undefined && ratio >= limit,
   }),
   ratioAtMost: limit => ({
-    text: `at most ${limit.toFixed(1)} of the peer`,
+    text: `at most ${shown(limit)} of the peer`,
     met: (_, ratio) => ratio !== undefined && ratio <= limit,
   }),
 }
