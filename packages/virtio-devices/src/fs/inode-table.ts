@@ -134,8 +134,7 @@ export class InodeTable {
       return undefined
     }
     if (known) known.lookups++
-    else this.#add(++this.#lastId, found)
-    return this.adopt(found, name)
+    return this.#holdWith(known ?? this.#add(++this.#lastId, found), found.fd, name)
   }
 
   /** Who this is of those that the guest knows. */
@@ -150,14 +149,11 @@ export class InodeTable {
    *
    * @returns undefined when the guest does not know it
    */
-  adopt(found: FoundFile, name?: NameIn): Inode | undefined {
+  adopt(found: FoundFile, name: NameIn): Inode | undefined {
     const known = this.known(found)
-    if (!known || isHeld(known)) {
-      closeFd(found.fd)
-      return known
-    }
-    if (name) this.place(known, ...name)
-    return this.#hold(known, found.fd)
+    if (known) return this.#holdWith(known, found.fd, name)
+    closeFd(found.fd)
+    return undefined
   }
 
   /** A name that leads to a file from now on. */
@@ -212,6 +208,16 @@ export class InodeTable {
     if (others) others.set(inode, file)
     else this.#byInode.set(device, new Map([[inode, file]]))
     return file
+  }
+
+  /** With an fd that is not needed where the file has one. */
+  #holdWith(file: KnownFile, fd: number, name: NameIn | undefined): Inode {
+    if (isHeld(file)) {
+      closeFd(fd)
+      return file
+    }
+    if (name) this.place(file, ...name)
+    return this.#hold(file, fd)
   }
 
   #hold(file: KnownFile, fd: number): Inode {
