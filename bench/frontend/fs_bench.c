@@ -1,8 +1,8 @@
 // Drives a vhost-user file system device without a guest: FUSE requests on a shared ring. Prints one line of JSON.
 //
 //   fs_bench make FILE BYTES                                     writes a file with the pattern that reads are checked against
-//   fs_bench read SOCKET NAME rand|seq SIZE DEPTH SECONDS SEED   reads NAME, which lies in the shared folder, twice as long:
-//                                                                the first half does not count
+//   fs_bench read SOCKET NAME rand|seq SIZE DEPTH SECONDS SEED   reads NAME, which lies in the shared folder, for two seconds
+//                                                                that do not count, and then for SECONDS
 //   fs_bench names SOCKET COUNT                                  makes COUNT files, looks all up, lists, removes and forgets them
 #define _GNU_SOURCE
 #include "pattern.h"
@@ -111,7 +111,6 @@ struct job {
   struct session session;
   int sequential;
   uint32_t size, depth;
-  double seconds;
   uint64_t random, next, length, node, handle, completed, sample_count;
   uint32_t *samples;
 };
@@ -145,9 +144,9 @@ static void check(struct job *job, struct slot *slot) {
 }
 
 // Keeps `depth` reads in flight until the time is over, then lets them end. Returns the seconds that it took.
-static double drive(struct job *job) {
+static double drive(struct job *job, double seconds) {
   struct vring *ring = &job->session.ring;
-  uint64_t start = now(), end = start + (uint64_t)(job->seconds * 1e9);
+  uint64_t start = now(), end = start + (uint64_t)(seconds * 1e9);
   uint32_t in_flight = job->depth;
   for (uint32_t index = 0; index < job->depth; index++) submit(job, index);
   vring_publish(ring);
@@ -177,7 +176,6 @@ static int run_reads(char **args) {
   struct job job = {.sequential = strcmp(args[2], "seq") == 0,
                     .size = (uint32_t)atoi(args[3]),
                     .depth = (uint32_t)atoi(args[4]),
-                    .seconds = atof(args[5]),
                     .random = strtoull(args[6], NULL, 10) | 1};
   errno = EINVAL;
   if (job.size < 16 || job.size % 8 || job.depth < 1 || job.depth > MAX_DEPTH) die("SIZE or DEPTH");
@@ -190,12 +188,14 @@ static int run_reads(char **args) {
   call(&job.session, FUSE_OPEN, job.node, sizeof(struct fuse_open_in), sizeof(struct fuse_open_out), 0);
   job.handle = ((struct fuse_open_out *)answer(slot))->fh;
   // A server has to have run what it is measured at: one in JavaScript compiles it then.
-  drive(&job);
-  job.completed = job.sample_count = 0;
-  double seconds = drive(&job);
+  drive(&job, WARM_UP_SECONDS);
+  job.completed = job.sample_count = job.session.ring.kicks = job.session.ring.waits = 0;
+  double took = drive(&job, atof(args[5]));
   vhost_user_stop_ring(&job.session.vu, REQUEST_QUEUE);
-  printf("{\"iops\":%.1f,\"bytesPerSecond\":%.1f,\"medianUs\":%.2f}\n", (double)job.completed / seconds,
-         (double)job.completed * job.size / seconds, median(job.samples, job.sample_count) / 1e3);
+  double rate = (double)job.completed / took;
+  printf("{\"requests\":%lu,\"iops\":%.1f,\"bytesPerSecond\":%.1f,\"medianUs\":%.2f,\"kicks\":%lu,\"waits\":%lu}\n",
+         job.completed, rate, rate * job.size, median(job.samples, job.sample_count) / 1e3, job.session.ring.kicks,
+         job.session.ring.waits);
   return 0;
 }
 

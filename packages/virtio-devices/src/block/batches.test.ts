@@ -30,8 +30,8 @@ test("a driver that runs beside the device hears of the first reads while the ne
     return driver.interrupts(REQUEST_QUEUE) - before
   }
 
-  expect(await read(20, 512)).toBe(1)
+  expect(await read(28, 512)).toBe(1)
   for (let i = 0; i < 8; i++) await read(1, 512)
-  expect(await read(20, 512)).toBe(3)
+  expect(await read(28, 512)).toBe(3)
   expect(await read(3, DISK_SIZE / 2)).toBe(2)
 })

@@ -87,7 +87,7 @@ test("a driver that runs beside the device hears of the first reads while the ne
     await serve(puts)
     return driver.interrupts(REQUEST_QUEUE) - before
   }
-  expect(await interruptsOf(reads(20, 8))).toBe(3)
+  expect(await interruptsOf(reads(28, 8))).toBe(3)
   expect(await interruptsOf(reads(9, 2 * PIECE))).toBe(3)
 })
 

@@ -6,8 +6,12 @@ import type { QueueConfig, VirtQueue } from "../queue/virt-queue.js"
 import type { TransportCounters } from "./counters.js"
 import { DriverPlace } from "./driver-place.js"
 
-/** Completions, and bytes, that are shown together to a driver that works beside this thread, before the rest are done. */
-const SHOWN_REQUESTS = 8
+/**
+ * Completions, and bytes, that are shown together to a driver that works beside this thread, before the rest are done:
+ * few enough that one with 32 requests in flight has some for this side while it works on others, and enough to pay for
+ * waking it, which costs as much as six of them.
+ */
+const SHOWN_REQUESTS = 12
 const SHOWN_BYTES = 1024 * 1024
 
 /** What one activation needs from the transport around it. */

@@ -30,8 +30,16 @@ class TestRings implements WatchedRings {
 
 /** A look at the clock takes 10 us, and nothing else does: windows of microseconds do not go by with what else runs here. */
 let now: number
+/** How often this process had to give the CPU away. */
+let switches: number
 beforeEach(() => {
   now = 0
+  switches = 0
+  const usage = process.resourceUsage()
+  vi.spyOn(process, "resourceUsage").mockImplementation(() => ({
+    ...usage,
+    involuntaryContextSwitches: switches,
+  }))
   vi.spyOn(performance, "now").mockImplementation(() => {
     now += 0.01
     return now
@@ -106,6 +114,7 @@ test("where others had the CPU some kicks pass without looking, and more when th
       poll.kicked(rings, 0)
     } while (!rings.watched)
     now += 3
+    switches++
     await until(() => !rings.watched)
     return kicks
   }
@@ -115,4 +124,19 @@ test("where others had the CPU some kicks pass without looking, and more when th
   now += 100
   expect(await kicksUntilCrowded()).toBe(257)
   expect(await kicksUntilCrowded()).toBe(17)
+})
+
+test("a turn that is long because of this thread's own work changes nothing", async () => {
+  const poll = new AdaptivePoll()
+  const rings = new TestRings()
+  for (let kick = 0; kick < 3; kick++) {
+    switches++ // somebody else had the CPU while nothing was watched
+    poll.kicked(rings, 0)
+    expect(rings.watched).toBe(true)
+    now += 30
+    rings.waiting = 1
+    await until(() => !rings.watched)
+    now += 10
+  }
+  expect(rings.served).toBe(6)
 })

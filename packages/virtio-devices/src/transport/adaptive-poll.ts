@@ -4,8 +4,10 @@ import { performance } from "node:perf_hooks"
 const WINDOW_MS = 0.1
 /** How long what comes one after the other is served before other events have their turn. */
 const TURN_MS = 0.2
-/** A turn that takes longer was not this thread's doing: somebody else had the CPU, or other events want the time. */
+/** A turn that takes longer, and in which a thread of this process had to give the CPU away, has lost it to somebody else. */
 const CROWDED_MS = 1
+/** How old the count of such losses may be that a turn is held against: to count costs a microsecond. */
+const COUNTED_MS = 5
 /** Such turns come now and then on any machine, this far apart and more; where they do not, they are its state. */
 const SELDOM_MS = 50
 /** Kicks that pass after one that came seldom. */
@@ -58,9 +60,12 @@ export class AdaptivePoll {
   /** When a turn took too long, last, and kicks that passed then. */
   #crowdedAt = Number.NEGATIVE_INFINITY
   #crowdedSkip = 0
+  /** Involuntary context switches, and when they were counted. */
+  #switches = 0
+  #countedAt = Number.NEGATIVE_INFINITY
   readonly #turn = (): void => {
     let now = performance.now()
-    const isCrowded = now - this.#last > CROWDED_MS
+    const isCrowded = this.#isCrowded(now)
     for (const rings of this.#rings) {
       if (!rings.look()) continue
       this.#hit = true
@@ -89,6 +94,7 @@ export class AdaptivePoll {
       rings.unwatch()
       return
     }
+    if (now - this.#countedAt > COUNTED_MS) this.#countSwitches(now)
     this.#rings.add(rings)
     this.#turning = true
     this.#hit = false
@@ -102,6 +108,21 @@ export class AdaptivePoll {
     let now = performance.now()
     for (const end = now + TURN_MS; now < end && rings.look(); ) now = performance.now()
     return now
+  }
+
+  /** A turn is long, too, where this thread collects garbage or other events take their time: nobody waits for the CPU then. */
+  #isCrowded(now: number): boolean {
+    const isLong = now - this.#last > CROWDED_MS
+    if (!isLong && now - this.#countedAt <= COUNTED_MS) return false
+    return this.#countSwitches(now) && isLong
+  }
+
+  /** @returns there were some since they were counted last */
+  #countSwitches(now: number): boolean {
+    const before = this.#switches
+    this.#switches = process.resourceUsage().involuntaryContextSwitches
+    this.#countedAt = now
+    return this.#switches > before
   }
 
   #rest(): void {
