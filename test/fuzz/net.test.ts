@@ -37,7 +37,8 @@ class SuspiciousPort implements NetPort {
   static made = 0
   readonly offloads = ALL_OFFLOADS
   readonly queuePairs = 2
-  isFull = false
+  /** Frames that it takes until it is full. */
+  room = Number.POSITIVE_INFINITY
   sent = 0
   deliver: Parameters<NetPort["attach"]>[0] = () => true
   onRoom: (pair?: number) => void = () => undefined
@@ -49,13 +50,17 @@ class SuspiciousPort implements NetPort {
 
   send(frame: Uint8Array, header: Uint8Array = new Uint8Array(12), pair = 0): boolean {
     ok(pair === 0 || pair === 1, `queue pair ${pair}`)
-    if (this.isFull) return false
+    ok(this.#waiting === 0, "a frame overtakes packets")
+    if (this.room === 0) return false
     checkSentFrame(frame, header)
+    this.room--
     this.sent++
     return true
   }
 
   #head = new Uint8Array(256)
+  /** Packets that were not flushed yet. */
+  #waiting = 0
 
   /** A port of every other device takes packets out of the guest's memory: what it checks is what it would send. */
   readonly packets =
@@ -63,6 +68,7 @@ class SuspiciousPort implements NetPort {
       ? undefined
       : {
           packetHead: () => {
+            if (this.room === 0 || this.#waiting === 4) return undefined
             this.#head = new Uint8Array(256)
             return this.#head
           },
@@ -73,7 +79,16 @@ class SuspiciousPort implements NetPort {
             chain.read(0, packet)
             packet.set(this.#head.subarray(0, length))
             checkSentFrame(packet.subarray(12), packet.subarray(0, 12))
-            this.sent++
+            this.#waiting++
+            return true
+          },
+          flushPackets: () => {
+            const done = Math.min(this.room, this.#waiting)
+            const left = this.#waiting - done
+            this.room -= done
+            this.sent += done
+            this.#waiting = 0
+            return left
           },
         }
 
@@ -90,7 +105,7 @@ class SuspiciousPort implements NetPort {
   }
 
   close(): void {
-    this.isFull = true
+    this.room = 0
   }
 }
 
@@ -110,8 +125,8 @@ fuzzDevice({
       const header = (what >>> 7) & 1 ? Uint8Array.of(1, 1, 54, 0, 200, 5, 34, 0, 16, 0, 0, 0) : undefined
       switch (what % 5) {
         case 0:
-          port.isFull = !port.isFull
-          if (!port.isFull) for (const pair of [0, 1]) port.onRoom(pair)
+          port.room = port.room === Number.POSITIVE_INFINITY ? size % 6 : Number.POSITIVE_INFINITY
+          if (port.room > 0) for (const pair of [0, 1]) port.onRoom(pair)
           break
         case 1:
           device.setLink(((what >>> 3) & 1) === 1)
@@ -127,7 +142,7 @@ fuzzDevice({
   },
   /** One frame each way, that for the guest with equal bytes. */
   async probe(rig) {
-    port.isFull = false
+    port.room = Number.POSITIVE_INFINITY
     const before = port.sent
     rig.post(1, [{ at: BUFFERS, length: 72, writable: false, bytes: new Uint8Array(72) }])
     rig.kick(1)

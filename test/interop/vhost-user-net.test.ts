@@ -55,9 +55,9 @@ const LONGEST_FRAME = 14 + 1500
 class CountingTap extends TapPort {
   cutUp = 0
 
-  override sendPacket(...sent: Parameters<NonNullable<NetPort["packets"]>["sendPacket"]>): void {
+  override sendPacket(...sent: Parameters<NonNullable<NetPort["packets"]>["sendPacket"]>): boolean {
     this.#count(sent[2].readableLength - NET_HEADER_SIZE)
-    super.sendPacket(...sent)
+    return super.sendPacket(...sent)
   }
 
   override send(...sent: Parameters<TapPort["send"]>): boolean {

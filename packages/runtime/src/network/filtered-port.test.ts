@@ -28,7 +28,9 @@ function makePacketPort() {
   const head = new Uint8Array(PACKET_HEAD_SIZE)
   const packets = {
     packetHead: () => head,
-    sendPacket: (pair: number, length: number, chain: DescriptorChain) => sent.push({ pair, length, chain }),
+    sendPacket: (pair: number, length: number, chain: DescriptorChain) =>
+      sent.push({ pair, length, chain }) > 0,
+    flushPackets: () => 0,
   }
   const under: NetPort = {
     packets,
@@ -40,7 +42,7 @@ function makePacketPort() {
   const port = new FilteredPort(under, { mac: MAC, addresses: [ADDRESS, ADDRESS6] })
   const send = (frame: Uint8Array, chain = {} as DescriptorChain): number => {
     const length = Math.min(PACKET_HEAD_SIZE, NET_HEADER_SIZE + frame.length)
-    port.packets?.packetHead(1).set(frame.subarray(0, length - NET_HEADER_SIZE), NET_HEADER_SIZE)
+    port.packets?.packetHead(1, chain)?.set(frame.subarray(0, length - NET_HEADER_SIZE), NET_HEADER_SIZE)
     port.packets?.sendPacket(1, length, chain)
     return length
   }

@@ -49,15 +49,17 @@ export class FilteredPort implements NetPort {
 
   /** Only the copied head of a packet is looked at: the guest can change the rest, and headers that go on in there are none. */
   #filtered(packets: PacketSender): PacketSender {
-    let head: Uint8Array = new Uint8Array()
+    let head: Uint8Array | undefined
     return {
-      packetHead: pair => {
-        head = packets.packetHead(pair)
+      packetHead: (pair, chain) => {
+        head = packets.packetHead(pair, chain)
         return head
       },
       sendPacket: (pair, length, chain) => {
-        if (this.#allows(head.subarray(NET_HEADER_SIZE, length))) packets.sendPacket(pair, length, chain)
+        const isAllowed = head !== undefined && this.#allows(head.subarray(NET_HEADER_SIZE, length))
+        return isAllowed && packets.sendPacket(pair, length, chain)
       },
+      flushPackets: pair => packets.flushPackets(pair),
     }
   }
 

@@ -1,9 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
-import { Socket } from "node:net"
-import type { Duplex } from "node:stream"
 import { closeFd, setNonBlocking, setSendBuffer, socketPair } from "@ts-vmm/native"
-import { NetDevice, randomMac, StreamPort } from "@ts-vmm/virtio-devices/net"
+import { NetDevice, type NetPort, randomMac, SocketPort } from "@ts-vmm/virtio-devices/net"
 import { SandboxError, type SandboxErrorCode } from "../errors.js"
 import { FilteredPort } from "./filtered-port.js"
 import type { SandboxNetwork } from "./guest-network.js"
@@ -38,19 +36,26 @@ export async function startPasst(
   onEnd: (error: Error) => void,
 ): Promise<SandboxNetwork> {
   const hasIpv6 = hostHasIpv6()
-  const { child, socket } = spawnPasst(passtArguments(ports, hasIpv6))
+  const { child, fd } = spawnPasst(passtArguments(ports, hasIpv6))
   const gone = new Promise<void>(resolve => child.once("exit", () => resolve()))
   const words = collectWords(child)
-  socket.on("error", () => undefined) // its end is told by the port
-  const mac = randomMac()
-  await untilReady(child, socket, mac, words)
-  let isClosed = false
+  let isReady = false
   const ended = (error: Error | undefined) => {
-    if (!isClosed) onEnd(new Error(`the network ended: ${words() || (error?.message ?? "passt is gone")}`))
+    // Before that its exit says more.
+    if (isReady) onEnd(new Error(`the network ended: ${words() || (error?.message ?? "passt is gone")}`))
   }
+  const stream = new SocketPort(fd, { onEnd: ended })
+  const mac = randomMac()
+  try {
+    await untilReady(child, stream, mac, words)
+  } catch (error) {
+    stream.close()
+    throw error
+  }
+  isReady = true
   const families = hasIpv6 ? [IPV4, IPV6] : [IPV4]
   const addresses = families.map(({ address }) => address)
-  const port = new FilteredPort(new StreamPort(socket, { onEnd: ended }), { mac, addresses })
+  const port = new FilteredPort(stream, { mac, addresses })
   return {
     device: new NetDevice(port, { mac, mtu: MTU }),
     guest: {
@@ -64,7 +69,6 @@ export async function startPasst(
       mtu: MTU,
     },
     close: () => {
-      isClosed = true
       port.close()
       child.kill("SIGKILL")
       // Its ports can be taken again when it is gone, and not before.
@@ -74,16 +78,14 @@ export async function startPasst(
 }
 
 /** The process, and our end of the stream of frames. */
-function spawnPasst(args: readonly string[]): { child: ChildProcess; socket: Socket } {
+function spawnPasst(args: readonly string[]): { child: ChildProcess; fd: number } {
   const [ours, theirs] = socketPair()
-  // From here on the socket's to close.
-  const socket = new Socket({ fd: ours, readable: true, writable: true })
   try {
     setSendBuffer(theirs, SEND_BUFFER_SIZE)
     setNonBlocking(theirs, false)
-    return { child: spawn("passt", args, { stdio: ["ignore", "pipe", "pipe", theirs] }), socket }
+    return { child: spawn("passt", args, { stdio: ["ignore", "pipe", "pipe", theirs] }), fd: ours }
   } catch (error) {
-    socket.destroy()
+    closeFd(ours)
     throw error
   } finally {
     closeFd(theirs)
@@ -135,7 +137,7 @@ function collectWords(child: ChildProcess): () => string {
 }
 
 /** It says nothing when it is ready, but answers; whatever is wrong with its arguments ends it. */
-function untilReady(child: ChildProcess, socket: Duplex, mac: string, words: () => string): Promise<void> {
+function untilReady(child: ChildProcess, port: NetPort, mac: string, words: () => string): Promise<void> {
   return new Promise((resolve, reject) => {
     const refuse = (code: SandboxErrorCode, message: string) => {
       clearTimeout(timer)
@@ -150,21 +152,21 @@ function untilReady(child: ChildProcess, socket: Duplex, mac: string, words: () 
       refuse("hypervisor-unavailable", `${what}: install the package passt`)
     })
     child.once("close", () => refuse("invalid-argument", `passt refused: ${words()}`))
-    socket.once("data", (bytes: Buffer) => {
+    const answered = () => {
       clearTimeout(timer)
-      socket.pause()
-      socket.unshift(bytes) // maybe not all of the answer yet: the port goes on from here
       resolve()
-    })
-    socket.write(arpRequest(mac))
+      return true
+    }
+    port.attach(answered, () => undefined)
+    port.send(arpRequest(mac))
   })
 }
 
-/** Who has the gateway's address? With the length before it that the stream wants. */
+/** Who has the gateway's address? */
 function arpRequest(mac: string): Buffer {
   const { address, gateway } = IPV4
   const own = mac.replaceAll(":", "")
   const ip = (text: string) => Buffer.from(text.split(".").map(Number)).toString("hex")
   const frame = `ffffffffffff${own}0806${"0001080006040001"}${own}${ip(address)}${"00".repeat(6)}${ip(gateway)}`
-  return Buffer.concat([Buffer.from([0, 0, 0, frame.length / 2]), Buffer.from(frame, "hex")])
+  return Buffer.from(frame, "hex")
 }

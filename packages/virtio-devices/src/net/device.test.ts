@@ -1,9 +1,8 @@
-import { PassThrough } from "node:stream"
 import { afterEach, describe, expect, test } from "vitest"
 import { VIRTIO_F_EVENT_IDX } from "../features.js"
 import { deviceConformance, direct, MockDriver, overMmio, overVhostUser } from "../testing/index.js"
 import * as defs from "./defs.js"
-import { NetDevice, StreamPort } from "./index.js"
+import { NetDevice } from "./index.js"
 import { Cable, ipv4Frame, makeHeader, makeRig, PacketCable, ROUTE, TRANSPORT_AT } from "./testing.js"
 
 const [RECEIVE, TRANSMIT] = [0, 1]
@@ -134,10 +133,10 @@ describe("a port that sends out of the guest's memory", () => {
       for (let i = 0; i < 8; i++)
         await driver.send(TRANSMIT, [driver.readable(HEADER), driver.readable(frameOf(60))])
       const before: boolean[] = []
-      const flush = cable.flush.bind(cable)
-      cable.flush = () => {
+      const flush = cable.flushPackets.bind(cable)
+      cable.flushPackets = () => {
         before.push(queue.hasUsed())
-        flush()
+        return flush()
       }
       for (let i = 0; i < 20; i++) queue.post([driver.readable(HEADER), driver.readable(frameOf(60))])
       driver.port.kick(TRANSMIT)
@@ -145,6 +144,39 @@ describe("a port that sends out of the guest's memory", () => {
       for (let i = 0; i < 20; i++) expect((await driver.nextUsed(TRANSMIT)).length).toBe(0)
     },
   )
+
+  test("what there is no room for comes again, in its order, when there is some", async () => {
+    await using rig = await makeRig(new PacketCable({ offloads }), { queueSizes: [64, 128, 64] })
+    const { cable, driver } = rig
+    cable.room = 5
+    for (let i = 1; i <= 50; i++)
+      driver.queue(TRANSMIT).post([driver.readable(HEADER), driver.readable(frameOf(60 + i, i))])
+    driver.port.kick(TRANSMIT)
+    for (const room of [12, 13, 50, 50]) {
+      expect(rig.device.counters.framesSent).toBe(cable.sent.length)
+      cable.room = room
+      cable.onRoom()
+    }
+    expect(cable.sent.map(frame => frame[0])).toEqual(Array.from({ length: 50 }, (_, i) => i + 1))
+    expect(rig.device.counters).toMatchObject({ framesSent: 50, bytesSent: 50 * 60 + 25 * 51, dropped: 0 })
+    for (let i = 0; i < 50; i++) await driver.nextUsed(TRANSMIT)
+  })
+
+  test("a frame in more pieces than a system call takes is put together, and goes behind those before it", async () => {
+    await using rig = await makeRig(new PacketCable({ offloads }))
+    const { cable, driver } = rig
+    const pieces = [...frameOf(1020, 2)].map(byte => driver.readable(Uint8Array.of(byte)))
+    const indirectTable = driver.alloc(16 * (1 + pieces.length))
+    driver.queue(TRANSMIT).post([driver.readable(HEADER), driver.readable(frameOf(60, 1))])
+    driver.queue(TRANSMIT).post([driver.readable(HEADER), ...pieces], { indirectTable })
+    cable.room = 1
+    driver.port.kick(TRANSMIT)
+    expect(cable.sent.map(frame => frame.length)).toEqual([60])
+    cable.room = 2
+    cable.onRoom()
+    expect(cable.sent.map(frame => frame.length)).toEqual([60, 1020])
+    for (let i = 0; i < 2; i++) await driver.nextUsed(TRANSMIT)
+  })
 
   test("short frames, many of them, go in order", async () => {
     await using rig = await makeRig(new PacketCable({ offloads }))
@@ -211,66 +243,4 @@ describe.each([direct, overVhostUser, overMmio])("network device over $name", ov
   test.each(deviceConformance({ makeDevice, over, requestQueues: [TRANSMIT], works }))("$name", ({ run }) =>
     run(),
   )
-})
-
-describe("a stream port", () => {
-  test("frames keep their bounds, whatever the pieces they come in", async () => {
-    const stream = new PassThrough()
-    const port = new StreamPort(stream)
-    const got: number[] = []
-    port.attach(
-      frame => {
-        got.push(frame.length)
-        return true
-      },
-      () => undefined,
-    )
-    const bytes = Buffer.concat(
-      [60, 1500, 1].flatMap(n => [Buffer.from([0, 0, n >> 8, n & 255]), frameOf(n)]),
-    )
-    for (let at = 0; at < bytes.length; at += 7) stream.write(bytes.subarray(at, at + 7))
-    await new Promise(resolve => setImmediate(resolve))
-    expect(got).toEqual([60, 1500, 1])
-    port.close()
-  })
-
-  test("frames longer than a read keep their bytes, also when the guest has no room now and then", async () => {
-    const stream = new PassThrough()
-    const port = new StreamPort(stream)
-    const frames = Array.from({ length: 6 }, (_, i) => frameOf(40_000, i))
-    const got: Uint8Array[] = []
-    let turn = 0
-    port.attach(
-      frame => {
-        if (turn++ % 2 === 0) return false
-        got.push(frame.slice())
-        return true
-      },
-      () => undefined,
-    )
-    const bytes = Buffer.concat(frames.flatMap(frame => [Buffer.from([0, 0, 156, 64]), frame]))
-    for (let at = 0; at < bytes.length; at += 65_536) stream.write(bytes.subarray(at, at + 65_536))
-    for (let i = 0; i < 20; i++) {
-      await published()
-      port.resume()
-    }
-    expect(got.map(frame => Buffer.compare(frame, frames[frame[0] ?? 0] as Uint8Array))).toEqual(
-      Array(6).fill(0),
-    )
-    expect(got.map(frame => frame[0])).toEqual([0, 1, 2, 3, 4, 5])
-    port.close()
-  })
-
-  test("a length that no frame has ends it with an error", async () => {
-    const stream = new PassThrough()
-    const ended = new Promise<Error | undefined>(resolve => {
-      const port = new StreamPort(stream, { onEnd: resolve })
-      port.attach(
-        () => true,
-        () => undefined,
-      )
-    })
-    stream.write(Buffer.from([0x7f, 0, 0, 0]))
-    expect((await ended)?.message).toMatch(/a frame of 2130706432 bytes/)
-  })
 })

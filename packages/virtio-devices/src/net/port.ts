@@ -15,15 +15,24 @@ export type PacketSink = (packet: Uint8Array, pair: number) => boolean
 /** Sends packets out of the guest's own memory, many in one call: what is long in them is not copied on the way. */
 export interface PacketSender {
   /**
-   * Where the beginning of the next packet goes: `PACKET_HEAD_SIZE` bytes, to be filled in before {@link sendPacket} and
-   * not touched afterwards.
+   * Where the beginning of the next packet goes, which lies in `chain`: `PACKET_HEAD_SIZE` bytes, to be filled in before
+   * {@link sendPacket} and not touched afterwards. Undefined when those before have to be flushed first, and, with none
+   * before, when there is no room.
    */
-  packetHead(pair: number): Uint8Array
+  packetHead(pair: number, chain: DescriptorChain): Uint8Array | undefined
   /**
-   * Sends the first `length` bytes of the head, and of `chain`, which is looked at in this call only, all that is behind as
-   * many bytes. It must not be completed before the next `flush`. What there is no room for is lost.
+   * Takes the first `length` bytes of the head, and of `chain`, which is looked at in this call only, all that is behind as
+   * many bytes.
+   *
+   * @returns true when the chain is lent until {@link flushPackets}, false when its packet is lost and nobody needs it
    */
-  sendPacket(pair: number, length: number, chain: DescriptorChain): void
+  sendPacket(pair: number, length: number, chain: DescriptorChain): boolean
+  /**
+   * Sends what was taken. The chains may be completed.
+   *
+   * @returns how many, the last of them, there was no room for: to be sent anew when the port says that it has some
+   */
+  flushPackets(pair: number): number
 }
 
 /**

@@ -1,20 +1,15 @@
 import type { Duplex } from "node:stream"
+import {
+  FRAME_PREFIX_SIZE,
+  frameLengthError,
+  MAX_STREAM_FRAME_SIZE,
+  type StreamPortOptions,
+} from "./frame-stream.js"
 import type { FrameSink, NetPort } from "./port.js"
-
-/** Before each frame: its length, big endian. */
-const PREFIX_SIZE = 4
-/** A longer frame is no frame: the other end cannot be followed any more. */
-const MAX_FRAME_SIZE = 65_535 + 14 + 4
-
-/** Options of {@link StreamPort}. */
-export interface StreamPortOptions {
-  /** The other end is gone, or speaks another language. Called at most once, not after `close`. */
-  readonly onEnd?: (error: Error | undefined) => void
-}
 
 /**
  * A {@link NetPort} on a byte stream, each frame with its length before it: what QEMU calls a stream socket network, and
- * passt speaks.
+ * passt speaks. For a stream of any kind; on a socket {@link SocketPort} does with fewer copies and system calls.
  *
  * @see QEMU documentation, -netdev stream
  */
@@ -22,6 +17,7 @@ export class StreamPort implements NetPort {
   readonly #stream: Duplex
   readonly #onEnd: ((error: Error | undefined) => void) | undefined
   #deliver: FrameSink = () => true
+  #onRoom: () => void = () => undefined
   /** What was read and not delivered yet. */
   #pending: Buffer = Buffer.alloc(0)
   #isFull = false
@@ -35,6 +31,7 @@ export class StreamPort implements NetPort {
 
   attach(deliver: FrameSink, onRoom: () => void): void {
     this.#deliver = deliver
+    this.#onRoom = onRoom
     this.#stream.on("data", (bytes: Buffer) => this.#take(bytes))
     this.#stream.on("drain", onRoom)
     this.#stream.on("error", error => this.#end(error))
@@ -45,9 +42,9 @@ export class StreamPort implements NetPort {
   send(frame: Uint8Array): boolean {
     if (this.#isClosed) return true // a cable that leads nowhere
     if (this.#stream.writableNeedDrain) return false
-    const bytes = Buffer.allocUnsafe(PREFIX_SIZE + frame.length)
+    const bytes = Buffer.allocUnsafe(FRAME_PREFIX_SIZE + frame.length)
     bytes.writeUInt32BE(frame.length)
-    bytes.set(frame, PREFIX_SIZE)
+    bytes.set(frame, FRAME_PREFIX_SIZE)
     this.#cork()
     this.#stream.write(bytes)
     return true
@@ -93,15 +90,15 @@ export class StreamPort implements NetPort {
   #deliverPending(): void {
     let at = 0
     const pending = this.#pending
-    while (pending.length - at >= PREFIX_SIZE) {
+    while (pending.length - at >= FRAME_PREFIX_SIZE) {
       const length = pending.readUInt32BE(at)
-      if (length > MAX_FRAME_SIZE) {
+      if (length > MAX_STREAM_FRAME_SIZE) {
         this.#fail(length)
         return
       }
-      const end = at + PREFIX_SIZE + length
+      const end = at + FRAME_PREFIX_SIZE + length
       if (end > pending.length) break
-      if (length > 0 && !this.#deliver(pending.subarray(at + PREFIX_SIZE, end))) {
+      if (length > 0 && !this.#deliver(pending.subarray(at + FRAME_PREFIX_SIZE, end))) {
         this.#isFull = true
         break
       }
@@ -111,9 +108,7 @@ export class StreamPort implements NetPort {
   }
 
   #fail(length: number): void {
-    this.#end(
-      new Error(`a frame of ${length} bytes: the other end of the network does not speak this protocol`),
-    )
+    this.#end(frameLengthError(length))
     this.#stream.destroy()
   }
 
@@ -121,12 +116,14 @@ export class StreamPort implements NetPort {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#onEnd?.(error)
+    // What waits for room is lost, as all that follows.
+    this.#onRoom()
   }
 }
 
 /** Bytes that the first frame of `pending` lacks; without limit where its length is not known, 0 where there is none. */
 function missingOf(pending: Buffer): number {
   if (pending.length === 0) return 0
-  if (pending.length < PREFIX_SIZE) return Number.POSITIVE_INFINITY
-  return Math.max(0, PREFIX_SIZE + pending.readUInt32BE(0) - pending.length)
+  if (pending.length < FRAME_PREFIX_SIZE) return Number.POSITIVE_INFINITY
+  return Math.max(0, FRAME_PREFIX_SIZE + pending.readUInt32BE(0) - pending.length)
 }

@@ -69,6 +69,9 @@ export class Cable implements NetPort {
   }
 }
 
+/** So many wait for a flush at most. */
+const PACKETS_AT_ONCE = 32
+
 /** A cable that takes packets out of the guest's memory, when it is flushed and not before. */
 export class PacketCable extends Cable implements PacketSender {
   readonly packets = this
@@ -81,21 +84,25 @@ export class PacketCable extends Cable implements PacketSender {
     Object.assign(this, { deliver, onRoom, onLink, deliverPacket })
   }
 
-  packetHead(): Uint8Array {
+  packetHead(): Uint8Array | undefined {
+    if (this.#waiting.length === PACKETS_AT_ONCE || this.seen.length >= this.room) return undefined
     this.#head = new Uint8Array(PACKET_HEAD_SIZE)
     return this.#head
   }
 
-  sendPacket(pair: number, length: number, chain: DescriptorChain): void {
+  sendPacket(pair: number, length: number, chain: DescriptorChain): boolean {
     const parts = [this.#head.subarray(0, length), ...chain.readableSlices(length)]
     this.#waiting.push(() => {
       const packet = Uint8Array.from(parts.flatMap(part => [...part]))
       this.seen.push({ frame: packet.slice(NET_HEADER_SIZE), header: packet.slice(0, NET_HEADER_SIZE), pair })
     })
+    return true
   }
 
-  flush(): void {
-    for (const send of this.#waiting.splice(0)) send()
+  flushPackets(): number {
+    const fit = Math.max(0, this.room - this.seen.length)
+    for (const send of this.#waiting.splice(0, fit)) send()
+    return this.#waiting.splice(0).length
   }
 }
 

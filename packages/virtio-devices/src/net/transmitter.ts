@@ -9,6 +9,11 @@ import type { NetPort, PacketSender } from "./port.js"
 const HEAD_FRAME_SIZE = defs.PACKET_HEAD_SIZE - defs.NET_HEADER_SIZE
 /** The longest header of a transport. */
 const MAX_TRANSPORT_HEADER_SIZE = 60
+/** A packet in more pieces is put together first: no system call takes more than 1024. */
+const PACKET_PIECES = 1000
+
+/** What became of a chain: it is the driver's again, the port's until its flush, or has to wait for room. */
+type Outcome = "done" | "lent" | "full"
 
 /** Takes frames out of the buffers of a guest that is there, and hands those that are sound to the port. */
 export class Transmitter {
@@ -41,62 +46,91 @@ export class Transmitter {
   /** Sends what the guest has put on the queue of `pair`, a ring of it in one turn of the event loop. */
   drain(pair: number): void {
     const queue = 2 * pair + defs.TRANSMIT_QUEUE
-    this.#handlers[pair] ??= this.#makeHandler(pair)
+    this.#handlers[pair] ??= chain => this.#handle(chain, pair, queue)
     this.#ctx.drain(queue, this.#handlers[pair] as (chain: DescriptorChain) => number | undefined)
-    this.#port.flush?.(pair)
-    for (const chain of this.#lent) this.#ctx.complete(queue, chain, 0)
-    this.#lent.length = 0
+    this.#flush(pair, queue)
+    this.#putBack(queue)
   }
 
-  #makeHandler(pair: number): (chain: DescriptorChain) => number | undefined {
-    const queue = 2 * pair + defs.TRANSMIT_QUEUE
-    return chain => {
-      const { length } = this.#lent
-      if (this.#send(chain, pair)) return this.#lent.length > length ? undefined : 0
-      this.#ctx.unpop(queue, chain)
-      return undefined // the port says when it has room
+  #handle(chain: DescriptorChain, pair: number, queue: number): number | undefined {
+    const outcome = this.#send(chain, pair, queue)
+    if (outcome === "done") return 0
+    if (outcome === "lent") this.#lent.push(chain)
+    else {
+      this.#ctx.unpop(queue, chain) // the port says when it has room
+      this.#putBack(queue)
     }
+    return undefined
   }
 
-  /** @returns false when the port has no room */
-  #send(chain: DescriptorChain, pair: number): boolean {
+  #send(chain: DescriptorChain, pair: number, queue: number): Outcome {
     const length = chain.readableLength - defs.NET_HEADER_SIZE
     if (length < defs.ETHERNET_HEADER_SIZE || length > this.#frame.length) return this.#drop()
-    if (this.#packets && this.#sendPacket(this.#packets, chain, pair, length)) return true
-    return this.#sendCopy(chain, pair, length)
+    const packets = chain.readableCount <= PACKET_PIECES ? this.#packets : undefined
+    const outcome = packets && this.#sendPacket(packets, chain, pair, queue, length)
+    return outcome ?? this.#sendCopy(chain, pair, queue, length)
   }
 
-  #sendCopy(chain: DescriptorChain, pair: number, length: number): boolean {
+  #sendCopy(chain: DescriptorChain, pair: number, queue: number, length: number): Outcome {
     const frame = this.#frame.subarray(0, length)
     if (chain.read(0, this.#header) !== defs.NET_HEADER_SIZE) return this.#drop()
     if (chain.read(defs.NET_HEADER_SIZE, frame) !== length) return this.#drop()
     const header = this.#check.check(this.#header, frame)
     if (!header || !this.#isInBounds(frame, length, header)) return this.#drop()
-    if (!this.#port.send(frame, header, pair)) return false
+    // What was lent comes before it.
+    if (this.#lent.length > 0 && !this.#flush(pair, queue)) return "full"
+    if (!this.#port.send(frame, header, pair)) return "full"
     this.#count(length)
-    return true
+    return "done"
   }
 
   /**
    * All that is looked at is copied before, and what is sent begins with that copy; the rest may be whatever the guest
    * makes of it meanwhile.
    *
-   * @returns false when it has headers that do not fit into the copy
+   * @returns undefined when it has headers that do not fit into the copy
    */
-  #sendPacket(packets: PacketSender, chain: DescriptorChain, pair: number, length: number): boolean {
-    const head = packets.packetHead(pair)
+  #sendPacket(
+    packets: PacketSender,
+    chain: DescriptorChain,
+    pair: number,
+    queue: number,
+    length: number,
+  ): Outcome | undefined {
+    let head = packets.packetHead(pair, chain)
+    if (!head && this.#flush(pair, queue)) head = packets.packetHead(pair, chain)
+    if (!head) return "full"
     const copied = chain.read(0, head)
     if (copied !== Math.min(head.length, length + defs.NET_HEADER_SIZE)) return this.#drop()
     const start = (head[defs.HEADER.csumStart] as number) | ((head[defs.HEADER.csumStart + 1] as number) << 8)
-    if (length > HEAD_FRAME_SIZE && start + MAX_TRANSPORT_HEADER_SIZE > HEAD_FRAME_SIZE) return false
+    if (length > HEAD_FRAME_SIZE && start + MAX_TRANSPORT_HEADER_SIZE > HEAD_FRAME_SIZE) return undefined
     const frame = head.subarray(defs.NET_HEADER_SIZE, copied)
     const header = this.#check.check(head, frame, length)
     if (!header || !this.#isInBounds(frame, length, header)) return this.#drop()
     for (let i = 0; i < defs.NET_HEADER_SIZE; i++) head[i] = header[i] as number
-    packets.sendPacket(pair, copied, chain)
-    this.#lent.push(chain)
+    if (packets.sendPacket(pair, copied, chain)) return "lent"
     this.#count(length)
-    return true
+    return "done"
+  }
+
+  /** Completes what the port has sent. @returns false when it had no room for all */
+  #flush(pair: number, queue: number): boolean {
+    const left = this.#packets?.flushPackets(pair) ?? 0
+    const sent = this.#lent.length - left
+    for (let i = 0; i < sent; i++) {
+      const chain = this.#lent[i] as DescriptorChain
+      this.#count(chain.readableLength - defs.NET_HEADER_SIZE)
+      this.#ctx.complete(queue, chain, 0)
+    }
+    this.#lent.splice(0, sent)
+    if (left === 0) this.#port.flush?.(pair)
+    return left === 0
+  }
+
+  /** What the port had no room for is sent anew when it has some. */
+  #putBack(queue: number): void {
+    for (const chain of this.#lent.reverse()) this.#ctx.unpop(queue, chain)
+    this.#lent.length = 0
   }
 
   #count(length: number): void {
@@ -110,8 +144,8 @@ export class Transmitter {
     return isCut || length <= this.#maxFrame + (isTagged(frame) ? defs.VLAN_TAG_SIZE : 0)
   }
 
-  #drop(): true {
+  #drop(): "done" {
     this.#counters.dropped++
-    return true
+    return "done"
   }
 }

@@ -78,12 +78,19 @@ export class TapPort implements NetPort, PacketSender {
     return true
   }
 
-  packetHead(pair: number): Uint8Array {
-    return (this.#queues[pair] as TapQueue).packetHead()
+  packetHead(pair: number, chain: DescriptorChain): Uint8Array {
+    return (this.#queues[pair] as TapQueue).packetHead(chain)
   }
 
-  sendPacket(pair: number, length: number, chain: DescriptorChain): void {
+  sendPacket(pair: number, length: number, chain: DescriptorChain): boolean {
     if (!this.#isClosed) this.#queues[pair]?.sendPacket(length, chain)
+    return !this.#isClosed
+  }
+
+  /** What the kernel has no room for is lost. */
+  flushPackets(pair: number): number {
+    this.flush(pair)
+    return 0
   }
 
   flush(pair = 0): void {

@@ -11,6 +11,7 @@ import {
 } from "@ts-vmm/native"
 import type { DescriptorChain } from "../../queue/chain.js"
 import * as defs from "../defs.js"
+import { PacketBatch } from "../packet-batch.js"
 
 /** Room for a frame and its header, a multiple of 64. */
 const SLOT_SIZE = Math.ceil((defs.NET_HEADER_SIZE + defs.MAX_FRAME_SIZE) / 64) * 64
@@ -24,8 +25,8 @@ const SEND_ROWS = 64
 const SEND_BYTES = 8 * SLOT_SIZE
 /** Pieces of guest memory in one native call, beside the head of each packet; a chain has 1024 at most. */
 const SEND_PIECES = 2048
-/** What rows of a send point into; guest memory is behind that. */
-const [HEADS, COPIES, GUEST] = [0, 1, 2]
+/** The region of a send's segments that has the copies. */
+const COPIES = 1
 const STOP = { stopAtFailure: true } as const
 
 const { EIO } = constants.errno
@@ -52,22 +53,12 @@ export class TapQueue {
   readonly #received = new Uint8Array(RECEIVE_SLOTS * SLOT_SIZE)
   readonly #receiving = new IoBatch(RECEIVE_SLOTS, RECEIVE_SLOTS)
   readonly #receiveRegions = [this.#received.buffer]
-  readonly #headBytes = new ArrayBuffer(SEND_ROWS * defs.PACKET_HEAD_SIZE)
-  readonly #heads: readonly Uint8Array[] = Array.from(
-    { length: SEND_ROWS },
-    (_, row) => new Uint8Array(this.#headBytes, row * defs.PACKET_HEAD_SIZE, defs.PACKET_HEAD_SIZE),
-  )
   readonly #copies = new Uint8Array(SEND_BYTES)
-  readonly #sending = new IoBatch(SEND_ROWS, SEND_ROWS + SEND_PIECES)
-  readonly #sendRegions: ArrayBuffer[] = [this.#headBytes, this.#copies.buffer]
-  /** Regions of the guest that are in there. */
-  #guest: DescriptorChain["regions"] | undefined
+  readonly #sending = new PacketBatch(SEND_ROWS, SEND_ROWS + SEND_PIECES, this.#copies.buffer)
   /** Received frames, and how many of them were delivered. */
   #count = 0
   #next = 0
-  /** Rows, segments and bytes of `#copies` that wait for the next flush. */
-  #rows = 0
-  #segments = 0
+  /** Bytes of `#copies` that wait for the next flush. */
   #used = 0
   #isAttached = true
   #isFull = false
@@ -87,48 +78,37 @@ export class TapQueue {
 
   /** Keeps a copy, to go with the others at the next {@link flush}. */
   send(header: Uint8Array, frame: Uint8Array): void {
+    const sending = this.#sending
     const length = header.length + frame.length
-    this.#makeRoom(1)
-    if (this.#used + length > SEND_BYTES) this.flush()
+    const isFull = sending.rows === SEND_ROWS || sending.segments === sending.io.segmentCapacity
+    if (isFull || this.#used + length > SEND_BYTES) this.flush()
     this.#copies.set(header, this.#used)
     this.#copies.set(frame, this.#used + header.length)
-    this.#sending.setSegment(this.#segments, COPIES, this.#used, length)
+    sending.io.setSegment(sending.segments, COPIES, this.#used, length)
     this.#used += length
     this.#addRow(1)
   }
 
   /** See `PacketSender`. */
-  packetHead(): Uint8Array {
-    this.#makeRoom(1)
-    return this.#heads[this.#rows] as Uint8Array
+  packetHead(chain: DescriptorChain): Uint8Array {
+    if (!this.#sending.fits(chain)) this.flush()
+    return this.#sending.head
   }
 
   /** See `PacketSender`. */
   sendPacket(length: number, chain: DescriptorChain): void {
-    const head = this.#rows
-    if (
-      this.#segments + 1 + chain.readableCount > this.#sending.segmentCapacity ||
-      chain.regions !== this.#guest
-    ) {
-      this.flush()
-      // The head of a row that was not sent yet goes with it to the first one.
-      if (head > 0) (this.#heads[0] as Uint8Array).set(this.#heads[head] as Uint8Array)
-      this.#useGuest(chain.regions)
-    }
-    this.#sending.setSegment(this.#segments, HEADS, this.#rows * defs.PACKET_HEAD_SIZE, length)
-    this.#addRow(1 + this.#addRest(chain, length, this.#segments + 1))
+    this.#addRow(this.#sending.fill(0, length, chain))
   }
 
   /** A frame that the kernel has no room for is lost, as on any network. */
   flush(): void {
-    const count = this.#rows
-    this.#rows = 0
-    this.#segments = 0
+    const { io, regions, rows } = this.#sending
+    this.#sending.clear()
     this.#used = 0
-    if (count === 0 || this.#poller.closed) return
-    this.#sending.runSync(this.#sendRegions, count)
-    for (let i = 0; i < count; i++) {
-      const result = this.#sending.results[i] as number
+    if (rows === 0 || this.#poller.closed) return
+    io.runSync(regions, rows)
+    for (let i = 0; i < rows; i++) {
+      const result = io.results[i] as number
       if (result >= 0) continue
       this.#events.lost()
       if (result === -EIO) this.#setDown(true)
@@ -159,39 +139,11 @@ export class TapQueue {
     closeSync(this.fd)
   }
 
-  #makeRoom(segments: number): void {
-    if (this.#rows === SEND_ROWS || this.#segments + segments > this.#sending.segmentCapacity) this.flush()
-  }
-
-  #useGuest(regions: DescriptorChain["regions"]): void {
-    this.#guest = regions
-    this.#sendRegions.length = GUEST
-    for (const { bytes } of regions) this.#sendRegions.push(bytes.buffer as ArrayBuffer)
-  }
-
-  /** Segments of what `chain` has behind its first `skip` bytes, from row `first` on. @returns how many */
-  #addRest(chain: DescriptorChain, skip: number, first: number): number {
-    const { readableCount, segmentLengths, segmentOffsets, segmentRegions, regions } = chain
-    let left = skip
-    let count = 0
-    for (let i = 0; i < readableCount; i++) {
-      const length = segmentLengths[i] as number
-      const passed = Math.min(left, length)
-      left -= passed
-      if (passed === length) continue
-      const region = segmentRegions[i] as number
-      const base = (regions[region] as (typeof regions)[number]).bytes.byteOffset
-      const at = base + (segmentOffsets[i] as number) + passed
-      this.#sending.setSegment(first + count++, GUEST + region, at, length - passed)
-    }
-    return count
-  }
-
   /** Completes a row of so many segments. */
   #addRow(segments: number): void {
-    this.#sending.setOp(this.#rows, IO_SEND, this.fd, 0, this.#segments, segments)
-    this.#rows++
-    this.#segments += segments
+    const sending = this.#sending
+    sending.io.setOp(sending.rows, IO_SEND, this.fd, 0, sending.segments, segments)
+    sending.next(segments)
   }
 
   #listen(): void {
