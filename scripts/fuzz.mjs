@@ -16,7 +16,7 @@ const DEVICES = {
   balloon: { file: "balloon", targets: ["balloon"] },
   mem: { file: "memory-devices", targets: ["mem"] },
   pmem: { file: "memory-devices", targets: ["pmem"] },
-  net: { file: "net", targets: ["net"] },
+  net: { file: "net", targets: ["net", "net-packets"] },
   fs: { file: "fs", targets: ["fs"] },
   mmio: { file: "mmio", targets: ["mmio"] },
   "vhost-user": { file: "vhost-user", targets: ["vhost-user"] },

@@ -1,8 +1,8 @@
 import { deepStrictEqual, ok, strictEqual } from "node:assert"
-import { NetDevice, type NetPort } from "@ts-vmm/virtio-devices/net"
+import { type FrameSink, NetDevice, type NetPort, type PacketSender } from "@ts-vmm/virtio-devices/net"
 import { netChain } from "./device-cases.js"
 import { BUFFERS } from "./device-rig.js"
-import { fuzzDevice, rigFor } from "./device-target.js"
+import { type DeviceTarget, fuzzDevice, rigFor } from "./device-target.js"
 
 /** All offloads of virtio 1.3, 5.1.3: CSUM, GUEST_CSUM, TSO4, TSO6, ECN both ways, USO. */
 const ALL_OFFLOADS = [0n, 1n, 7n, 8n, 9n, 11n, 12n, 13n, 54n, 55n, 56n].reduce(
@@ -30,22 +30,22 @@ function checkSentFrame(frame: Uint8Array, header: Uint8Array): void {
   ok((frame.length - headerLength!) / gsoSize! <= 1366, "too many segments")
 }
 
-type SentChain = Parameters<NonNullable<NetPort["packets"]>["sendPacket"]>[2]
-
 /** A port that checks what it gets, and is full now and then. */
 class SuspiciousPort implements NetPort {
-  static made = 0
   readonly offloads = ALL_OFFLOADS
   readonly queuePairs = 2
   /** Frames that it takes until it is full. */
   room = Number.POSITIVE_INFINITY
   sent = 0
-  deliver: Parameters<NetPort["attach"]>[0] = () => true
+  deliver: FrameSink = () => true
   onRoom: (pair?: number) => void = () => undefined
 
-  attach(...[deliver, onRoom]: Parameters<NetPort["attach"]>): void {
-    this.deliver = deliver
+  attach(...[deliver, onRoom, , deliverPacket]: Parameters<NetPort["attach"]>): void {
     this.onRoom = onRoom
+    this.deliver = deliver
+    if (!this.packets || !deliverPacket) return
+    this.deliver = (frame, header = new Uint8Array(12), pair = 0) =>
+      deliverPacket(Buffer.concat([header, frame]), pair)
   }
 
   send(frame: Uint8Array, header: Uint8Array = new Uint8Array(12), pair = 0): boolean {
@@ -62,35 +62,40 @@ class SuspiciousPort implements NetPort {
   /** Packets that were not flushed yet. */
   #waiting = 0
 
-  /** A port of every other device takes packets out of the guest's memory: what it checks is what it would send. */
-  readonly packets =
-    SuspiciousPort.made++ % 2 === 0
-      ? undefined
-      : {
-          packetHead: () => {
-            if (this.room === 0 || this.#waiting === 4) return undefined
-            this.#head = new Uint8Array(256)
-            return this.#head
-          },
-          sendPacket: (pair: number, length: number, chain: SentChain) => {
-            ok(pair === 0 || pair === 1, `queue pair ${pair}`)
-            ok(length === Math.min(256, chain.readableLength), `${length} bytes of a head`)
-            const packet = new Uint8Array(chain.readableLength)
-            chain.read(0, packet)
-            packet.set(this.#head.subarray(0, length))
-            checkSentFrame(packet.subarray(12), packet.subarray(0, 12))
-            this.#waiting++
-            return true
-          },
-          flushPackets: () => {
-            const done = Math.min(this.room, this.#waiting)
-            const left = this.#waiting - done
-            this.room -= done
-            this.sent += done
-            this.#waiting = 0
-            return left
-          },
-        }
+  /** One that takes packets out of the guest's memory: what it checks is what it would send. */
+  readonly packets: PacketSender | undefined
+
+  constructor({ takesPackets }: { takesPackets: boolean }) {
+    this.packets = takesPackets ? this.#packetSender() : undefined
+  }
+
+  #packetSender(): PacketSender {
+    return {
+      packetHead: () => {
+        if (this.room === 0 || this.#waiting === 4) return undefined
+        this.#head = new Uint8Array(256)
+        return this.#head
+      },
+      sendPacket: (pair, length, chain) => {
+        ok(pair === 0 || pair === 1, `queue pair ${pair}`)
+        ok(length === Math.min(256, chain.readableLength), `${length} bytes of a head`)
+        const packet = new Uint8Array(chain.readableLength)
+        chain.read(0, packet)
+        packet.set(this.#head.subarray(0, length))
+        checkSentFrame(packet.subarray(12), packet.subarray(0, 12))
+        this.#waiting++
+        return true
+      },
+      flushPackets: () => {
+        const done = Math.min(this.room, this.#waiting)
+        const left = this.#waiting - done
+        this.room -= done
+        this.sent += done
+        this.#waiting = 0
+        return left
+      },
+    }
+  }
 
   setQueuePairs(count: number): void {
     ok(count === 1 || count === 2, `${count} queue pairs`)
@@ -111,14 +116,15 @@ class SuspiciousPort implements NetPort {
 
 let port: SuspiciousPort
 
-fuzzDevice({
-  name: "net",
+/** A network device's target, whose port takes frames, or packets with their headers. */
+const netTarget = (name: string, takesPackets: boolean): DeviceTarget => ({
+  name,
   covers: ["packages/virtio-devices/src/net"],
-  share: 0.05,
+  share: 0.025,
   queues: 5,
   chain: netChain,
   make() {
-    port = new SuspiciousPort()
+    port = new SuspiciousPort({ takesPackets })
     const device = new NetDevice(port, { mtu: MTU })
     const host = (what: number) => {
       const size = (what >>> 8) & 0xffff
@@ -155,3 +161,6 @@ fuzzDevice({
     deepStrictEqual(rig.read(BUFFERS + 4096 + 12, frame.length), frame)
   },
 })
+
+fuzzDevice(netTarget("net", false))
+fuzzDevice(netTarget("net-packets", true))
