@@ -5,7 +5,7 @@ import { SandboxError } from "../errors.js"
 import type { SandboxConfig } from "../options.js"
 import { plug, slotsOf, type Turns, undoAll } from "./turns.js"
 
-/** gRPC's FAILED_PRECONDITION: a program of the container uses it. */
+/** How the agent ends what it says of a volume that a program uses: a path may have such words too, and more behind it. */
 const IN_USE = "is in use"
 
 interface Attachment extends OpenedVolume {
@@ -123,7 +123,7 @@ export class Attachments {
       for (const id of hidden)
         await agent.showVolume({ ...view(id, volume), source, readOnly }).catch(() => undefined)
       const { message } = error as Error
-      throw message.includes(IN_USE) ? new SandboxError("in-use", message, { cause: error }) : error
+      throw message.endsWith(IN_USE) ? new SandboxError("in-use", message, { cause: error }) : error
     }
   }
 }
