@@ -45,40 +45,39 @@ export class Transmitter {
 
   /** Sends what the guest has put on the queue of `pair`, a ring of it in one turn of the event loop. */
   drain(pair: number): void {
-    const queue = 2 * pair + defs.TRANSMIT_QUEUE
-    this.#handlers[pair] ??= chain => this.#handle(chain, pair, queue)
-    this.#ctx.drain(queue, this.#handlers[pair] as (chain: DescriptorChain) => number | undefined)
-    this.#flush(pair, queue)
-    this.#putBack(queue)
+    this.#handlers[pair] ??= chain => this.#handle(chain, pair)
+    this.#ctx.drain(queueOf(pair), this.#handlers[pair] as (chain: DescriptorChain) => number | undefined)
+    this.#flush(pair)
+    this.#putBack(pair)
   }
 
-  #handle(chain: DescriptorChain, pair: number, queue: number): number | undefined {
-    const outcome = this.#send(chain, pair, queue)
+  #handle(chain: DescriptorChain, pair: number): number | undefined {
+    const outcome = this.#send(chain, pair)
     if (outcome === "done") return 0
     if (outcome === "lent") this.#lent.push(chain)
     else {
-      this.#ctx.unpop(queue, chain) // the port says when it has room
-      this.#putBack(queue)
+      this.#ctx.unpop(queueOf(pair), chain) // the port says when it has room
+      this.#putBack(pair)
     }
     return undefined
   }
 
-  #send(chain: DescriptorChain, pair: number, queue: number): Outcome {
+  #send(chain: DescriptorChain, pair: number): Outcome {
     const length = chain.readableLength - defs.NET_HEADER_SIZE
     if (length < defs.ETHERNET_HEADER_SIZE || length > this.#frame.length) return this.#drop()
     const packets = chain.readableCount <= PACKET_PIECES ? this.#packets : undefined
-    const outcome = packets && this.#sendPacket(packets, chain, pair, queue, length)
-    return outcome ?? this.#sendCopy(chain, pair, queue, length)
+    const outcome = packets && this.#sendPacket(packets, chain, pair, length)
+    return outcome ?? this.#sendCopy(chain, pair, length)
   }
 
-  #sendCopy(chain: DescriptorChain, pair: number, queue: number, length: number): Outcome {
+  #sendCopy(chain: DescriptorChain, pair: number, length: number): Outcome {
     const frame = this.#frame.subarray(0, length)
     if (chain.read(0, this.#header) !== defs.NET_HEADER_SIZE) return this.#drop()
     if (chain.read(defs.NET_HEADER_SIZE, frame) !== length) return this.#drop()
     const header = this.#check.check(this.#header, frame)
     if (!header || !this.#isInBounds(frame, length, header)) return this.#drop()
     // What was lent comes before it.
-    if (this.#lent.length > 0 && !this.#flush(pair, queue)) return "full"
+    if (this.#lent.length > 0 && !this.#flush(pair)) return "full"
     if (!this.#port.send(frame, header, pair)) return "full"
     this.#count(length)
     return "done"
@@ -94,11 +93,10 @@ export class Transmitter {
     packets: PacketSender,
     chain: DescriptorChain,
     pair: number,
-    queue: number,
     length: number,
   ): Outcome | undefined {
     let head = packets.packetHead(pair, chain)
-    if (!head && this.#flush(pair, queue)) head = packets.packetHead(pair, chain)
+    if (!head && this.#flush(pair)) head = packets.packetHead(pair, chain)
     if (!head) return "full"
     const copied = chain.read(0, head)
     if (copied !== Math.min(head.length, length + defs.NET_HEADER_SIZE)) return this.#drop()
@@ -114,13 +112,13 @@ export class Transmitter {
   }
 
   /** Completes what the port has sent. @returns false when it had no room for all */
-  #flush(pair: number, queue: number): boolean {
+  #flush(pair: number): boolean {
     const left = this.#packets?.flushPackets(pair) ?? 0
     const sent = this.#lent.length - left
     for (let i = 0; i < sent; i++) {
       const chain = this.#lent[i] as DescriptorChain
       this.#count(chain.readableLength - defs.NET_HEADER_SIZE)
-      this.#ctx.complete(queue, chain, 0)
+      this.#ctx.complete(queueOf(pair), chain, 0)
     }
     this.#lent.splice(0, sent)
     if (left === 0) this.#port.flush?.(pair)
@@ -128,8 +126,8 @@ export class Transmitter {
   }
 
   /** What the port had no room for is sent anew when it has some. */
-  #putBack(queue: number): void {
-    for (const chain of this.#lent.reverse()) this.#ctx.unpop(queue, chain)
+  #putBack(pair: number): void {
+    for (const chain of this.#lent.reverse()) this.#ctx.unpop(queueOf(pair), chain)
     this.#lent.length = 0
   }
 
@@ -148,4 +146,8 @@ export class Transmitter {
     this.#counters.dropped++
     return "done"
   }
+}
+
+function queueOf(pair: number): number {
+  return 2 * pair + defs.TRANSMIT_QUEUE
 }
