@@ -102,13 +102,22 @@ export class Transmitter {
     if (copied !== Math.min(head.length, length + defs.NET_HEADER_SIZE)) return this.#drop()
     const start = (head[defs.HEADER.csumStart] as number) | ((head[defs.HEADER.csumStart + 1] as number) << 8)
     if (length > HEAD_FRAME_SIZE && start + MAX_TRANSPORT_HEADER_SIZE > HEAD_FRAME_SIZE) return undefined
-    const frame = head.subarray(defs.NET_HEADER_SIZE, copied)
-    const header = this.#check.check(head, frame, length)
-    if (!header || !this.#isInBounds(frame, length, header)) return this.#drop()
+    const header = this.#checkHead(head, copied, length)
+    if (!header) return this.#drop()
     for (let i = 0; i < defs.NET_HEADER_SIZE; i++) head[i] = header[i] as number
     if (packets.sendPacket(pair, copied, chain)) return "lent"
     this.#count(length)
     return "done"
+  }
+
+  /** @returns what may be passed on of the header in `head`, behind which `copied` bytes end; undefined when it is wrong */
+  #checkHead(head: Uint8Array, copied: number, length: number): Readonly<Uint8Array> | undefined {
+    const needsNothing = head[defs.HEADER.flags] === 0 && head[defs.HEADER.gsoType] === 0
+    // As most: a view of each of their frames would cost as much as all that is done with it here.
+    if (needsNothing && length <= this.#maxFrame) return NO_HEADER
+    const frame = head.subarray(defs.NET_HEADER_SIZE, copied)
+    const header = this.#check.check(head, frame, length)
+    return header && this.#isInBounds(frame, length, header) ? header : undefined
   }
 
   /** Completes what the port has sent. @returns false when it had no room for all */
