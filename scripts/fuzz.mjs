@@ -17,6 +17,7 @@ const DEVICES = {
   mem: { file: "memory-devices", targets: ["mem"] },
   pmem: { file: "memory-devices", targets: ["pmem"] },
   net: { file: "net", targets: ["net", "net-packets"] },
+  "net-socket": { file: "net-socket", targets: ["net-socket"] },
   fs: { file: "fs", targets: ["fs"] },
   mmio: { file: "mmio", targets: ["mmio"] },
   "vhost-user": { file: "vhost-user", targets: ["vhost-user"] },
