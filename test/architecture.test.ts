@@ -40,6 +40,7 @@ const NATIVE_EDGES = [
   "packages/virtio-devices/src/vhost-user/",
   "packages/virtio-devices/src/block/",
   "packages/virtio-devices/src/fs/",
+  "packages/virtio-devices/src/net/socket/",
   "packages/virtio-devices/src/net/tap/",
   "packages/virtio-devices/src/pmem/",
   "packages/virtio-devices/src/testing/",

@@ -3,7 +3,8 @@
 import { ROOT } from "../../scripts/setup/paths.mjs"
 
 const DIST = `${ROOT}/packages/virtio-devices/dist`
-const { NetDevice, SocketPort } = await import(`${DIST}/net/index.js`)
+const { NetDevice } = await import(`${DIST}/net/index.js`)
+const { SocketPort } = await import(`${DIST}/net/socket/index.js`)
 const { serveVhostUser } = await import(`${DIST}/vhost-user/index.js`)
 const { unixConnect } = await import(`${ROOT}/packages/native/dist/index.js`)
 

@@ -8,6 +8,7 @@ export default packageBuild({
   "fs/index": "src/fs/index.ts",
   "mem/index": "src/mem/index.ts",
   "net/index": "src/net/index.ts",
+  "net/socket/index": "src/net/socket/index.ts",
   "net/tap/index": "src/net/tap/index.ts",
   "pmem/index": "src/pmem/index.ts",
   "rng/index": "src/rng/index.ts",

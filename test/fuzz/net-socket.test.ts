@@ -1,7 +1,8 @@
 import { deepStrictEqual, fail, ok, strictEqual } from "node:assert"
 import { setImmediate } from "node:timers/promises"
 import { closeFd, receiveMessage, sendMessage, setSendBuffer, socketPair } from "@ts-vmm/native"
-import { type PacketSender, SocketPort } from "@ts-vmm/virtio-devices/net"
+import type { PacketSender } from "@ts-vmm/virtio-devices/net"
+import { SocketPort } from "@ts-vmm/virtio-devices/net/socket"
 import { fuzz } from "./harness.js"
 import { join, type Random } from "./random.js"
 

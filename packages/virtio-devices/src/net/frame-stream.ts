@@ -3,7 +3,7 @@ export const FRAME_PREFIX_SIZE = 4
 /** A longer frame is no frame: the other end cannot be followed any more. */
 export const MAX_STREAM_FRAME_SIZE = 65_535 + 14 + 4
 
-/** Options of {@link StreamPort} and {@link SocketPort}. */
+/** Options of a `StreamPort` and a `SocketPort`. */
 export interface StreamPortOptions {
   /** The other end is gone, or speaks another language. Called at most once, not after `close`. */
   readonly onEnd?: (error: Error | undefined) => void

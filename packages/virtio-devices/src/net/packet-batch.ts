@@ -1,4 +1,4 @@
-import { IoBatch } from "@ts-vmm/native"
+import type { IoBatch } from "@ts-vmm/native"
 import type { DescriptorChain } from "../queue/chain.js"
 import { PACKET_HEAD_SIZE } from "./defs.js"
 
@@ -19,10 +19,14 @@ export class PacketBatch {
   /** Regions of the guest that are in `regions`. */
   #guest: DescriptorChain["regions"] | undefined
 
-  /** @param own - regions from 1 on, for segments that its owner adds */
-  constructor(rows: number, segments: number, ...own: ArrayBuffer[]) {
+  /**
+   * @param rows - packets at most
+   * @param io - with room for their segments
+   * @param own - regions from 1 on, for segments that its owner adds
+   */
+  constructor(rows: number, io: IoBatch, ...own: ArrayBuffer[]) {
     const bytes = new ArrayBuffer(rows * PACKET_HEAD_SIZE)
-    this.io = new IoBatch(rows, segments)
+    this.io = io
     this.regions = [bytes, ...own]
     this.#guestAt = this.regions.length
     this.#heads = Array.from(

@@ -9,7 +9,8 @@ import type { FrameSink, NetPort } from "./port.js"
 
 /**
  * A {@link NetPort} on a byte stream, each frame with its length before it: what QEMU calls a stream socket network, and
- * passt speaks. For a stream of any kind; on a socket {@link SocketPort} does with fewer copies and system calls.
+ * passt speaks. For a stream of any kind; on a socket the `SocketPort` of `net/socket` does with fewer copies and
+ * system calls.
  *
  * @see QEMU documentation, -netdev stream
  */

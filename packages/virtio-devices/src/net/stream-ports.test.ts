@@ -3,7 +3,8 @@ import { Socket } from "node:net"
 import { socketPair } from "@ts-vmm/native"
 import { describe, expect, onTestFinished, test, vi } from "vitest"
 import { direct, MockDriver } from "../testing/index.js"
-import { NetDevice, type NetPort, SocketPort, StreamPort, type StreamPortOptions } from "./index.js"
+import { NetDevice, type NetPort, StreamPort, type StreamPortOptions } from "./index.js"
+import { SocketPort } from "./socket/index.js"
 
 const [RECEIVE, TRANSMIT] = [0, 1]
 const HEADER = new Uint8Array(12)

@@ -54,7 +54,11 @@ export class TapQueue {
   readonly #receiving = new IoBatch(RECEIVE_SLOTS, RECEIVE_SLOTS)
   readonly #receiveRegions = [this.#received.buffer]
   readonly #copies = new Uint8Array(SEND_BYTES)
-  readonly #sending = new PacketBatch(SEND_ROWS, SEND_ROWS + SEND_PIECES, this.#copies.buffer)
+  readonly #sending = new PacketBatch(
+    SEND_ROWS,
+    new IoBatch(SEND_ROWS, SEND_ROWS + SEND_PIECES),
+    this.#copies.buffer,
+  )
   /** Received frames, and how many of them were delivered. */
   #count = 0
   #next = 0

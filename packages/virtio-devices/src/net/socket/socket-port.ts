@@ -11,16 +11,16 @@ import {
   Poller,
   setNonBlocking,
 } from "@ts-vmm/native"
-import type { DescriptorChain } from "../queue/chain.js"
-import { NET_HEADER_SIZE } from "./defs.js"
+import type { DescriptorChain } from "../../queue/chain.js"
+import { NET_HEADER_SIZE } from "../defs.js"
 import {
   FRAME_PREFIX_SIZE,
   frameLengthError,
   MAX_STREAM_FRAME_SIZE,
   type StreamPortOptions,
-} from "./frame-stream.js"
-import { PacketBatch } from "./packet-batch.js"
-import type { FrameSink, NetPort, PacketSender, PacketSink } from "./port.js"
+} from "../frame-stream.js"
+import { PacketBatch } from "../packet-batch.js"
+import type { FrameSink, NetPort, PacketSender, PacketSink } from "../port.js"
 
 /** The length of a frame goes where its header for the guest ends, which is not sent. */
 const PREFIX_AT = NET_HEADER_SIZE - FRAME_PREFIX_SIZE
@@ -69,7 +69,7 @@ export class SocketPort implements NetPort, PacketSender {
   #restFrom = 0
   #restEnd = 0
   readonly #restSending = new IoBatch(1, 1)
-  readonly #sending = new PacketBatch(SEND_ROWS, SEND_PIECES)
+  readonly #sending = new PacketBatch(SEND_ROWS, new IoBatch(1, SEND_PIECES))
   /** Bytes of each row, and its first segment; behind the last row, where its segments end. */
   readonly #lengths = new Array<number>(SEND_ROWS).fill(0)
   readonly #firsts = new Array<number>(SEND_ROWS + 1).fill(0)
