@@ -1,5 +1,7 @@
+import { execFile } from "node:child_process"
 import { once } from "node:events"
 import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
 import { Worker } from "node:worker_threads"
 import { expect, test, vi } from "vitest"
 import * as native from "../src/index.js"
@@ -50,6 +52,29 @@ test("errors of a Worker are of the Worker's own class", async () => {
   )
 
   expect(await lastWord(worker)).toBe(9)
+})
+
+test("a Worker that is ended in the middle of a call that fails takes nobody along", async () => {
+  // In a process of its own, which would end by SIGABRT.
+  const code = `
+    const { once } = require("node:events")
+    const { Worker } = require("node:worker_threads")
+    const body = \`
+      const native = require(${JSON.stringify(ADDON)})
+      native.setErrorClass(class extends Error {})
+      require("node:worker_threads").parentPort.postMessage("ready")
+      for (;;) try { native.closeFd(1000000) } catch {}\`
+    async function main() {
+      for (let round = 0; round < 10; round++) {
+        const worker = new Worker(body, { eval: true })
+        await once(worker, "message")
+        await worker.terminate()
+      }
+      console.log("still here")
+    }
+    main()`
+  const { stdout } = await promisify(execFile)(process.execPath, ["-e", code])
+  expect(stdout).toBe("still here\n")
 })
 
 test("a Worker that ends with everything open leaves nothing behind", async () => {
