@@ -41,7 +41,14 @@ function buildAddon() {
   const sources = filesIn("src/cc")
   if (!isStale(addon, sources)) return
   mkdirSync(dirname(addon), { recursive: true })
-  const defines = ["-DNAPI_VERSION=9", "-DNAPI_CPP_EXCEPTIONS", "-DNODE_GYP_MODULE_NAME=tsvmm_native"]
+  // As in binding.gyp, and the name that node-gyp gives it.
+  const defines = [
+    "-DNAPI_VERSION=9",
+    "-DNAPI_CPP_EXCEPTIONS",
+    "-DNODE_ADDON_API_DISABLE_DEPRECATED",
+    "-DNODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
+    "-DNODE_GYP_MODULE_NAME=tsvmm_native",
+  ]
   const includes = [join(nodePrefix(), "include/node"), dirname(require.resolve("node-addon-api"))]
   run("g++", [
     ...[...FLAGS, "-fPIC", "-shared", "-Wl,-z,nodelete"],
