@@ -39,7 +39,7 @@ function libraryPath(name) {
 
 function buildAddon() {
   const sources = filesIn("src/cc")
-  if (!isStale(addon, sources)) return
+  if (!isStale(addon, [...sources, fileURLToPath(import.meta.url)])) return
   mkdirSync(dirname(addon), { recursive: true })
   // As in binding.gyp, and the name that node-gyp gives it.
   const defines = [
