@@ -2,7 +2,7 @@
 // UndefinedBehaviorSanitizer.
 // Exit code 77: the sanitizer's library is not installed.
 import { spawnSync } from "node:child_process"
-import { cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { dirname, isAbsolute, join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -13,6 +13,7 @@ const require = createRequire(join(root, "package.json"))
 // A copy of the package, since the loader looks for the addon in one place only.
 const copy = join(root, "build/Sanitize/package")
 const addon = join(copy, "build/Release/tsvmm_native.node")
+const gyp = join(root, "binding.gyp")
 const launcher = join(copy, "build/Release/tsvmm-launch")
 
 const FLAGS = [
@@ -37,18 +38,17 @@ function libraryPath(name) {
   return isAbsolute(path) && existsSync(path) ? path : undefined
 }
 
+/** What the addon is built with: binding.gyp is JSON but for its comments. */
+function addonDefines() {
+  const text = readFileSync(gyp, "utf8").replaceAll(/^\s*#.*$/gm, "")
+  return JSON.parse(text).targets[0].defines
+}
+
 function buildAddon() {
   const sources = filesIn("src/cc")
-  if (!isStale(addon, [...sources, fileURLToPath(import.meta.url)])) return
+  if (!isStale(addon, [...sources, gyp, fileURLToPath(import.meta.url)])) return
   mkdirSync(dirname(addon), { recursive: true })
-  // As in binding.gyp, and the name that node-gyp gives it.
-  const defines = [
-    "-DNAPI_VERSION=9",
-    "-DNAPI_CPP_EXCEPTIONS",
-    "-DNODE_ADDON_API_DISABLE_DEPRECATED",
-    "-DNODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
-    "-DNODE_GYP_MODULE_NAME=tsvmm_native",
-  ]
+  const defines = [...addonDefines(), "NODE_GYP_MODULE_NAME=tsvmm_native"].map(define => `-D${define}`)
   const includes = [join(nodePrefix(), "include/node"), dirname(require.resolve("node-addon-api"))]
   run("g++", [
     ...[...FLAGS, "-fPIC", "-shared", "-Wl,-z,nodelete"],

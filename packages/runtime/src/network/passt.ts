@@ -37,15 +37,14 @@ export async function startPasst(
   onEnd: (error: Error) => void,
 ): Promise<SandboxNetwork> {
   const hasIpv6 = hostHasIpv6()
-  const { child, fd } = spawnPasst(passtArguments(ports, hasIpv6))
-  const gone = new Promise<void>(resolve => child.once("exit", () => resolve()))
-  const words = collectWords(child)
   let isReady = false
   const ended = (error: Error | undefined) => {
     // Before that its exit says more.
     if (isReady) onEnd(new Error(`the network ended: ${words() || (error?.message ?? "passt is gone")}`))
   }
-  const stream = new SocketPort(fd, { onEnd: ended })
+  const { child, stream } = spawnPasst(passtArguments(ports, hasIpv6), ended)
+  const gone = new Promise<void>(resolve => child.once("exit", () => resolve()))
+  const words = collectWords(child)
   const mac = randomMac()
   try {
     await untilReady(child, stream, mac, words)
@@ -79,15 +78,21 @@ export async function startPasst(
 }
 
 /** The process, and our end of the stream of frames. */
-function spawnPasst(args: readonly string[]): { child: ChildProcess; fd: number } {
+function spawnPasst(
+  args: readonly string[],
+  onEnd: (error: Error | undefined) => void,
+): { child: ChildProcess; stream: SocketPort } {
   const [ours, theirs] = socketPair()
   try {
-    setSendBuffer(theirs, SEND_BUFFER_SIZE)
-    setNonBlocking(theirs, false)
-    return { child: spawn("passt", args, { stdio: ["ignore", "pipe", "pipe", theirs] }), fd: ours }
-  } catch (error) {
-    closeFd(ours)
-    throw error
+    const stream = new SocketPort(ours, { onEnd })
+    try {
+      setSendBuffer(theirs, SEND_BUFFER_SIZE)
+      setNonBlocking(theirs, false)
+      return { child: spawn("passt", args, { stdio: ["ignore", "pipe", "pipe", theirs] }), stream }
+    } catch (error) {
+      stream.close()
+      throw error
+    }
   } finally {
     closeFd(theirs)
   }

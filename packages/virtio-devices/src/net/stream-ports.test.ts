@@ -1,4 +1,4 @@
-import { readdirSync } from "node:fs"
+import { fstatSync, openSync, readdirSync } from "node:fs"
 import { Socket } from "node:net"
 import { socketPair } from "@ts-vmm/native"
 import { describe, expect, onTestFinished, test, vi } from "vitest"
@@ -220,4 +220,10 @@ describe.each(PORTS)("$name", ({ make }) => {
     await vi.waitFor(() => expect(readdirSync("/proc/self/fd").length).toBeLessThanOrEqual(before))
     expect(onEnd).not.toHaveBeenCalled()
   })
+})
+
+test("a socket port closes the fd that it cannot use", () => {
+  const fd = openSync("/dev/null", "r") // which no event loop can wait for
+  expect(() => new SocketPort(fd)).toThrow(expect.objectContaining({ code: "EPERM" }))
+  expect(() => fstatSync(fd)).toThrow(expect.objectContaining({ code: "EBADF" }))
 })

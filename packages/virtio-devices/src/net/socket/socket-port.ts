@@ -77,16 +77,21 @@ export class SocketPort implements NetPort, PacketSender {
   #isFull = false
 
   /**
-   * @param fd - owned from here on, and made non-blocking
-   * @throws SysError `EBADF`, `EMFILE`
+   * @param fd - owned from here on, also when this throws, and made non-blocking
+   * @throws SysError `EBADF`, `EMFILE`; `EPERM` for what is no socket
    */
   constructor(fd: number, options: StreamPortOptions = {}) {
     this.#fd = fd
     this.#onEnd = options.onEnd
-    setNonBlocking(fd, true)
     this.#receiving.setOp(0, IO_RECEIVE, fd, 0, 0, 1)
     this.#restSending.setOp(0, IO_SEND, fd, 0, 0, 1)
-    this.#poller = new Poller(fd, "readable", happened => this.#polled(happened))
+    try {
+      setNonBlocking(fd, true)
+      this.#poller = new Poller(fd, "readable", happened => this.#polled(happened))
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
     this.#listen()
   }
 
